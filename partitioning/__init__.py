@@ -1,0 +1,66 @@
+"""How the tasks of a network share its channels: sharing matrices, masks, and the way between."""
+
+from partitioning.baselines import (
+    BASELINES,
+    Baseline,
+    equal_budget,
+    independent,
+    random_masks,
+    share_all,
+    share_half,
+)
+from partitioning.masks import ChannelGroup, MaskFileError, Masks, VirtualNetwork
+from partitioning.sharing import (
+    BoolArray,
+    FloatArray,
+    IntArray,
+    SharingMatrixError,
+    check_sharing_matrix,
+    matrix_to_vector,
+    pairwise_bounds,
+    realised,
+    refine,
+    refine_backward,
+    round_to_channels,
+    unrefine,
+    vector_to_matrix,
+)
+from partitioning.solver import MAX_TASKS, Solution, SolverConfig, solve, solve_backward
+from partitioning.space import SPACES, Decoded, SharingSpace, Space, SpaceConfig
+
+__all__ = [
+    "BASELINES",
+    "MAX_TASKS",
+    "SPACES",
+    "Baseline",
+    "BoolArray",
+    "ChannelGroup",
+    "Decoded",
+    "FloatArray",
+    "IntArray",
+    "MaskFileError",
+    "Masks",
+    "SharingMatrixError",
+    "SharingSpace",
+    "Solution",
+    "SolverConfig",
+    "Space",
+    "SpaceConfig",
+    "VirtualNetwork",
+    "check_sharing_matrix",
+    "equal_budget",
+    "independent",
+    "matrix_to_vector",
+    "pairwise_bounds",
+    "random_masks",
+    "realised",
+    "refine",
+    "refine_backward",
+    "round_to_channels",
+    "share_all",
+    "share_half",
+    "solve",
+    "solve_backward",
+    "unrefine",
+    "vector_to_matrix",
+]

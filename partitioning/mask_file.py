@@ -1,0 +1,117 @@
+"""The file of masks: JSON with a format and a version, rows written as strings of 0 and 1.
+
+    {"format": "apportion-masks", "version": 1,
+     "networks": [{"task": "cifar10", "level": 0}, ...],
+     "groups": [{"name": "stage3.block0.hidden", "width": 8, "kind": "hidden",
+                 "forward": ["11110000", ...], "backward": ["11000000", ...]}, ...]}
+
+Every group has one row per network, in the order of the networks; "backward" is there for all
+groups or for none.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from partitioning.sharing import BoolArray
+
+FORMAT = "apportion-masks"
+VERSION = 1
+
+FieldType = TypeVar("FieldType")
+
+
+class MaskFileError(ValueError):
+    """A file does not hold masks, or not the masks asked for; the message says which and why."""
+
+
+def write(path: Path, content: dict[str, Any]) -> None:
+    """Writes the file so that it is there complete or not at all.
+
+    Raises:
+        OSError: the folder is missing, read-only or full.
+    """
+    header = {"format": FORMAT, "version": VERSION}
+    text = json.dumps(header | content, indent=1) + "\n"
+    # In the same folder: a rename is atomic within one file system only.
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        with open(partial, "x", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Reads the file as far as its header; nothing in it is executed.
+
+    Raises:
+        MaskFileError: no JSON, or another format or version.
+        OSError: the file cannot be read.
+    """
+    try:
+        content = json.loads(path.read_bytes().decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise MaskFileError(f"{path} is no file of masks: not JSON ({error})") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise MaskFileError(f'{path} is no file of masks: it lacks "format": "{FORMAT}"')
+    if content.get("version") != VERSION:
+        raise MaskFileError(
+            f"{path}: this program reads version {VERSION} of the file of masks, "
+            f"got version {content.get('version')!r}"
+        )
+    return content
+
+
+def field(entry: Any, key: str, kind: type[FieldType]) -> FieldType:
+    """The value of a key, which must be of that very type.
+
+    Raises:
+        MaskFileError: `entry` is no object, lacks the key, or has another type there.
+    """
+    if not isinstance(entry, dict) or key not in entry:
+        raise MaskFileError(f'"{key}" is missing in {_shorten(entry)}')
+    value = entry[key]
+    if type(value) is not kind:  # not isinstance: JSON's true would pass as the number 1
+        raise MaskFileError(f'"{key}" must be of type {kind.__name__}, got {_shorten(value)}')
+    return value
+
+
+def to_rows(masks_RC: BoolArray) -> list[str]:
+    """(R, C) boolean masks as R strings of 0 and 1."""
+    return ["".join("1" if channel else "0" for channel in row) for row in masks_RC]
+
+
+def from_rows(rows: list[Any], width: int, place: str) -> BoolArray:
+    """The inverse of `to_rows`.
+
+    Args:
+        rows: R strings.
+        width: C, the length that every row must have.
+        place: what the rows are, for messages.
+
+    Raises:
+        MaskFileError: a row is no string of `width` characters 0 and 1.
+    """
+    for number, row in enumerate(rows):
+        if not isinstance(row, str) or len(row) != width or set(row) - {"0", "1"}:
+            raise MaskFileError(
+                f"{place}, row {number} must be a string of {width} characters 0 or 1, "
+                f"got {_shorten(row)}"
+            )
+    return np.array([[character == "1" for character in row] for row in rows], dtype=np.bool_)
+
+
+def _shorten(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
