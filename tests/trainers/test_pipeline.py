@@ -1,0 +1,361 @@
+"""Trunk, teachers, features, proxy, full training and compact networks on small tasks."""
+
+import json
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import bright_task, random_masks
+from safetensors.torch import load_file, save_file
+
+from partitioning import Masks
+from trainers.backbones import BackboneConfig, channel_groups
+from trainers.compact import CompactNetwork, ExportError, check, export
+from trainers.cost import costs
+from trainers.data import Task
+from trainers.device import ComputeConfig, DeviceError, resolve_device
+from trainers.features import (
+    FeatureCache,
+    as_tensor,
+    build_cache,
+    compute_features,
+    feature_bytes,
+    load_features,
+    save_features,
+)
+from trainers.joint import TrainConfig, curriculum, train
+from trainers.network import Network, accuracy, full_masks
+from trainers.optim import SGDConfig
+from trainers.proxy import DivergedError, Evaluation, ProxyConfig, distill
+from trainers.teachers import (
+    CheckpointError,
+    TeacherConfig,
+    Trained,
+    load,
+    load_checkpoint,
+    pretrain_trunk,
+    store,
+    teacher_digest,
+    train_teacher,
+)
+
+BACKBONE = BackboneConfig(family="resnet14", width=4)
+COMPUTE = ComputeConfig(device="cpu")
+SGD = SGDConfig(steps=30, batch_size=16, learning_rate=0.1)
+PROXY = ProxyConfig(
+    sgd=SGDConfig(steps=40, batch_size=8, learning_rate=0.5, momentum=0.0),
+    images=64,
+    calibration=64,
+)
+NAMES = ("a", "b")
+
+
+@pytest.fixture(scope="module")
+def tasks() -> dict[str, Task]:
+    return {name: bright_task(name, seed) for seed, name in enumerate(NAMES)}
+
+
+@pytest.fixture(scope="module")
+def trunk() -> Trained:
+    return pretrain_trunk(BACKBONE, bright_task("trunk", 9), SGD, seed=0, compute=COMPUTE)
+
+
+@pytest.fixture(scope="module")
+def teachers(tasks: dict[str, Task], trunk: Trained) -> dict[str, Trained]:
+    config = TeacherConfig(sgd=SGD)
+    return {
+        name: train_teacher(BACKBONE, trunk, task, config, seed=0, compute=COMPUTE)
+        for name, task in tasks.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def cache(tasks: dict[str, Task], trunk: Trained, teachers: dict[str, Trained]) -> FeatureCache:
+    features = {
+        name: compute_features(BACKBONE, teachers[name], task, images=64, seed=0, compute=COMPUTE)
+        for name, task in tasks.items()
+    }
+    return build_cache(BACKBONE, trunk, features, input_size=8)
+
+
+def candidate(seed: int, use: float = 0.6) -> Masks:
+    return random_masks(channel_groups(BACKBONE), NAMES, seed, use=use)
+
+
+def score(masks: Masks, cache: FeatureCache, config: ProxyConfig = PROXY) -> Evaluation:
+    (result,) = distill([masks], cache, config, COMPUTE)
+    assert isinstance(result, Evaluation)
+    return result
+
+
+def test_teachers_learn_and_leave_the_shared_trunk_alone(
+    trunk: Trained, teachers: dict[str, Trained]
+) -> None:
+    for teacher in teachers.values():
+        assert teacher.accuracy > 0.9
+        for name, tensor in trunk.state.items():
+            if name.startswith("trunk.") and name.endswith("weight") and tensor.ndim == 4:
+                assert torch.equal(teacher.state[name], tensor)
+        assert not torch.equal(teacher.state["trunk.bn.0.weight"], trunk.state["trunk.bn.0.weight"])
+        assert not torch.equal(
+            teacher.state["tail.blocks.0.conv1.weight"], trunk.state["tail.blocks.0.conv1.weight"]
+        )
+
+
+def test_teacher_with_a_frozen_trunk_keeps_its_norms(
+    tasks: dict[str, Task], trunk: Trained
+) -> None:
+    config = TeacherConfig(sgd=replace(SGD, steps=3), adapt_norms=False)
+    teacher = train_teacher(BACKBONE, trunk, tasks["a"], config, seed=0, compute=COMPUTE)
+    for name, tensor in trunk.state.items():
+        if name.startswith("trunk.") and tensor.is_floating_point():
+            assert torch.equal(teacher.state[name], tensor), name
+
+
+def test_digests_follow_what_determines_a_teacher(tasks: dict[str, Task], trunk: Trained) -> None:
+    def digest(**changed: object) -> str:
+        arguments: dict[str, object] = {
+            "config": BACKBONE,
+            "trunk": trunk,
+            "task": tasks["a"],
+            "teacher": TeacherConfig(sgd=SGD),
+            "seed": 0,
+            "precision": "fp32",
+        }
+        return teacher_digest(**(arguments | changed))  # type: ignore[arg-type]
+
+    others = [
+        digest(config=replace(BACKBONE, width=8)),
+        digest(trunk=replace(trunk, digest="other")),
+        digest(task=tasks["b"]),
+        digest(teacher=TeacherConfig(sgd=replace(SGD, steps=31))),
+        digest(seed=1),
+        digest(precision="bf16"),
+    ]
+    assert digest() == digest()
+    assert len({digest(), *others}) == len(others) + 1
+
+
+def test_weights_survive_storing(tmp_path: Path, trunk: Trained) -> None:
+    store(trunk, tmp_path / "new" / "trunk.safetensors")
+    back = load(tmp_path / "new" / "trunk.safetensors")
+    assert back.accuracy == trunk.accuracy
+    assert back.digest == trunk.digest
+    assert all(torch.equal(back.state[name], tensor) for name, tensor in trunk.state.items())
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["trunk.safetensors"]
+
+
+def test_checkpoints(tmp_path: Path, trunk: Trained) -> None:
+    good = tmp_path / "trunk.safetensors"
+    save_file(dict(trunk.state), good)
+    torch.save(dict(trunk.state), tmp_path / "trunk.pt")
+    for path in (good, tmp_path / "trunk.pt"):
+        loaded = load_checkpoint(BACKBONE, path)
+        assert torch.equal(loaded.state["trunk.conv.weight"], trunk.state["trunk.conv.weight"])
+    with pytest.raises(CheckpointError, match=r"another width.*backbone.width 8"):
+        load_checkpoint(replace(BACKBONE, width=8), good)
+    with pytest.raises(CheckpointError, match="does not exist"):
+        load_checkpoint(BACKBONE, tmp_path / "missing.safetensors")
+    (tmp_path / "broken.safetensors").write_bytes(b"not safetensors")
+    with pytest.raises(CheckpointError, match="not a safetensors file"):
+        load_checkpoint(BACKBONE, tmp_path / "broken.safetensors")
+    short = {k: v for k, v in trunk.state.items() if k != "trunk.conv.weight"}
+    save_file(short, tmp_path / "short.safetensors")
+    with pytest.raises(CheckpointError, match=r"no tensor 'trunk\.conv\.weight'"):
+        load_checkpoint(BACKBONE, tmp_path / "short.safetensors")
+
+
+class Malicious:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return (Path.touch, (self.path,))
+
+
+def test_a_checkpoint_that_needs_unpickling_is_refused_and_not_run(tmp_path: Path) -> None:
+    trap = tmp_path / "trap"
+    (tmp_path / "evil.pt").write_bytes(pickle.dumps(Malicious(trap)))
+    torch.save({"trunk.conv.weight": Malicious(trap)}, tmp_path / "evil2.pt")
+    for name in ("evil.pt", "evil2.pt"):
+        with pytest.raises(CheckpointError, match="would have to be unpickled"):
+            load_checkpoint(BACKBONE, tmp_path / name)
+    assert not trap.exists()
+
+
+def test_cached_features_are_the_teachers(
+    cache: FeatureCache, tasks: dict[str, Task], teachers: dict[str, Trained]
+) -> None:
+    for name, features in cache.tasks.items():
+        teacher = Network(BACKBONE, full_masks(BACKBONE, [name]), [2], generator=None)
+        teacher.load_state_dict(dict(teachers[name].state))
+        teacher.eval()
+        with torch.no_grad():
+            x = as_tensor(features.inputs).float()
+            for target, block in zip(features.targets, teacher.tail(x, 0), strict=True):
+                np.testing.assert_allclose(target, block.numpy(), rtol=1e-2, atol=1e-2)
+            logits = teacher.head(teacher.tail(as_tensor(features.validation).float(), 0)[-1], 0)
+        hits = (logits.argmax(1) == as_tensor(features.labels)).float().mean()
+        assert float(hits) == pytest.approx(features.accuracy, abs=0.03)
+        assert len(features.inputs) == 64
+        assert accuracy(teacher, tasks[name], 0) == pytest.approx(features.accuracy)
+
+
+def test_feature_bytes_are_what_the_cache_takes(cache: FeatureCache) -> None:
+    need = feature_bytes(BACKBONE, input_size=8, train_images=128, validation_images=96)
+    assert need == cache.nbytes
+
+
+def test_features_survive_saving(tmp_path: Path, cache: FeatureCache) -> None:
+    save_features(cache.tasks["a"], tmp_path / "a.safetensors")
+    back = load_features(tmp_path / "a.safetensors")
+    assert np.array_equal(back.inputs, cache.tasks["a"].inputs)
+    assert all(map(np.array_equal, back.targets, cache.tasks["a"].targets))
+    assert back.teacher.keys() == cache.tasks["a"].teacher.keys()
+    assert back.accuracy == cache.tasks["a"].accuracy
+
+
+def test_distillation_imitates_the_teachers(cache: FeatureCache) -> None:
+    full = full_masks(BACKBONE, NAMES)
+    short = score(full, cache, replace(PROXY, sgd=replace(PROXY.sgd, steps=2)))
+    long = score(full, cache, replace(PROXY, sgd=replace(PROXY.sgd, steps=200)))
+    assert sum(long.distillation_loss.values()) < 0.7 * sum(short.distillation_loss.values())
+    assert long.quality > 0.9
+    assert set(long.accuracy) == set(NAMES)
+
+
+def test_one_task_alone_can_be_reproduced(
+    cache: FeatureCache, teachers: dict[str, Trained]
+) -> None:
+    """A student that starts from the teacher's own weights has nothing left to learn."""
+    own = {k.removeprefix("teacher."): v for k, v in cache.tasks["a"].teacher.items()}
+    single = FeatureCache(
+        backbone=BACKBONE,
+        input_size=8,
+        tasks={"a": cache.tasks["a"]},
+        tail={k: v for k, v in own.items() if k.startswith("tail.")},
+    )
+    config = replace(PROXY, sgd=replace(PROXY.sgd, steps=10, learning_rate=1e-6))
+    result = score(full_masks(BACKBONE, ["a"]), single, config)
+    assert result.accuracy["a"] == pytest.approx(teachers["a"].accuracy, abs=0.05)
+
+
+def test_scores_do_not_depend_on_the_cohort(cache: FeatureCache) -> None:
+    cohort = [candidate(seed) for seed in range(3)]
+    together = distill(cohort, cache, PROXY, COMPUTE)
+    alone = score(cohort[1], cache)
+    assert isinstance(together[1], Evaluation)
+    assert together[1].accuracy == alone.accuracy
+    assert together[1].distillation_loss == alone.distillation_loss
+    assert score(cohort[0], cache).distillation_loss != alone.distillation_loss
+
+
+def test_divergence_is_an_error_of_the_candidate_alone(cache: FeatureCache) -> None:
+    wild = replace(PROXY, sgd=replace(PROXY.sgd, learning_rate=1e30))
+    results = distill([candidate(0), candidate(1)], cache, wild, COMPUTE)
+    assert all(isinstance(result, DivergedError) for result in results)
+    assert "lower proxy.sgd.learning_rate" in str(results[0])
+
+
+def test_costs_count_what_compact_networks_have(tasks: dict[str, Task]) -> None:
+    masks = candidate(3)
+    network = Network(BACKBONE, masks, [2, 2], generator=torch.Generator().manual_seed(0))
+    counted = costs(BACKBONE, masks, [2, 2], input_size=8)
+    for row, name in enumerate(NAMES):
+        compact = CompactNetwork(network, row, tasks[name])
+        assert counted.parameters[name] == sum(p.numel() for p in compact.parameters())
+        assert counted.use[name] == pytest.approx(masks.use()[row])
+    full = costs(BACKBONE, full_masks(BACKBONE, NAMES), [2, 2], input_size=8)
+    assert full.mean_use == full.relative_parameters == full.relative_macs == 1.0
+    whole = Network(BACKBONE, full_masks(BACKBONE, NAMES), [2, 2], generator=None)
+    assert full.union_parameters == sum(p.numel() for p in whole.parameters())
+    assert counted.relative_union < 1.0
+
+
+def test_macs_by_hand() -> None:
+    """ResNet-14 of width 4 on 8 x 8 pixels: every convolution's k^2 I O H W, and the head."""
+    full = costs(BACKBONE, full_masks(BACKBONE, ["a"]), [2], input_size=8)
+    stem = 9 * 3 * 4 * 64
+    first = 4 * 9 * 4 * 4 * 64
+    second = 9 * (4 * 8 + 3 * 8 * 8) * 16
+    third = 9 * (8 * 16 + 3 * 16 * 16) * 4
+    assert full.macs["a"] == stem + first + second + third + 16 * 2
+
+
+def test_full_training_learns_and_repeats(
+    tasks: dict[str, Task], trunk: Trained, teachers: dict[str, Trained]
+) -> None:
+    def run(seed: int) -> dict[str, float]:
+        result = train(
+            candidate(1, use=0.7), tasks, trunk, teachers,
+            TrainConfig(sgd=replace(SGD, steps=60)),
+            backbone=BACKBONE, seed=seed, compute=COMPUTE,
+        )  # fmt: skip
+        assert sum(result.drawn.values()) == 60
+        frozen = {k: v for k, v in result.network.state_dict().items() if k.startswith("trunk.")}
+        for name in frozen:
+            if name.endswith("conv1.weight"):
+                assert torch.equal(frozen[name], trunk.state[name])
+        assert set(result.accuracy) == {"validation", "test"}
+        return dict(result.accuracy["test"])
+
+    first = run(0)
+    assert min(first.values()) > 0.9
+    assert run(0) == first
+
+
+def test_curriculum() -> None:
+    accuracy_R = np.array([0.1, 0.5, 1.0])
+    assert curriculum(accuracy_R, 1e9) == pytest.approx([1 / 3] * 3)
+    assert curriculum(accuracy_R, 1.0) == pytest.approx(np.array([10, 2, 1]) / 13)
+    sharp = curriculum(accuracy_R, 0.25)
+    assert sharp[0] > 0.99
+
+
+def test_export_writes_checked_networks_that_need_only_torch(
+    tmp_path: Path, tasks: dict[str, Task], trunk: Trained, teachers: dict[str, Trained]
+) -> None:
+    result = train(
+        candidate(1), tasks, trunk, teachers, TrainConfig(sgd=SGD),
+        backbone=BACKBONE, seed=0, compute=COMPUTE,
+    )  # fmt: skip
+    checks = export(result.network, tasks, tmp_path)
+    assert set(checks) == set(NAMES)
+    for row, name in enumerate(NAMES):
+        program = torch.export.load(tmp_path / name / "network.pt2").module()
+        images = tasks[name].splits["test"].images
+        predicted = program(images).argmax(1)
+        hits = float((predicted == tasks[name].splits["test"].labels).float().mean())
+        assert hits == checks[name].accuracy == result.accuracy["test"][name]
+        assert program(images[:1]).shape == (1, 2)
+        description = json.loads((tmp_path / name / "network.json").read_text())
+        assert description["classes"] == ["left", "right"]
+        assert description["accuracy"] == hits
+        weights = load_file(tmp_path / name / "weights.safetensors")
+        used = result.network.masks.forward["stage3.block0.hidden"][row].sum()
+        assert weights["tail.0.conv1.weight"].shape[0] == used
+
+
+def test_a_wrong_compact_network_is_not_exported(tasks: dict[str, Task], trunk: Trained) -> None:
+    network = Network(
+        BACKBONE, candidate(0), [2, 2], generator=torch.Generator().manual_seed(0)
+    ).eval()
+    compact = CompactNetwork(network, 0, tasks["a"]).eval()
+    assert check(compact, network, 0, tasks["a"], "test").max_difference < 1e-4
+    with torch.no_grad():
+        compact.head.weight.add_(0.05)
+    with pytest.raises(ExportError, match="task a differs"):
+        check(compact, network, 0, tasks["a"], "test")
+
+
+def test_a_gpu_that_is_not_there_is_refused() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(DeviceError, match="torch sees 0 CUDA devices"):
+        resolve_device("cuda")
+    assert resolve_device("auto").type == "cpu"

@@ -1,0 +1,70 @@
+"""Devices and precision."""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+
+
+class DeviceError(ValueError):
+    """A device was asked for that this machine does not have."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComputeConfig:
+    """Where tensors live and how they are multiplied.
+
+    Attributes:
+        device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:N" or "mps".
+        precision: "fp32", or "bf16" for mixed precision in convolutions.
+        threads: CPU threads of each process that trains; 0 leaves torch's own choice.
+    """
+
+    device: str = "auto"
+    precision: str = "fp32"
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("fp32", "bf16"):
+            raise ValueError(f"compute.precision must be fp32 or bf16, got {self.precision!r}")
+        if self.threads < 0:
+            raise ValueError(f"compute.threads must be at least 0, got {self.threads}")
+        kind = self.device.partition(":")[0]
+        if kind not in ("auto", "cpu", "cuda", "mps"):
+            raise ValueError(
+                f"compute.device must be auto, cpu, cuda, cuda:N or mps, got {self.device!r}"
+            )
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device that a config's name means on this machine.
+
+    Args:
+        name: "auto", "cpu", "cuda", "cuda:N" or "mps".
+
+    Raises:
+        DeviceError: The device is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            raise DeviceError(
+                f"compute.device {name!r} was asked for, but torch sees {count} CUDA devices here; "
+                "use --set compute.device=cpu, or install a CUDA build of torch and a driver"
+            )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise DeviceError(
+            f"compute.device {name!r} was asked for, but torch has no Metal device here; "
+            "use --set compute.device=cpu"
+        )
+    return device
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
+    """The context that runs convolutions in `precision` ("fp32" or "bf16") on `device`."""
+    if precision == "bf16":
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return nullcontext()

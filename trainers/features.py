@@ -1,0 +1,249 @@
+"""The feature cache: what the proxy needs of the trunk and the teachers, computed once per study.
+
+Arrays are NumPy, so that processes of one machine share them without copies (a memory-mapped file
+or Ray's object store). Legend: N images, K blocks, B batch, C channels, H and W of a map.
+"""
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+from torch import Tensor
+
+from trainers.backbones import BackboneConfig
+from trainers.data import Split, Task, normalise
+from trainers.device import ComputeConfig, autocast, resolve_device
+from trainers.network import EVALUATION_BATCH, Network, place, to_channels_last
+from trainers.teachers import CACHE_VERSION, Trained, fingerprint, new_network
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TaskFeatures:
+    """One task's cached features, float16, and the weights that read them.
+
+    Attributes:
+        inputs: Trunk features of training images, (N, C, H, W).
+        targets: The teacher's output of every tail block for the same images, K of (N, C, H, W).
+        validation: Trunk features of the validation images, (N_val, C, H, W).
+        labels: Validation labels, int64 (N_val,).
+        teacher: The teacher's state dict (tail and head are used).
+        accuracy: The teacher's validation accuracy in [0, 1].
+    """
+
+    inputs: NDArray[np.float16]
+    targets: tuple[NDArray[np.float16], ...]
+    validation: NDArray[np.float16]
+    labels: NDArray[np.int64]
+    teacher: Mapping[str, NDArray[np.float32]]
+    accuracy: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FeatureCache:
+    """Everything that scoring a candidate by the proxy needs.
+
+    Attributes:
+        backbone: The backbone of trunk, teachers and students.
+        tasks: Features by task, in the order of the study.
+        tail: The pretrained network's state dict, which initialises every student's tail.
+        input_size: Height and width of the images in pixels.
+    """
+
+    backbone: BackboneConfig
+    input_size: int
+    tasks: Mapping[str, TaskFeatures]
+    tail: Mapping[str, NDArray[np.float32]]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the cached features take, in bytes."""
+        return sum(
+            f.inputs.nbytes + f.validation.nbytes + sum(t.nbytes for t in f.targets)
+            for f in self.tasks.values()
+        )
+
+
+def feature_bytes(
+    config: BackboneConfig, *, input_size: int, train_images: int, validation_images: int
+) -> int:
+    """Bytes that a cache takes, before it is built.
+
+    Args:
+        config: The backbone.
+        input_size: Height and width of the images in pixels.
+        train_images: Cached training images over all tasks.
+        validation_images: Validation images over all tasks.
+
+    Returns:
+        Bytes of float16 features: trunk output for every image, and every tail block's output for
+        training images.
+    """
+    size = -(-input_size // config.stem_stride)
+    trunk = block = 0
+    for stage, stride in enumerate(config.strides, start=1):
+        if stage == config.partition_from:
+            trunk = config.trunk_width * size * size
+        size = -(-size // stride)
+        if stage >= config.partition_from:
+            block += config.blocks[stage - 1] * config.stage_width(stage) * size * size
+    return 2 * (train_images * (trunk + block) + validation_images * trunk)
+
+
+def as_tensor(array: NDArray[np.generic]) -> Tensor:
+    """A CPU tensor over the memory of an array that may be read-only; it must not be written."""
+    with warnings.catch_warnings():
+        # torch has no read-only tensors, so it warns that writing to this one is undefined.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)
+
+
+def state_tensors(state: Mapping[str, NDArray[np.float32]]) -> dict[str, Tensor]:
+    """A state dict as tensors."""
+    return {name: as_tensor(array) for name, array in state.items()}
+
+
+@torch.no_grad()
+def compute_features(
+    config: BackboneConfig,
+    teacher: Trained,
+    task: Task,
+    *,
+    images: int,
+    seed: int,
+    compute: ComputeConfig,
+) -> TaskFeatures:
+    """Run a task's trunk and teacher over its images, in evaluation mode and without augmentation.
+
+    Args:
+        config: The backbone.
+        teacher: The task's teacher.
+        task: Its images.
+        images: At most so many training images are cached, a seeded choice.
+        seed: Seeds the choice.
+        compute: Device and precision.
+    """
+    device = resolve_device(compute.device)
+    network = new_network(config, task, seed)
+    network.load_state_dict(dict(teacher.state))
+    place(network, device)
+    network.eval()
+    train = task.splits["train"]
+    order = np.random.default_rng(seed).permutation(len(train))[:images]
+    chosen = torch.from_numpy(np.sort(order))
+    cached = Split(images=train.images[chosen], labels=train.labels[chosen])
+    inputs, targets = _run(network, task, cached, device, compute, blocks=True)
+    validation, _ = _run(network, task, task.splits["validation"], device, compute, blocks=False)
+    return TaskFeatures(
+        inputs=inputs,
+        targets=tuple(targets),
+        validation=validation,
+        labels=task.splits["validation"].labels.cpu().numpy(),
+        teacher={
+            name: tensor.float().numpy()
+            for name, tensor in teacher.state.items()
+            if name.startswith(("tail.", "heads.")) and tensor.is_floating_point()
+        },
+        accuracy=teacher.accuracy,
+    )
+
+
+def _run(
+    network: Network,
+    task: Task,
+    split: Split,
+    device: torch.device,
+    compute: ComputeConfig,
+    *,
+    blocks: bool,
+) -> tuple[NDArray[np.float16], list[NDArray[np.float16]]]:
+    trunk: list[Tensor] = []
+    outputs: list[list[Tensor]] = []
+    for start in range(0, len(split), EVALUATION_BATCH):
+        images = split.images[start : start + EVALUATION_BATCH].to(device)
+        with autocast(device, compute.precision):
+            x = network.trunk(to_channels_last(normalise(images, task.to(device))), 0)
+            features = network.tail(x, 0) if blocks else []
+        trunk.append(_half(x))
+        outputs.append([_half(f) for f in features])
+    return (
+        torch.cat(trunk).numpy(),
+        [torch.cat(block).numpy() for block in zip(*outputs, strict=True)],
+    )
+
+
+def _half(features: Tensor) -> Tensor:
+    limit = torch.finfo(torch.float16).max
+    return features.float().clamp(-limit, limit).half().cpu().contiguous()
+
+
+def build_cache(
+    config: BackboneConfig,
+    trunk: Trained,
+    features: Mapping[str, TaskFeatures],
+    *,
+    input_size: int,
+) -> FeatureCache:
+    """Join the tasks' features with the tail that students start from."""
+    tail = {
+        name: tensor.float().numpy()
+        for name, tensor in trunk.state.items()
+        if name.startswith("tail.") and tensor.is_floating_point()
+    }
+    return FeatureCache(backbone=config, input_size=input_size, tasks=dict(features), tail=tail)
+
+
+def features_digest(teacher: Trained, task: Task, *, images: int, seed: int, precision: str) -> str:
+    """Hash of all that determines a task's cached features."""
+    return fingerprint(
+        kind="features",
+        version=CACHE_VERSION,
+        teacher=teacher.digest,
+        data=task.fingerprint(),
+        images=images,
+        seed=seed,
+        precision=precision,
+    )
+
+
+def save_features(features: TaskFeatures, path: Path) -> None:
+    """Write one task's features as safetensors, so that a resumed study reads the very same."""
+    arrays: dict[str, NDArray[np.generic]] = {
+        "inputs": features.inputs,
+        "validation": features.validation,
+        "labels": features.labels,
+    }
+    arrays |= {f"targets.{k}": target for k, target in enumerate(features.targets)}
+    arrays |= {f"teacher.{name}": np.ascontiguousarray(a) for name, a in features.teacher.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    try:
+        save_file(arrays, partial, metadata={"accuracy": repr(features.accuracy)})
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load_features(path: Path) -> TaskFeatures:
+    """Read one task's features back."""
+    arrays = load_file(path)
+    with safe_open(path, framework="np") as file:
+        accuracy = float(file.metadata()["accuracy"])
+    blocks = sum(name.startswith("targets.") for name in arrays)
+    return TaskFeatures(
+        inputs=arrays["inputs"],
+        targets=tuple(arrays[f"targets.{k}"] for k in range(blocks)),
+        validation=arrays["validation"],
+        labels=arrays["labels"],
+        teacher={
+            name.removeprefix("teacher."): array
+            for name, array in arrays.items()
+            if name.startswith("teacher.")
+        },
+        accuracy=accuracy,
+    )

@@ -1,0 +1,134 @@
+"""Stochastic gradient descent for weights that several rows share."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from trainers.masking import RowNorm
+from trainers.network import update_masks
+
+
+@dataclass(frozen=True, kw_only=True)
+class SGDConfig:
+    """One run of stochastic gradient descent.
+
+    Attributes:
+        steps: Number of updates.
+        batch_size: Images per update.
+        learning_rate: Peak learning rate.
+        momentum: Momentum, kept apart for every row; 0 for none. Nesterov's form.
+        weight_decay: L2 penalty on the weights that the row uses.
+        schedule: "cosine" (to zero), or "step" (times 0.1 at each of `drops`).
+        drops: For "step": when, as fractions of `steps`. The paper drops at 2,000 of 3,000.
+        warmup: Fraction of `steps` over which the learning rate rises linearly from 0.
+        label_smoothing: Share of the label's mass that is spread over all classes.
+    """
+
+    steps: int = 1000
+    batch_size: int = 64
+    learning_rate: float = 0.05
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    schedule: str = "cosine"
+    drops: tuple[float, ...] = (0.75,)
+    warmup: float = 0.0
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum must be in [0, 1), got {self.momentum}")
+        if self.weight_decay < 0:
+            raise ValueError(f"weight_decay must be at least 0, got {self.weight_decay}")
+        if self.schedule not in ("cosine", "step"):
+            raise ValueError(f"schedule must be cosine or step, got {self.schedule!r}")
+        if any(not 0 < drop < 1 for drop in self.drops):
+            raise ValueError(f"drops must lie between 0 and 1, as fractions, got {self.drops}")
+        if not 0 <= self.warmup < 1:
+            raise ValueError(f"warmup must be in [0, 1), got {self.warmup}")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing must be in [0, 1), got {self.label_smoothing}")
+
+
+def learning_rate_at(config: SGDConfig, step: int) -> float:
+    """The learning rate of update `step`, counted from 0.
+
+    >>> paper = SGDConfig(steps=3000, learning_rate=1.0, schedule="step", drops=(2 / 3,))
+    >>> learning_rate_at(paper, 1999), round(learning_rate_at(paper, 2000), 6)
+    (1.0, 0.1)
+    """
+    warm = config.warmup * config.steps
+    if step < warm:
+        return config.learning_rate * (step + 1) / (warm + 1)
+    if config.schedule == "step":
+        drops = sum(step >= round(drop * config.steps) for drop in config.drops)
+        return float(config.learning_rate * 0.1**drops)
+    progress = (step - warm) / max(1.0, config.steps - warm)
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+class RowSGD:
+    """SGD in which every row keeps momentum of its own for the weights that rows share.
+
+    A step for one row leaves unchanged every weight that the row does not use or may not change:
+    no gradient, no weight decay and no leftover momentum of another row reaches it (Newell et al.
+    2019, A.2, "Momentum").
+
+    Args:
+        tail: The tail whose weights are shared.
+        own: For every row, the parameters that belong to it alone.
+        config: Learning rate, momentum and weight decay.
+    """
+
+    def __init__(
+        self, tail: nn.Module, own: Sequence[Sequence[nn.Parameter]], config: SGDConfig
+    ) -> None:
+        self.config = config
+        self._masks: list[list[tuple[nn.Parameter, Tensor]]] = []
+        self._own = [list(parameters) for parameters in own]
+        self._optimizers: list[torch.optim.SGD] = []
+        for row, parameters in enumerate(self._own):
+            masks = list(update_masks(tail, row))
+            self._masks.append(masks)
+            self._optimizers.append(
+                torch.optim.SGD(
+                    [*(weight for weight, _ in masks), *parameters],
+                    lr=config.learning_rate,
+                    momentum=config.momentum,
+                    nesterov=config.momentum > 0,
+                )
+            )
+
+    @torch.no_grad()
+    def step(self, row: int, step: int) -> None:
+        """Update with the gradients of a loss of `row`, then clear them."""
+        optimizer = self._optimizers[row]
+        decay = self.config.weight_decay
+        if decay > 0:
+            # SGD's own weight decay would also shrink the weights of other rows.
+            for weight, mask in self._masks[row]:
+                if weight.grad is not None:
+                    weight.grad.addcmul_(weight, mask, value=decay)
+            for parameter in self._own[row]:
+                if parameter.grad is not None and parameter.ndim > 1:
+                    parameter.grad.add_(parameter, alpha=decay)
+        optimizer.param_groups[0]["lr"] = learning_rate_at(self.config, step)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+
+def norm_parameters(module: nn.Module, row: int) -> list[nn.Parameter]:
+    """The batch-norm weights and biases of one row anywhere in `module`."""
+    return [
+        parameter
+        for child in module.modules()
+        if isinstance(child, RowNorm)
+        for parameter in child[row].parameters()
+    ]
