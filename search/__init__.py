@@ -1,0 +1,1 @@
+"""Strategies, studies and the command line: what searches how to share."""

@@ -1,0 +1,372 @@
+"""YAML to frozen dataclasses: the one place where a study is described by a dict."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from partitioning import SolverConfig, SpaceConfig
+from search.config_build import ConfigError, build, plain, unknown
+from search.strategies import STRATEGIES
+from trainers.backbones import BackboneConfig
+from trainers.data import DataConfig, TaskConfig
+from trainers.device import ComputeConfig
+from trainers.joint import TrainConfig
+from trainers.optim import SGDConfig
+from trainers.proxy import ProxyConfig
+from trainers.teachers import TeacherConfig
+
+#: Where `configs/...` is looked for when it is not below the working folder (a script that `ray
+#: submit` copied elsewhere).
+PROJECT = Path(__file__).resolve().parent.parent
+
+#: What a candidate's cost may be, each relative to sharing every channel.
+COSTS = {
+    "use": "mean_use",
+    "parameters": "relative_parameters",
+    "macs": "relative_macs",
+    "union": "relative_union",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrunkConfig:
+    """Where the shared trunk comes from: exactly one of the two.
+
+    Attributes:
+        dataset: A dataset to pretrain on.
+        checkpoint: A file of pretrained weights (safetensors, or a plain state dict).
+        sgd: Pretraining settings.
+        seed: Seeds pretraining.
+    """
+
+    dataset: TaskConfig | None = None
+    checkpoint: str | None = None
+    sgd: SGDConfig = field(default_factory=SGDConfig)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if (self.dataset is None) == (self.checkpoint is None):
+            raise ValueError(
+                "give either dataset (to pretrain on) or checkpoint (a file of weights), "
+                f"got {'neither' if self.dataset is None else 'both'}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StrategyConfig:
+    """One strategy of a study.
+
+    Attributes:
+        kind: Key of `STRATEGIES`.
+        settings: The strategy's own settings.
+    """
+
+    kind: str
+    settings: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveConfig:
+    """The two sides of the front.
+
+    Attributes:
+        cost: use (mean channel use), parameters, macs or union, all relative to sharing everything.
+        reference: The hypervolume's reference point, (quality, cost).
+    """
+
+    cost: str = "use"
+    reference: tuple[float, float] = (0.0, 1.1)
+
+    def __post_init__(self) -> None:
+        if self.cost not in COSTS:
+            raise ValueError(f"cost must be one of {', '.join(COSTS)}, got {self.cost!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleConfig:
+    """How Ray runs the arms.
+
+    Attributes:
+        evaluators: Evaluators of each arm.
+        cpus: CPUs of each evaluator.
+        gpus: GPUs of each evaluator, fractions allowed; None takes one where the cluster has any.
+        cohort: Candidates that an evaluator is handed at once.
+        attempts: How often a candidate is tried before it is recorded as failed.
+        arm_retries: How often an arm that died is started again, from its record.
+        wait_for_nodes: Queue even if the cluster has too few GPUs now (an autoscaler adds nodes).
+    """
+
+    evaluators: int = 1
+    cpus: float = 1.0
+    gpus: float | None = None
+    cohort: int = 1
+    attempts: int = 3
+    arm_retries: int = 3
+    wait_for_nodes: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("evaluators", "cohort", "attempts"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.arm_retries < 0 or self.cpus <= 0 or (self.gpus is not None and self.gpus < 0):
+            raise ValueError(
+                "arm_retries and gpus must be at least 0 and cpus above 0, got "
+                f"{self.arm_retries}, {self.gpus} and {self.cpus}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackingConfig:
+    """The MLflow mirror.
+
+    Attributes:
+        uri: Tracking URI; None keeps an SQLite store in the study's folder.
+        experiment: Name of the MLflow experiment.
+    """
+
+    uri: str | None = None
+    experiment: str = "apportion"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishConfig:
+    """What `apportion search` does with a finished front; off unless the config has this section.
+
+    Attributes:
+        pick: knee, best, or a candidate's name.
+        seeds: Full trainings of the pick.
+        export: Also export the first of them as one compact network per task.
+    """
+
+    pick: str = "knee"
+    seeds: int = 1
+    export: bool = True
+
+    def __post_init__(self) -> None:
+        if self.seeds < 1:
+            raise ValueError(f"seeds must be at least 1, got {self.seeds}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyConfig:
+    """A whole study.
+
+    Attributes:
+        name: Name of the study and of its folder.
+        output: Folder of studies.
+        cache: Folder of trunks, teachers and features; None is `<output>/cache`.
+        data_root: Folder that the tasks' paths are relative to.
+        input_size: Height and width that images are resized to, in pixels.
+        tasks: The tasks.
+        backbone: The network.
+        trunk: Where its pretrained weights come from.
+        teachers: Single-task teachers.
+        proxy: How candidates are scored.
+        train: How winners are trained in full.
+        space: What is searched.
+        solver: Limits of the integer programme.
+        strategies: The competing strategies, by the name they go by.
+        seeds: Every strategy runs once per seed.
+        candidates: Budget of every strategy and seed.
+        objective: Quality and cost.
+        compute: Device and precision.
+        schedule: Ray resources and retries.
+        tracking: MLflow.
+        finish: What follows the search.
+    """
+
+    name: str
+    tasks: tuple[TaskConfig, ...]
+    trunk: TrunkConfig
+    output: str = "studies"
+    cache: str | None = None
+    data_root: str | None = None
+    input_size: int = 32
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    teachers: TeacherConfig = field(default_factory=TeacherConfig)
+    proxy: ProxyConfig = field(default_factory=ProxyConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    space: SpaceConfig = field(default_factory=SpaceConfig)
+    solver: SolverConfig = field(default_factory=SolverConfig)
+    strategies: Mapping[str, StrategyConfig]
+    seeds: tuple[int, ...] = (0,)
+    candidates: int = 40
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    finish: FinishConfig | None = None
+
+    def __post_init__(self) -> None:
+        if not self.name or "/" in self.name or self.name.startswith("."):
+            raise ValueError(f"name must be a folder name without '/', got {self.name!r}")
+        if self.candidates < 1:
+            raise ValueError(
+                f"candidates must be at least 1 (a budget of {self.candidates} searches nothing)"
+            )
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"seeds must be one or more different numbers, got {self.seeds}")
+        if not self.strategies:
+            raise ValueError(f"strategies must name at least one of {', '.join(STRATEGIES)}")
+        for name in self.strategies:
+            if not name or any(c in name for c in "/- ") or name == "cache":
+                raise ValueError(
+                    f"a strategy's name must be free of '/', '-' and spaces, got {name!r}"
+                )
+        if self.data.tasks != self.tasks:  # pragma: no cover - DataConfig validates and keeps them
+            raise AssertionError
+
+    @property
+    def data(self) -> DataConfig:
+        """The tasks with where and how to read them."""
+        return DataConfig(tasks=self.tasks, root=self.data_root, input_size=self.input_size)
+
+    @property
+    def folder(self) -> Path:
+        """The study's folder."""
+        return Path(self.output) / self.name
+
+    @property
+    def cache_folder(self) -> Path:
+        """The folder of trunks, teachers and features."""
+        return Path(self.cache) if self.cache else Path(self.output) / "cache"
+
+
+#: Sections that may change when a study is resumed: none of them decides a proposal or a score.
+MUTABLE = {"output", "cache", "candidates", "schedule", "tracking", "finish", "train", "seeds"}
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> StudyConfig:
+    """Read a study's config.
+
+    Args:
+        path: A YAML file; looked for below the working folder, then below the project's folder.
+        overrides: `key=value` with a dotted key ("proxy.sgd.steps=300"); the value is YAML.
+
+    Raises:
+        ConfigError: The file is missing or not YAML, a key is unknown, or a value is refused.
+    """
+    file = _find(path)
+    try:
+        raw = yaml.safe_load(file.read_text())
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file} is not valid YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{file} must hold a mapping of keys to values, got {type(raw).__name__}")
+    for override in overrides:
+        _override(raw, override)
+    return parse_config(raw, where=str(path))
+
+
+def parse_config(raw: Mapping[str, Any], *, where: str = "config") -> StudyConfig:
+    """Build a study's config from a mapping, as `load_config` does from a file."""
+    raw = dict(raw)
+    for key in ("data_root",):
+        if isinstance(raw.get(key), str):
+            raw[key] = str(_resolve(raw[key]))
+    if isinstance(raw.get("strategies"), Mapping):
+        raw["strategies"] = {
+            str(name): _strategy(str(name), entry, where)
+            for name, entry in raw["strategies"].items()
+        }
+    config: StudyConfig = build(StudyConfig, raw, "")
+    return config
+
+
+def dump_config(config: StudyConfig) -> dict[str, Any]:
+    """The resolved config as plain YAML values; `parse_config` reads it back."""
+    raw = plain(config)
+    assert isinstance(raw, dict)
+    raw["strategies"] = {
+        name: {"kind": entry["kind"], **entry["settings"]}
+        for name, entry in raw["strategies"].items()
+    }
+    return raw
+
+
+def differences(old: StudyConfig, new: StudyConfig) -> list[str]:
+    """Readable differences that forbid to resume one config's study with the other."""
+    a, b = _flat(dump_config(old)), _flat(dump_config(new))
+    return [
+        f"{key}: {a.get(key, 'absent')!r} in the study, {b.get(key, 'absent')!r} now"
+        for key in sorted(a.keys() | b.keys())
+        if a.get(key) != b.get(key)
+        and key.split(".")[0] not in MUTABLE
+        and key not in ("compute.threads",)
+    ]
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, list) and value and isinstance(value[0], dict):
+        items = {str(v.get("name", i)): v for i, v in enumerate(value)}.items()
+    else:
+        return {prefix: value}
+    flat: dict[str, Any] = {}
+    for key, entry in items:
+        flat |= _flat(entry, f"{prefix}.{key}" if prefix else str(key))
+    return flat
+
+
+def _find(path: str | Path) -> Path:
+    for candidate in (Path(path), PROJECT / path):
+        if candidate.is_file():
+            return candidate
+    raise ConfigError(
+        f"config {path} does not exist (looked in {Path.cwd()} and {PROJECT}); "
+        f"the project's own: {', '.join(sorted(p.name for p in PROJECT.glob('configs/*.yaml')))}"
+    )
+
+
+def _resolve(path: str) -> Path:
+    given = Path(path).expanduser()
+    here = given.resolve()
+    return here if here.exists() or given.is_absolute() else (PROJECT / given).resolve()
+
+
+def _override(raw: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key.strip():
+        raise ConfigError(
+            f"--set needs key=value, for example proxy.sgd.steps=300; got {override!r}"
+        )
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {key}: the value {text!r} is not YAML: {error}") from error
+    *parents, last = key.strip().split(".")
+    node: Any = raw
+    for part in parents:
+        if isinstance(node, list):
+            node = _item(node, part, override)
+        else:
+            if not isinstance(node.get(part), (dict, list)):
+                node[part] = {}
+            node = node[part]
+    if isinstance(node, list):
+        node[node.index(_item(node, last, override))] = value
+    else:
+        node[last] = value
+
+
+def _item(items: list[Any], part: str, override: str) -> Any:
+    for position, item in enumerate(items):
+        if str(position) == part or (isinstance(item, dict) and item.get("name") == part):
+            return item
+    names = [str(item.get("name")) for item in items if isinstance(item, dict)]
+    raise ConfigError(f"--set {override}: no entry {part!r} in the list; it has {', '.join(names)}")
+
+
+def _strategy(name: str, entry: Any, where: str) -> StrategyConfig:
+    settings = dict(entry or {})
+    kind = str(settings.pop("kind", name))
+    if kind not in STRATEGIES:
+        raise ConfigError(
+            f"strategies.{name}: {unknown('strategy', kind, STRATEGIES)}; give its kind"
+        )
+    built = build(STRATEGIES[kind].settings, settings, f"strategies.{name}")
+    return StrategyConfig(kind=kind, settings=built)

@@ -1,0 +1,99 @@
+"""A file of JSON lines with one writer: a lock that dies with its holder, and mending a crash."""
+
+import fcntl
+import json
+import os
+import socket
+from pathlib import Path
+from typing import IO
+
+
+def lock_for_writing(path: Path) -> IO[str]:
+    """Becomes the only writer of the file at `path`, until the file returned is closed.
+
+    The kernel frees the lock when its holder ends, however it ends. The lock file itself stays: if
+    it were removed, two processes could each hold "the" lock.
+
+    Raises:
+        BlockingIOError: another process, which the message names, holds the lock.
+        OSError: the folder cannot be written, or its file system has no locks.
+    """
+    lock_path = path.with_name(path.name + ".writer")
+    lock = open(lock_path, "a+")  # noqa: SIM115 - open for as long as the lock is held
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+        lock.flush()
+    except BlockingIOError as error:
+        lock.seek(0)
+        holder = lock.read() or "another process"
+        lock.close()
+        raise BlockingIOError(
+            error.errno, f"it is being written by {holder}", str(lock_path)
+        ) from None
+    except OSError:
+        lock.close()
+        raise
+    return lock
+
+
+def mend(path: Path, begins: bytes) -> None:
+    """Makes the file appendable after a crash, or makes an empty one; only for the lock's holder.
+
+    A last line that was cut short or garbled is removed, and so are lock files that Optuna left
+    beside it: the lock's holder is the only writer, so whoever made them is dead, and Optuna would
+    wait half a minute for each.
+
+    Args:
+        path: the file.
+        begins: how every such file begins, lest another kind of file is cut.
+
+    Raises:
+        ValueError: the file begins otherwise.
+        OSError: the file or its folder cannot be written.
+    """
+    for stale in path.parent.glob(f"{path.name}.lock*"):
+        if stale.suffix in (".lock", ".rename"):
+            stale.unlink()
+    with open(path, "ab+") as lines:
+        size = lines.seek(0, os.SEEK_END)
+        lines.seek(0)
+        if not lines.read(len(begins)) == begins[:size]:
+            raise ValueError(f"it does not begin with {begins!r}")
+        whole = _end_of_sound_lines(lines, size)
+        if whole < size:
+            lines.truncate(whole)
+        os.fsync(lines.fileno())
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # a new file is durable once its folder is
+    finally:
+        os.close(folder)
+
+
+def _end_of_sound_lines(lines: IO[bytes], size: int) -> int:
+    """Where the next line belongs: behind the last line that is whole and valid JSON."""
+    end = _behind_newline(lines, size)
+    while end > 0:
+        start = _behind_newline(lines, end - 1)
+        lines.seek(start)
+        try:
+            json.loads(lines.read(end - start))
+        except ValueError:  # after a power cut a line can have its end but not its middle
+            end = start
+        else:
+            break
+    return end
+
+
+def _behind_newline(lines: IO[bytes], end: int, chunk: int = 1 << 16) -> int:
+    """Position behind the last newline before `end`; 0 if there is none."""
+    while end > 0:
+        start = max(0, end - chunk)
+        lines.seek(start)
+        newline = lines.read(end - start).rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
+        end = start
+    return 0

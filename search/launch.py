@@ -1,0 +1,157 @@
+"""A whole search, from a config to a front, and on to an exported winner where the config asks."""
+
+import functools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+
+from search import scheduler
+from search.candidate import Candidate
+from search.config import StudyConfig, dump_config
+from search.display import Display
+from search.prepare import Jobs, Run, Say, check, feature_cache, foundation
+from search.progress import front
+from search.report import front_figure, front_html, front_table
+from search.study import Study, TrainedPick
+from search.tracking import Tracker
+from trainers.compact import Check
+
+
+class ArmsError(RuntimeError):
+    """Some arms could not be brought to their end; the record keeps what was scored."""
+
+
+def search(config: StudyConfig, *, resume: bool = False, console: Console | None = None) -> Study:
+    """Run a study to its end.
+
+    Args:
+        config: The study.
+        resume: Continue the study in its folder from its record.
+        console: Where progress is shown; None is the standard output.
+
+    Returns:
+        The study, its front written to its folder and to MLflow.
+
+    Raises:
+        ValueError: Something in the config, the data or the folder cannot be used; raised before
+            any compute starts.
+        RecordError: Another process writes this study's record.
+        ArmsError: Some arms broke down more often than `schedule.arm_retries` allows.
+    """
+    display = Display(console or Console())
+    check(config)
+    study = Study.create(config, resume=resume)
+    scheduler.connect()
+    config = scheduler.with_gpus(study.config)
+    writer = scheduler.start_writer(
+        study.record_path.absolute(), study.name, make_tracker(study), dump_config(config)
+    )
+    try:
+        run = scheduler.cluster_jobs(config.schedule)
+        base = foundation(config, run, display.say)
+        cache = feature_cache(config, base, run, display.say)
+        broken = scheduler.run_arms(config, cache, writer, display, study.folder.absolute())
+    finally:
+        display.close()
+        finish = functools.partial(_finish_mirror, study)
+        failure = scheduler.close_writer(writer, finish)
+    if failure is not None:
+        display.say(
+            f"MLflow missed a part ({failure}); rebuild it from the record with "
+            f"`apportion report {study.folder} --sync`"
+        )
+    if broken:
+        raise ArmsError(
+            f"{len(broken)} arms did not finish; what they scored is in the record, and "
+            f"`--resume` goes on from there. First: {broken[0]}"
+        )
+    _say_front(study, display.say)
+    if config.finish is not None:
+        trained = study.train(
+            config.finish.pick, seeds=config.finish.seeds, say=display.say, run=run, base=base
+        )
+        if config.finish.export:
+            study.export(
+                trained.candidate, study.folder / "exported" / trained.candidate,
+                say=display.say, run=run, base=base,
+            )  # fmt: skip
+    return study
+
+
+def train(study: Study, pick: str, *, seeds: int, say: Say) -> TrainedPick:
+    """`Study.train` on the cluster, seeds side by side."""
+    return study.train(pick, seeds=seeds, say=say, run=_cluster_run(study))
+
+
+def export(study: Study, pick: str, out: str | Path, *, say: Say) -> dict[str, Check]:
+    """`Study.export`, with what has to be trained first trained on the cluster."""
+    return study.export(pick, out, say=say, run=_cluster_run(study))
+
+
+def _cluster_run(study: Study) -> Run:
+    """Starts Ray with the first job, so that what is trained already needs no cluster."""
+
+    def run(function: Callable[..., Any], jobs: Jobs) -> dict[str, Any]:
+        if not jobs:
+            return {}
+        scheduler.connect()
+        return scheduler.cluster_jobs(scheduler.with_gpus(study.config).schedule)(function, jobs)
+
+    return run
+
+
+def make_tracker(study: Study) -> Any:
+    """A function that connects to the study's MLflow store, wherever it is called."""
+    return functools.partial(
+        Tracker,
+        tracking_uri=study.store_uri,
+        experiment=study.config.tracking.experiment,
+        study=study.name,
+        folder=study.folder.absolute(),
+    )
+
+
+def write_report(study: Study) -> list[Path]:
+    """Write the front as a table, a picture and an interactive page into the study's folder."""
+    return _write(study, study.candidates())[1]
+
+
+def sync(study: Study) -> None:
+    """Rebuild the study's MLflow mirror from its record, without duplicates."""
+    tracker = make_tracker(study)()
+    tracker.start(dump_config(study.config))
+    candidates = study.candidates()
+    tracker.sync(candidates)
+    _finish_mirror(study, tracker, candidates)
+
+
+def _finish_mirror(study: Study, tracker: Any, candidates: list[Candidate]) -> None:
+    tracker.set_front([candidate.id for candidate in front(candidates)])
+    table, files = _write(study, candidates)
+    tracker.log_front(table, files)
+    tracker.finish("FINISHED")
+
+
+def _write(study: Study, candidates: list[Candidate]) -> tuple[pd.DataFrame, list[Path]]:
+    reference = study.config.objective.reference
+    table = front_table(candidates, reference)
+    paths = [study.folder / name for name in ("front.csv", "front.png", "front.html")]
+    table.to_csv(paths[0], index=False)
+    front_figure(candidates, paths[1], reference)
+    front_html(candidates, paths[2], reference)
+    return table, paths
+
+
+def _say_front(study: Study, say: Say) -> None:
+    summary: Mapping[str, Any] = study.summary()
+    say(
+        f"{summary['candidates']} candidates ({summary['failed']} failed), "
+        f"{len(summary['front'])} on the front, hypervolume {summary['hypervolume']:.4f}"
+    )
+    say(f"front: apportion front {study.folder}; MLflow: apportion ui {study.folder}")
+
+
+__all__ = ["ArmsError", "export", "search", "sync", "train", "write_report"]

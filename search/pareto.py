@@ -1,0 +1,118 @@
+"""Fronts of quality (to be maximised) against cost (to be minimised). N candidates."""
+
+import math
+
+import moocore
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+# Quality 0 and a cost just above the use of all channels: every sensible candidate counts.
+REFERENCE = (0.0, 1.1)
+
+
+def _objectives(quality: ArrayLike, cost: ArrayLike) -> NDArray[np.float64]:
+    """Both as objectives to be minimised, shape (N, 2)."""
+    quality_N = np.asarray(quality, dtype=np.float64)
+    cost_N = np.asarray(cost, dtype=np.float64)
+    if quality_N.ndim != 1 or quality_N.shape != cost_N.shape:
+        raise ValueError(
+            f"quality and cost must both have shape (N,), got {quality_N.shape} and {cost_N.shape}"
+        )
+    return np.stack([-quality_N, cost_N], axis=1)
+
+
+def non_dominated(quality: ArrayLike, cost: ArrayLike) -> NDArray[np.bool_]:
+    """Says which candidates are on the front.
+
+    A candidate is dominated if another one is at least as good in both and better in one. So of
+    equal candidates all are on the front, or none.
+
+    Args:
+        quality: Shape (N,), to be maximised.
+        cost: Shape (N,), to be minimised.
+
+    Returns:
+        Shape (N,). A candidate with a NaN is never on the front and dominates none.
+
+    Raises:
+        ValueError: If the shapes are not both (N,).
+
+    Example:
+        >>> non_dominated([0.9, 0.8, 0.7, float("nan")], [0.6, 0.3, 0.5, 0.1])
+        array([ True,  True, False, False])
+    """
+    points_N2 = _objectives(quality, cost)
+    front_N: NDArray[np.bool_] = np.logical_not(np.isnan(points_N2).any(axis=1))
+    if front_N.any():
+        front_N[front_N] = moocore.is_nondominated(points_N2[front_N], keep_weakly=True)
+    return front_N
+
+
+def hypervolume(
+    quality: ArrayLike, cost: ArrayLike, reference: tuple[float, float] = REFERENCE
+) -> float:
+    """Area between the front and the reference point.
+
+    Args:
+        quality: Shape (N,), to be maximised.
+        cost: Shape (N,), to be minimised.
+        reference: Quality and cost of the reference point. Candidates that are not better than it
+            in both count for nothing, nor do those with a NaN.
+
+    Returns:
+        Not negative; 0 of no candidates; infinite if a candidate is infinitely good.
+
+    Raises:
+        ValueError: If the shapes are not both (N,) or the reference is not finite.
+
+    Example:
+        >>> hypervolume([1.0, 0.5], [0.75, 0.25], reference=(0.0, 1.0))
+        0.5
+    """
+    if not all(math.isfinite(value) for value in reference):
+        raise ValueError(f"the reference point must be finite, got {reference}")
+    points_N2 = _objectives(quality, cost)
+    reference_2 = np.array([-reference[0], reference[1]])
+    inside_N = (points_N2 < reference_2).all(axis=1)  # False for NaN
+    if not inside_N.any():
+        return 0.0
+    return float(moocore.hypervolume(points_N2[inside_N], ref=reference_2))
+
+
+def knee(quality: ArrayLike, cost: ArrayLike) -> int:
+    """Index of the front's knee: where giving up either objective buys least of the other.
+
+    With both objectives scaled to [0, 1] over the front, the knee lies furthest above the chord
+    from the cheapest to the best member. Where none lies above it, as on a front of one or two
+    members, the knee is the best member.
+
+    Args:
+        quality: Shape (N,), to be maximised.
+        cost: Shape (N,), to be minimised.
+
+    Returns:
+        Position in the arguments, the first of equal candidates. Candidates with a NaN or an
+        infinite value are passed over.
+
+    Raises:
+        ValueError: If the shapes are not both (N,) or no candidate is finite.
+
+    Example:
+        >>> knee([0.2, 0.8, 0.9, 0.1], [0.1, 0.2, 0.9, 0.5])
+        1
+    """
+    points_N2 = _objectives(quality, cost)
+    finite_N = np.isfinite(points_N2).all(axis=1)
+    if not finite_N.any():
+        raise ValueError(
+            f"a knee needs at least one candidate with finite scores, got none in {len(points_N2)}"
+        )
+    indices_N = np.flatnonzero(finite_N)
+    indices_M = indices_N[non_dominated(-points_N2[indices_N, 0], points_N2[indices_N, 1])]
+    quality_M, cost_M = -points_N2[indices_M, 0], points_N2[indices_M, 1]
+    # On a front of different members both spans are positive.
+    scaled_quality_M = (quality_M - quality_M.min()) / (np.ptp(quality_M) or 1.0)
+    scaled_cost_M = (cost_M - cost_M.min()) / (np.ptp(cost_M) or 1.0)
+    # The distance from the chord, times sqrt(2); rounded so that a straight front is a tie.
+    height_M = np.round(scaled_quality_M - scaled_cost_M, 12)
+    return int(indices_M[np.lexsort((indices_M, -quality_M, -height_M))[0]])

@@ -1,0 +1,202 @@
+"""Trunk, teachers and features of a study: computed once, then read from the cache."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from search.config import StudyConfig
+from trainers.data import Task, check_tasks, load_task, load_tasks
+from trainers.features import (
+    FeatureCache,
+    TaskFeatures,
+    build_cache,
+    compute_features,
+    feature_bytes,
+    features_digest,
+    load_features,
+    save_features,
+)
+from trainers.teachers import (
+    Trained,
+    load,
+    load_checkpoint,
+    pretrain_trunk,
+    store,
+    teacher_digest,
+    train_teacher,
+    trunk_digest,
+)
+
+#: Runs `function(**arguments)` for every entry and returns the results by key. The scheduler's
+#: runs them on the cluster; `run_here` in this process.
+Jobs = Mapping[str, Mapping[str, Any]]
+Run = Callable[[Callable[..., Any], Jobs], dict[str, Any]]
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Foundation:
+    """What candidates are scored and trained on.
+
+    Attributes:
+        tasks: Images and labels, by task.
+        trunk: The pretrained network.
+        teachers: By task.
+    """
+
+    tasks: Mapping[str, Task]
+    trunk: Trained
+    teachers: Mapping[str, Trained]
+
+
+def run_here(function: Callable[..., Any], jobs: Jobs) -> dict[str, Any]:
+    """Run jobs one after another in this process."""
+    return {key: function(**arguments) for key, arguments in jobs.items()}
+
+
+def check(config: StudyConfig) -> None:
+    """Refuse, before any compute, data or a checkpoint that cannot be used.
+
+    Raises:
+        DataError: Of a dataset.
+        CheckpointError: Of the trunk's checkpoint.
+    """
+    check_tasks(config.data)
+    if config.trunk.dataset is not None:
+        check_tasks(replace(config.data, tasks=(config.trunk.dataset,)))
+    else:
+        load_checkpoint(config.backbone, _checkpoint(config))
+
+
+def foundation(config: StudyConfig, run: Run, say: Say) -> Foundation:
+    """Load the tasks, then make or load the trunk and the teachers.
+
+    Args:
+        config: The study.
+        run: Where training runs.
+        say: Called with one line per thing that was done.
+    """
+    tasks = load_tasks(config.data)
+    for name, task in tasks.items():
+        sizes = " / ".join(str(len(split)) for split in task.splits.values())
+        say(f"task {name}: {task.num_classes} classes, {sizes} images")
+    trunk = _trunk(config, run, say)
+    teachers = _teachers(config, tasks, trunk, run, say)
+    return Foundation(tasks=tasks, trunk=trunk, teachers=teachers)
+
+
+def feature_cache(config: StudyConfig, base: Foundation, run: Run, say: Say) -> FeatureCache:
+    """Compute or load the cached features of every task.
+
+    Args:
+        config: The study.
+        base: Tasks and teachers.
+        run: Where the forward passes run.
+        say: Called with one line per thing that was done.
+    """
+    need = feature_bytes(
+        config.backbone,
+        input_size=config.input_size,
+        train_images=sum(
+            min(config.proxy.images, len(t.splits["train"])) for t in base.tasks.values()
+        ),
+        validation_images=sum(len(t.splits["validation"]) for t in base.tasks.values()),
+    )
+    say(f"feature cache: {need / 2**20:.0f} MiB")
+    paths = {
+        name: config.cache_folder
+        / "features-{}-{}.safetensors".format(
+            name,
+            features_digest(
+                base.teachers[name],
+                task,
+                images=config.proxy.images,
+                seed=config.proxy.seed,
+                precision=config.compute.precision,
+            )[:20],
+        )
+        for name, task in base.tasks.items()
+    }
+    computed = run(
+        compute_features,
+        {
+            name: {
+                "config": config.backbone,
+                "teacher": base.teachers[name],
+                "task": task,
+                "images": config.proxy.images,
+                "seed": config.proxy.seed,
+                "compute": config.compute,
+            }
+            for name, task in base.tasks.items()
+            if not paths[name].exists()
+        },
+    )
+    for name, result in computed.items():
+        save_features(result, paths[name])
+    # Read back even what was just computed, so that a resumed study scores with the same bits.
+    features: dict[str, TaskFeatures] = {n: load_features(path) for n, path in paths.items()}
+    return build_cache(config.backbone, base.trunk, features, input_size=config.input_size)
+
+
+def _checkpoint(config: StudyConfig) -> Path:
+    assert config.trunk.checkpoint is not None
+    return Path(config.trunk.checkpoint).expanduser()
+
+
+def _trunk(config: StudyConfig, run: Run, say: Say) -> Trained:
+    if config.trunk.dataset is None:
+        trunk = load_checkpoint(config.backbone, _checkpoint(config))
+        say(f"trunk: {config.trunk.checkpoint}")
+        return trunk
+    task = load_task(config.trunk.dataset, config.data)
+    sgd, seed = config.trunk.sgd, config.trunk.seed
+    digest = trunk_digest(config.backbone, task, sgd, seed=seed, precision=config.compute.precision)
+    path = config.cache_folder / f"trunk-{digest[:20]}.safetensors"
+    if not path.exists():
+        say(f"trunk: pretraining on {task.name} for {sgd.steps} steps of {sgd.batch_size} images")
+        job = {
+            "config": config.backbone,
+            "task": task,
+            "sgd": sgd,
+            "seed": seed,
+            # Nothing else can run before the trunk is there, so it takes every core.
+            "compute": replace(config.compute, threads=os.cpu_count() or 1),
+        }
+        store(run(pretrain_trunk, {"trunk": job})["trunk"], path)
+    trunk = load(path)
+    say(f"trunk: {trunk.accuracy:.3f} validation accuracy on {task.name}")
+    return trunk
+
+
+def _teachers(
+    config: StudyConfig, tasks: Mapping[str, Task], trunk: Trained, run: Run, say: Say
+) -> dict[str, Trained]:
+    seed = config.trunk.seed
+    paths: dict[str, Path] = {}
+    jobs: dict[str, dict[str, Any]] = {}
+    for name, task in tasks.items():
+        digest = teacher_digest(
+            config.backbone, trunk, task, config.teachers, seed=seed,
+            precision=config.compute.precision,
+        )  # fmt: skip
+        paths[name] = config.cache_folder / f"teacher-{name}-{digest[:20]}.safetensors"
+        if not paths[name].exists():
+            jobs[name] = {
+                "config": config.backbone,
+                "trunk": trunk,
+                "task": task,
+                "teacher": config.teachers,
+                "seed": seed,
+                "compute": config.compute,
+            }
+    if jobs:
+        say(f"teachers: training {len(jobs)} for {config.teachers.sgd.steps} steps each")
+    for name, trained in run(train_teacher, jobs).items():
+        store(trained, paths[name])
+    teachers = {name: load(path) for name, path in paths.items()}
+    for name, teacher in teachers.items():
+        say(f"teacher {name}: {teacher.accuracy:.3f} validation accuracy")
+    return teachers

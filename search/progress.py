@@ -1,0 +1,77 @@
+"""How far a study has come: its front, and hypervolume candidate by candidate."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from search.candidate import Candidate
+from search.pareto import REFERENCE, hypervolume, non_dominated
+
+
+def scored(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Those that did not fail."""
+    return [candidate for candidate in candidates if not candidate.failed]
+
+
+def coordinates(candidates: Sequence[Candidate]) -> NDArray[np.float64]:
+    """Cost and quality of N candidates, (N, 2)."""
+    return np.array([(c.cost, c.quality) for c in candidates], dtype=np.float64).reshape(-1, 2)
+
+
+def front(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Those that no other dominates, from the cheapest to the best."""
+    found = scored(candidates)
+    cost_N, quality_N = coordinates(found).T
+    on_N = non_dominated(quality_N, cost_N)
+    members = [candidate for candidate, on in zip(found, on_N, strict=True) if on]
+    return sorted(members, key=lambda c: (c.cost, c.strategy, c.seed, c.index))
+
+
+def study_hypervolume(
+    candidates: Sequence[Candidate], reference: tuple[float, float] = REFERENCE
+) -> float:
+    """Hypervolume of all candidates together."""
+    cost_N, quality_N = coordinates(scored(candidates)).T
+    return hypervolume(quality_N, cost_N, reference)
+
+
+def history(
+    candidates: Sequence[Candidate], reference: tuple[float, float] = REFERENCE
+) -> pd.DataFrame:
+    """What was known after each candidate, in the order in which they were finished.
+
+    Args:
+        candidates: N candidates in any order.
+        reference: quality and cost of the hypervolume's reference point.
+
+    Returns:
+        N rows: candidates (1 to N), failed, hypervolume, front_size, best_quality (NaN before
+        there is one) and finished (unix seconds).
+    """
+    rows = []
+    front_F2 = np.empty((0, 2))  # cost and quality of the front so far
+    volume, failed = 0.0, 0
+    ordered = sorted(candidates, key=lambda c: (c.finished, c.strategy, c.seed, c.index))
+    for count, candidate in enumerate(ordered, start=1):
+        if candidate.failed:
+            failed += 1
+        else:
+            joined_G2 = np.concatenate([front_F2, coordinates([candidate])])
+            on_G = non_dominated(joined_G2[:, 1], joined_G2[:, 0])
+            if on_G[-1]:
+                front_F2 = joined_G2[on_G]
+                volume = hypervolume(front_F2[:, 1], front_F2[:, 0], reference)
+        rows.append(
+            {
+                "candidates": count,
+                "failed": failed,
+                "hypervolume": volume,
+                "front_size": len(front_F2),
+                "best_quality": front_F2[:, 1].max() if len(front_F2) else np.nan,
+                "finished": candidate.finished,
+            }
+        )
+    columns = ["candidates", "failed", "hypervolume", "front_size", "best_quality", "finished"]
+    return pd.DataFrame(rows, columns=columns)

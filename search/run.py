@@ -1,0 +1,34 @@
+"""What `ray submit cluster.yaml search/run.py -- --config CONFIG` runs: `apportion search`.
+
+It also works when this file alone has been copied to a machine on which Apportion is installed.
+"""
+
+import sys
+from pathlib import Path
+
+
+def run() -> int:
+    """Run `apportion search` with this process's arguments."""
+    here = Path(__file__).resolve().parent
+    # Python put this file's folder first on the path, where its neighbours would pass for
+    # top-level modules; the project's root belongs there, if this is the project.
+    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != here]
+    if (here / "cli.py").is_file():
+        sys.path.insert(0, str(here.parent))
+    try:
+        from search.cli import main
+    except ModuleNotFoundError as error:
+        print(
+            f"apportion is not installed for {sys.executable} ({error}); install it there, for "
+            "example with: pip install -c constraints.txt -e .",
+            file=sys.stderr,
+        )
+        return 2
+    arguments = sys.argv[1:]
+    if arguments[:1] == ["--"]:
+        arguments = arguments[1:]
+    return main(["search", *arguments])
+
+
+if __name__ == "__main__":
+    sys.exit(run())

@@ -1,0 +1,386 @@
+"""Ray: arms as Tune trials, their evaluators as actors in the trial's placement group.
+
+The only file that imports Ray.
+"""
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+# Tune's older output takes a reporter of our own; its newer one prints a fixed table.
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+
+import ray
+import torch
+from ray import tune
+from ray.exceptions import (
+    ActorUnavailableError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+)
+from ray.util import get_current_placement_group
+from ray.util.scheduling_strategies import (
+    NodeAffinitySchedulingStrategy,
+    PlacementGroupSchedulingStrategy,
+)
+
+from partitioning import Masks
+from search.arm import Arm, Budget, Scored
+from search.candidate import Candidate
+from search.config import ScheduleConfig, StudyConfig
+from search.display import ArmState, Display
+from search.pareto import hypervolume
+from search.prepare import Jobs
+from search.study import baselines, build_space, build_strategy, fixed_names
+from search.writer import Writer
+from trainers.device import ComputeConfig, DeviceError
+from trainers.features import FeatureCache
+from trainers.proxy import DivergedError, ProxyConfig, distill
+
+#: Seconds between two results that an arm reports to Tune.
+REPORT_EVERY = 0.5
+
+
+class Evaluator:
+    """Scores cohorts; lives on its share of a GPU or on some CPUs and keeps the cache warm.
+
+    Args:
+        cache: Features; shared by the evaluators of a node without copies.
+        proxy: How candidates are scored.
+        compute: Device, precision and threads.
+    """
+
+    def __init__(self, cache: FeatureCache, proxy: ProxyConfig, compute: ComputeConfig) -> None:
+        if compute.threads:
+            torch.set_num_threads(compute.threads)
+        self._cache, self._proxy, self._compute = cache, proxy, compute
+        self._name = f"{ray.util.get_node_ip_address()}:{os.getpid()}"
+
+    def evaluate(self, cohort: Sequence[Masks]) -> list[Scored]:
+        """Score a cohort; a candidate whose training diverges is an error of that candidate."""
+        return [
+            Scored(error=str(result), evaluator=self._name)
+            if isinstance(result, DivergedError)
+            else Scored(evaluation=result, evaluator=self._name)
+            for result in distill(cohort, self._cache, self._proxy, self._compute)
+        ]
+
+
+@dataclass(kw_only=True)
+class _Work:
+    """A cohort on its way: positions not scored yet, and how often each was tried."""
+
+    ticket: int
+    cohort: Sequence[Masks]
+    results: list[Scored | None]
+    attempts: list[int]
+    parts: deque[list[int]] = field(default_factory=deque)
+
+
+class ActorPool:
+    """Hands cohorts to evaluator actors; replaces actors that die and asks their cohort again.
+
+    Args:
+        make: Starts evaluator number i.
+        evaluators: How many.
+        attempts: Tries of a candidate before it is given up as failed.
+    """
+
+    def __init__(self, make: Callable[[int], Any], *, evaluators: int, attempts: int) -> None:
+        self._make = make
+        self._attempts = attempts
+        self._actors = [make(i) for i in range(evaluators)]
+        self._idle = deque(range(evaluators))
+        self._flying: dict[Any, tuple[int, _Work, list[int]]] = {}
+        self._queue: deque[tuple[_Work, list[int]]] = deque()
+        # As many again wait, so that no evaluator is idle while an older cohort is still out.
+        self.slots = 2 * evaluators
+
+    def submit(self, ticket: int, cohort: Sequence[Masks]) -> None:
+        """Start scoring a cohort as soon as an evaluator is free."""
+        size = len(cohort)
+        work = _Work(ticket=ticket, cohort=cohort, results=[None] * size, attempts=[0] * size)
+        self._queue.append((work, list(range(size))))
+        self._dispatch()
+
+    def wait(self) -> tuple[int, list[Scored]]:
+        """Block until a cohort is scored; its ticket and its results in order."""
+        while True:
+            ready, _ = ray.wait(list(self._flying), num_returns=1)
+            evaluator, work, positions = self._flying.pop(ready[0])
+            try:
+                results = ray.get(ready[0])
+            except (RayTaskError, RayActorError) as error:
+                self._failed(evaluator, work, positions, error)
+            else:
+                for position, scored in zip(positions, results, strict=True):
+                    work.results[position] = scored
+            self._idle.append(evaluator)
+            self._dispatch()
+            if all(scored is not None for scored in work.results):
+                return work.ticket, [scored for scored in work.results if scored is not None]
+
+    def _dispatch(self) -> None:
+        while self._idle and self._queue:
+            evaluator, (work, positions) = self._idle.popleft(), self._queue.popleft()
+            ref = self._actors[evaluator].evaluate.remote([work.cohort[p] for p in positions])
+            self._flying[ref] = (evaluator, work, positions)
+
+    def _failed(self, evaluator: int, work: _Work, positions: list[int], error: RayError) -> None:
+        if isinstance(error, ActorUnavailableError):
+            time.sleep(1.0)  # it may come back; if it is gone the next call says so
+        elif isinstance(error, RayActorError):
+            ray.kill(self._actors[evaluator])
+            self._actors[evaluator] = self._make(evaluator)
+        for position in positions:
+            work.attempts[position] += 1
+            if work.attempts[position] >= self._attempts:
+                text = str(error).strip().splitlines()
+                work.results[position] = Scored(
+                    error=f"failed {self._attempts} times; last: {text[-1] if text else error!r}"
+                )
+            else:
+                # Alone, so that one bad candidate does not take its cohort with it.
+                self._queue.appendleft((work, [position]))
+
+
+def run_arm(
+    settings: Mapping[str, Any], *, config: StudyConfig, writer: Any, cache: list[Any]
+) -> None:
+    """A Tune trial: one strategy with one seed over the evaluators of its placement group."""
+    name, seed = settings["strategy"], settings["seed"]
+    space = build_space(config)
+    fixed = baselines(config, space, seed)
+    strategy = build_strategy(config, name, seed, space, fixed)
+    schedule = config.schedule
+    pool = ActorPool(
+        lambda index: _evaluator(index, config, cache[0]),
+        evaluators=schedule.evaluators,
+        attempts=schedule.attempts,
+    )
+    arm = Arm(
+        name=name,
+        seed=seed,
+        strategy=strategy,
+        space=space,
+        pool=pool,
+        budget=Budget(candidates=config.candidates, cohort=schedule.cohort),
+        cost=config.objective.cost,
+        record=lambda candidate: ray.get(writer.add.remote(candidate)),
+        labels=fixed_names(config, name, fixed),
+    )
+    report = _Report(config)
+    arm.run(ray.get(writer.known.remote(name, seed)), report.told)
+    report.send()
+
+
+class _Report:
+    """Tells Tune how far an arm is."""
+
+    def __init__(self, config: StudyConfig) -> None:
+        self._reference = config.objective.reference
+        self._told: list[Candidate] = []
+        self._last = 0.0
+
+    def told(self, candidate: Candidate) -> None:
+        self._told.append(candidate)
+        if time.monotonic() - self._last >= REPORT_EVERY:
+            self.send()
+
+    def send(self) -> None:
+        scored = [c for c in self._told if not c.failed]
+        quality = [c.quality for c in scored if c.quality is not None]
+        cost = [c.cost for c in scored if c.cost is not None]
+        tune.report(
+            {
+                "candidates": len(self._told),
+                "failed": len(self._told) - len(scored),
+                "best": max(quality, default=float("nan")),
+                "hypervolume": hypervolume(quality, cost, self._reference),
+            }
+        )
+        self._last = time.monotonic()
+
+
+def _evaluator(index: int, config: StudyConfig, cache: Any) -> Any:
+    group = get_current_placement_group()
+    return (
+        ray.remote(Evaluator)
+        .options(
+            num_cpus=config.schedule.cpus,
+            num_gpus=config.schedule.gpus or 0,
+            scheduling_strategy=PlacementGroupSchedulingStrategy(
+                placement_group=group,
+                # The trial's own bundle is empty and dropped, so evaluators count from 0.
+                placement_group_bundle_index=index,
+            ),
+        )
+        .remote(cache, config.proxy, config.compute)
+    )
+
+
+def connect(address: str | None = None) -> None:
+    """Join the cluster that runs here or that RAY_ADDRESS names, else start one on this machine."""
+    if not ray.is_initialized():
+        ray.init(
+            address=address, log_to_driver=False, include_dashboard=False, logging_level="error"
+        )
+
+
+def with_gpus(config: StudyConfig) -> StudyConfig:
+    """The config with `schedule.gpus` settled on what the cluster has.
+
+    Raises:
+        DeviceError: GPUs are asked for and the cluster has too few.
+    """
+    have = ray.cluster_resources().get("GPU", 0.0)
+    schedule = config.schedule
+    wants = config.compute.device.startswith("cuda")
+    if schedule.gpus is None:
+        use = 1.0 if (have and config.compute.device != "cpu") or wants else 0.0
+        schedule = replace(schedule, gpus=use)
+    need = (schedule.gpus or 0.0) * schedule.evaluators
+    if need > have and not schedule.wait_for_nodes:
+        raise DeviceError(
+            f"every arm needs {need:g} GPUs (schedule.evaluators x schedule.gpus, compute.device "
+            f"{config.compute.device}), but the cluster has {have:g}; use --set compute.device=cpu "
+            "--set schedule.gpus=0, or set schedule.wait_for_nodes where an autoscaler adds them"
+        )
+    return replace(config, schedule=schedule)
+
+
+def cluster_jobs(schedule: ScheduleConfig) -> Callable[[Callable[..., Any], Jobs], dict[str, Any]]:
+    """Run jobs as Ray tasks, as many at once as the cluster has room for."""
+
+    def run(function: Callable[..., Any], jobs: Jobs) -> dict[str, Any]:
+        remote = ray.remote(_with_threads).options(
+            num_cpus=schedule.cpus, num_gpus=schedule.gpus or 0, max_retries=3
+        )
+        refs = {key: remote.remote(function, dict(arguments)) for key, arguments in jobs.items()}
+        return {key: ray.get(ref) for key, ref in refs.items()}
+
+    return run
+
+
+def _with_threads(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+    compute = arguments["compute"]
+    if compute.threads:
+        torch.set_num_threads(compute.threads)
+    return function(**arguments)
+
+
+class _Reporter(tune.CLIReporter):  # type: ignore[misc]  # Ray has no types
+    """Shows Tune's trials as they go, and Tune's own table at the end."""
+
+    def __init__(self, display: Display, budget: int) -> None:
+        super().__init__(
+            metric_columns=["candidates", "failed", "best", "hypervolume"],
+            parameter_columns=["strategy", "seed"],
+            max_report_frequency=1,
+        )
+        self._display, self._budget = display, budget
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune pickles its run config for its own restore, which studies do not use; a terminal
+        # cannot be pickled.
+        return {key: value for key, value in vars(self).items() if key != "_display"}
+
+    def report(self, trials: list[Any], done: bool, *sys_info: Any) -> None:
+        self._display.show([self._state(trial) for trial in trials], done=done)
+        if done:
+            self._display.say(self._progress_str(trials, done))
+
+    def _state(self, trial: Any) -> ArmState:
+        result = trial.last_result or {}
+        told = result.get("candidates", 0)
+        return ArmState(
+            name=str(trial),
+            status=trial.status,
+            candidates=told,
+            budget=told if trial.status == "TERMINATED" else self._budget,
+            failed=result.get("failed", 0),
+            best=result.get("best", float("nan")),
+            hypervolume=result.get("hypervolume", 0.0),
+        )
+
+
+def start_writer(
+    path: Path, study: str, make_tracker: Callable[[], Any] | None, config: dict[str, Any]
+) -> Any:
+    """The study's writer as an actor beside the driver.
+
+    Raises:
+        RecordError: Another process writes this record, or its folder cannot be written.
+    """
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    writer = (
+        ray.remote(Writer)
+        .options(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here)
+        .remote(path, study, make_tracker, config)
+    )
+    ray.get(writer.ready.remote())
+    return writer
+
+
+def close_writer(writer: Any, finish: Callable[[Any, list[Candidate]], None]) -> str | None:
+    """Finish the mirror and close the record; the mirror's first error, or None."""
+    failure: str | None = ray.get(writer.close.remote(finish))
+    ray.kill(writer)
+    return failure
+
+
+def run_arms(
+    config: StudyConfig,
+    cache: FeatureCache,
+    writer: Any,
+    display: Display,
+    storage: Path,
+) -> list[str]:
+    """Run every strategy with every seed as a Tune trial.
+
+    Args:
+        config: The study.
+        cache: Features, handed to evaluators through the object store.
+        writer: The study's writer actor.
+        display: Shows progress.
+        storage: Folder of Tune's own files.
+
+    Returns:
+        One text per arm that could not be brought to its end.
+    """
+    schedule = config.schedule
+    bundle = {"CPU": schedule.cpus} | ({"GPU": schedule.gpus} if schedule.gpus else {})
+    resources = tune.PlacementGroupFactory([{}] + [dict(bundle)] * schedule.evaluators)
+    trainable = tune.with_parameters(run_arm, config=config, writer=writer, cache=[ray.put(cache)])
+    tuner = tune.Tuner(
+        tune.with_resources(trainable, resources),
+        param_space={
+            "strategy": tune.grid_search(list(config.strategies)),
+            "seed": tune.grid_search(list(config.seeds)),
+        },
+        tune_config=tune.TuneConfig(
+            metric="hypervolume",
+            mode="max",
+            trial_dirname_creator=_arm_name,
+            trial_name_creator=_arm_name,
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(storage),
+            failure_config=tune.FailureConfig(max_failures=schedule.arm_retries),
+            progress_reporter=_Reporter(display, config.candidates),
+            verbose=1,
+        ),
+    )
+    results = tuner.fit()
+    return [str(result.error) for result in results if result.error is not None]
+
+
+def _arm_name(trial: Any) -> str:
+    return f"{trial.config['strategy']}-{trial.config['seed']}"

@@ -1,0 +1,128 @@
+"""What a strategy is told of its problem, what it proposes, and what comes back.
+
+A strategy knows nothing of Ray, MLflow or masks: it proposes points of the unit cube and learns
+from their quality and cost. Legend: d entries of a vector.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Problem:
+    """What a strategy may know of the search space.
+
+    Attributes:
+        dim: Number d of entries of a vector, at least 1.
+        names: Readable name of every entry, such as "use[cifar10]"; d of them.
+        use_dims: Positions of the entries that say how much of the channels a task uses.
+        seed: Seeds all of the strategy's randomness; not negative.
+        baselines: Vectors of shape (d,), entries in [0, 1], by name.
+
+    Raises:
+        ValueError: If the sizes disagree or a position or an entry is out of its range.
+    """
+
+    dim: int
+    names: tuple[str, ...]
+    use_dims: tuple[int, ...]
+    seed: int
+    baselines: Mapping[str, FloatArray]
+
+    def __post_init__(self) -> None:
+        if self.dim < 1:
+            raise ValueError(f"dim must be at least 1, got {self.dim}")
+        if len(self.names) != self.dim:
+            raise ValueError(f"names must have dim = {self.dim} entries, got {len(self.names)}")
+        if self.seed < 0:
+            raise ValueError(f"seed must not be negative, got {self.seed}")
+        if len(set(self.use_dims)) != len(self.use_dims) or any(
+            not 0 <= position < self.dim for position in self.use_dims
+        ):
+            raise ValueError(
+                f"use_dims must be different positions from 0 to {self.dim - 1}, "
+                f"got {self.use_dims}"
+            )
+        baselines = {}
+        for name, given in self.baselines.items():
+            vector = np.array(given, dtype=np.float64)
+            if vector.shape != (self.dim,):
+                raise ValueError(
+                    f"baseline {name!r} must have shape (dim,) = ({self.dim},), got {vector.shape}"
+                )
+            # Written so that NaN fails, too.
+            if not np.all((vector >= 0.0) & (vector <= 1.0)):
+                raise ValueError(f"baseline {name!r} must lie in [0, 1], got {vector}")
+            vector.setflags(write=False)
+            baselines[name] = vector
+        object.__setattr__(self, "baselines", MappingProxyType(baselines))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Outcome:
+    """What became of one proposal.
+
+    Attributes:
+        index: Position of the proposal in the order of asking, from 0.
+        vector: The proposal, shape (d,).
+        quality: To be maximised, mean validation accuracy in [0, 1]; None where it failed.
+        cost: To be minimised, mean channel use in [0, 1] by default; None where it failed.
+        error: Why the evaluation failed, if it did.
+    """
+
+    index: int
+    vector: FloatArray
+    quality: float | None
+    cost: float | None
+    error: str | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether there is nothing to learn from: an error, or a score missing or not finite."""
+        return self.error is not None or any(
+            score is None or not math.isfinite(score) for score in (self.quality, self.cost)
+        )
+
+    def scores(self) -> tuple[float, float]:
+        """Quality and cost of an outcome that has not failed.
+
+        Raises:
+            ValueError: If the outcome failed.
+        """
+        if self.failed or self.quality is None or self.cost is None:
+            raise ValueError(f"candidate {self.index} failed and has no scores: {self.error}")
+        return self.quality, self.cost
+
+
+class Strategy(Protocol):
+    """Proposes vectors and learns from what became of them.
+
+    Every proposal is a function of the problem, the strategy's settings and the *set* of outcomes
+    told so far. So outcomes may be told in any order, vectors may be asked for in chunks of any
+    size, and a strategy that is asked and told again what a record holds goes on as if it had
+    never stopped. Failed outcomes are told like any other.
+    """
+
+    def ask(self, n: int) -> list[FloatArray]:
+        """Proposes at most n vectors of shape (d,), entries in [0, 1], which the caller may keep.
+
+        Fewer, even none, means "not before more outcomes are told"; none while no outcome is
+        outstanding means that the strategy has finished.
+        """
+        ...
+
+    def tell(self, outcomes: Sequence[Outcome]) -> None:
+        """Learns from outcomes of earlier proposals, each told once.
+
+        Raises:
+            ValueError: If an outcome belongs to no outstanding proposal.
+        """
+        ...

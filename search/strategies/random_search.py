@@ -1,0 +1,63 @@
+"""Uniform random search: the baseline that every other strategy has to beat."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from search.strategies.ledger import Ledger
+from search.strategies.protocol import FloatArray, Outcome, Problem
+
+# First word of the spawn key, so that no two strategies draw from one stream of a seed.
+STREAM = 0
+
+
+def uniform_vector(seed: int, index: int, dim: int) -> FloatArray:
+    """Draws the index-th uniform vector of a seed, a function of its arguments alone.
+
+    Args:
+        seed: Not negative.
+        index: Position in the sequence, from 0.
+        dim: Number d of entries.
+
+    Returns:
+        Shape (d,), entries in [0, 1).
+
+    Example:
+        >>> bool(np.array_equal(uniform_vector(0, 3, 2), uniform_vector(0, 3, 2)))
+        True
+    """
+    sequence = np.random.SeedSequence(seed, spawn_key=(STREAM, index))
+    return np.random.default_rng(sequence).random(dim)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomSettings:
+    """Random search has nothing to set."""
+
+
+class RandomSearch:
+    """Proposes uniform vectors for ever and learns nothing."""
+
+    def __init__(self, problem: Problem, settings: RandomSettings) -> None:
+        self._problem = problem
+        self._settings = settings
+        self._ledger = Ledger()
+
+    def ask(self, n: int) -> list[FloatArray]:
+        """Proposes n vectors."""
+        start = self._ledger.asked
+        self._ledger.queue(
+            uniform_vector(self._problem.seed, index, self._problem.dim)
+            for index in range(start, start + n)
+        )
+        return self._ledger.ask(n)
+
+    def tell(self, outcomes: Sequence[Outcome]) -> None:
+        """Checks the outcomes off.
+
+        Raises:
+            ValueError: If an outcome belongs to no outstanding proposal.
+        """
+        self._ledger.tell(outcomes)
+        self._ledger.drain()

@@ -1,0 +1,356 @@
+"""A study's folder, and what can be done with it from Python."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from partitioning import BASELINES, SPACES, FloatArray, Masks, Space
+from search.candidate import Candidate
+from search.config import (
+    StudyConfig,
+    differences,
+    dump_config,
+    parse_config,
+)
+from search.pareto import knee
+from search.prepare import Foundation, Run, Say, foundation, run_here
+from search.progress import coordinates, front, scored
+from search.record import read_record
+from search.report import summary
+from search.strategies import STRATEGIES, Problem, Strategy
+from trainers.backbones import BACKBONES
+from trainers.compact import Check, export
+from trainers.joint import train
+from trainers.network import Network
+from trainers.teachers import Trained, load, store
+
+
+class StudyError(ValueError):
+    """A study's folder that cannot be used as asked."""
+
+
+def build_space(config: StudyConfig) -> Space:
+    """The space that a study searches."""
+    space: Space = SPACES[config.space.kind](
+        tasks=tuple(task.name for task in config.tasks),
+        groups=BACKBONES[config.backbone.family].groups(config.backbone),
+        config=config.space,
+        solver=config.solver,
+    )
+    return space
+
+
+def baselines(config: StudyConfig, space: Space, seed: int) -> dict[str, FloatArray]:
+    """The fixed baselines as vectors of the space; those outside its bounds are left out."""
+    rng = np.random.default_rng(seed)
+    channels = max(g.width for g in BACKBONES[config.backbone.family].groups(config.backbone))
+    vectors: dict[str, FloatArray] = {}
+    for name, build in BASELINES.items():
+        matrix = build(len(config.tasks), channels, rng)
+        try:
+            vectors[name] = space.encode(matrix)
+        except ValueError:
+            continue
+    return vectors
+
+
+def build_strategy(
+    config: StudyConfig, name: str, seed: int, space: Space, fixed: Mapping[str, FloatArray]
+) -> Strategy:
+    """A fresh strategy of the study."""
+    entry = config.strategies[name]
+    problem = Problem(
+        dim=space.dim,
+        names=tuple(space.names()),
+        use_dims=space.use_dims,
+        seed=seed,
+        baselines=fixed,
+    )
+    strategy: Strategy = STRATEGIES[entry.kind].build(problem, entry.settings)
+    return strategy
+
+
+def fixed_names(config: StudyConfig, name: str, fixed: Mapping[str, FloatArray]) -> tuple[str, ...]:
+    """The baselines that a strategy proposes, in order; none unless it is of that kind."""
+    entry = config.strategies[name]
+    return (entry.settings.names or tuple(fixed)) if entry.kind == "baselines" else ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedPick:
+    """A fully trained candidate.
+
+    Attributes:
+        candidate: Its name.
+        folder: Where its files are.
+        accuracy: By seed, then split, then virtual network.
+        mean: By split: mean accuracy over networks and seeds.
+        spread: By split: standard deviation over seeds of the mean over networks (ddof 1; NaN
+            for one seed).
+    """
+
+    candidate: str
+    folder: Path
+    accuracy: Mapping[int, Mapping[str, Mapping[str, float]]]
+
+    @property
+    def mean(self) -> dict[str, float]:
+        """By split: the mean over seeds of the mean accuracy over networks."""
+        return {split: float(np.mean(values)) for split, values in self._by_split().items()}
+
+    @property
+    def spread(self) -> dict[str, float]:
+        """By split: the standard deviation over seeds (ddof 1); NaN for one seed."""
+        return {
+            split: float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
+            for split, values in self._by_split().items()
+        }
+
+    def _by_split(self) -> dict[str, list[float]]:
+        runs = list(self.accuracy.values())
+        return {split: [float(np.mean(list(r[split].values()))) for r in runs] for split in runs[0]}
+
+
+class Study:
+    """A study on disk: its config, its record, and what was trained and exported of it.
+
+    Args:
+        folder: The study's folder.
+
+    Raises:
+        StudyError: The folder holds no study.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        path = self.folder / "config.yaml"
+        if not path.is_file():
+            raise StudyError(f"{self.folder} is not a study: it has no config.yaml")
+        config = parse_config(yaml.safe_load(path.read_text()), where=str(path))
+        # The folder may have been moved since; what it was called then does not matter.
+        self.config = replace(config, output=str(self.folder.parent), name=self.folder.name)
+        self._name = config.name
+
+    @classmethod
+    def create(cls, config: StudyConfig, *, resume: bool = False) -> "Study":
+        """Make a study's folder, or continue in it.
+
+        Raises:
+            StudyError: The folder cannot be written, holds something else or another study, or
+                holds this study and `resume` is False.
+        """
+        folder = config.folder
+        path = folder / "config.yaml"
+        if path.is_file():
+            _refuse_other(cls(folder), config, resume)
+        elif folder.exists() and any(folder.iterdir()):
+            raise StudyError(
+                f"{folder} is not empty and holds no study; choose another name or output"
+            )
+        elif resume:
+            raise StudyError(f"{folder} holds no study to resume; leave out --resume to start one")
+        text = yaml.safe_dump(dump_config(config), sort_keys=False)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            partial = path.with_suffix(f".{os.getpid()}.partial")
+            partial.write_text(text)
+            partial.replace(path)
+        except OSError as error:
+            raise StudyError(
+                f"the study's folder {folder} cannot be written: {error.strerror}; "
+                "set output to a folder that you may write to"
+            ) from error
+        return cls(folder)
+
+    @property
+    def name(self) -> str:
+        """The name under which the record keeps its candidates."""
+        return self._name
+
+    @property
+    def record_path(self) -> Path:
+        """The record's file."""
+        return self.folder / "record.journal"
+
+    @property
+    def store_uri(self) -> str:
+        """Where MLflow keeps its mirror."""
+        return self.config.tracking.uri or f"sqlite:///{self.folder.absolute()}/mlflow.db"
+
+    def candidates(self) -> list[Candidate]:
+        """All recorded candidates, by strategy, seed and index."""
+        return read_record(self.record_path, self.name) if self.record_path.exists() else []
+
+    def summary(self) -> dict[str, Any]:
+        """What `apportion front --json` prints."""
+        return summary(self.candidates(), self.config.objective.reference)
+
+    def pick(self, name: str) -> Candidate:
+        """A candidate by name, "best" (highest quality) or "knee" (the front's bend).
+
+        Raises:
+            StudyError: There is no such candidate, it failed, or none has been scored.
+        """
+        candidates = self.candidates()
+        found = scored(candidates)
+        if not found:
+            raise StudyError(f"{self.folder} has no scored candidate to pick from")
+        if name == "knee":
+            cost_N, quality_N = coordinates(found).T
+            return found[knee(quality_N, cost_N)]
+        if name == "best":
+            return front(candidates)[-1]
+        for candidate in candidates:
+            if candidate.id == name:
+                if candidate.failed:
+                    raise StudyError(f"candidate {name} failed: {candidate.reason}")
+                return candidate
+        raise StudyError(
+            f"{self.folder} has no candidate {name!r}; pick knee, best or a name such as "
+            f"{', '.join(c.id for c in front(candidates)[:3])}"
+        )
+
+    def masks(self, candidate: Candidate) -> Masks:
+        """The masks that a candidate was scored with."""
+        return Masks.from_dict(candidate.evaluation["masks"])
+
+    def train(
+        self,
+        pick: str,
+        *,
+        seeds: int = 1,
+        say: Say = print,
+        run: Run = run_here,
+        base: Foundation | None = None,
+    ) -> TrainedPick:
+        """Train a candidate in full, once per seed; trainings that are there are not repeated.
+
+        Args:
+            pick: "knee", "best" or a candidate's name.
+            seeds: Number of trainings, with seeds 0 to seeds - 1.
+            say: Called with one line per thing that was done.
+            run: Where training runs.
+            base: Tasks, trunk and teachers if they are loaded already.
+
+        Raises:
+            StudyError: There is no such candidate.
+        """
+        if seeds < 1:
+            raise StudyError(f"seeds must be at least 1, got {seeds}")
+        candidate = self.pick(pick)
+        masks = self.masks(candidate)
+        folder = self.folder / "trained" / candidate.id
+        settings = dump_config(self.config)["train"]
+        files = {seed: folder / f"seed{seed}.json" for seed in range(seeds)}
+        missing = [seed for seed, path in files.items() if _read(path, settings) is None]
+        if missing:
+            base = base or foundation(self.config, run, say)
+            folder.mkdir(parents=True, exist_ok=True)
+            masks.save(folder / "masks.json")
+            say(f"training {candidate.id} for {self.config.train.sgd.steps} steps")
+        jobs = {str(seed): self._job(masks, base, seed) for seed in missing if base is not None}
+        for key, result in run(train, jobs).items():
+            mean = float(np.mean(list(result.accuracy["validation"].values())))
+            state = {k: v.contiguous() for k, v in result.network.state_dict().items()}
+            path = files[int(key)]
+            store(Trained(state=state, accuracy=mean, digest=masks.digest()), _weights(path))
+            saved = {
+                "candidate": candidate.id,
+                "seed": int(key),
+                "accuracy": result.accuracy,
+                "drawn": result.drawn,
+                "seconds": result.seconds,
+                "settings": settings,
+            }
+            path.write_text(json.dumps(saved, indent=2) + "\n")
+            say(f"trained {candidate.id}, seed {key}: {mean:.3f} mean validation accuracy")
+        accuracy = {s: json.loads(path.read_text())["accuracy"] for s, path in files.items()}
+        return TrainedPick(candidate=candidate.id, folder=folder, accuracy=accuracy)
+
+    def _job(self, masks: Masks, base: Foundation, seed: int) -> dict[str, Any]:
+        return {
+            "masks": masks,
+            "tasks": base.tasks,
+            "trunk": base.trunk,
+            "teachers": base.teachers,
+            "config": self.config.train,
+            "backbone": self.config.backbone,
+            "seed": seed,
+            "compute": self.config.compute,
+        }
+
+    def export(
+        self,
+        pick: str,
+        out: str | Path,
+        *,
+        say: Say = print,
+        run: Run = run_here,
+        base: Foundation | None = None,
+    ) -> dict[str, Check]:
+        """Write one compact network per task of a trained candidate, trained first if need be.
+
+        Args:
+            pick: "knee", "best" or a candidate's name.
+            out: Folder of the compact networks.
+            say: Called with one line per thing that was done.
+            run: Where training runs.
+            base: Tasks, trunk and teachers if they are loaded already.
+
+        Raises:
+            StudyError: There is no such candidate, or the folder cannot be written.
+            ExportError: A compact network does not compute what the masked one does.
+        """
+        out = Path(out)
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StudyError(f"{out} cannot be written: {error.strerror}") from error
+        self.pick(pick)
+        base = base or foundation(self.config, run, say)
+        trained = self.train(pick, say=say, run=run, base=base)
+        masks = Masks.load(trained.folder / "masks.json")
+        classes = [base.tasks[n.task].num_classes for n in masks.networks]
+        network = Network(self.config.backbone, masks, classes, generator=None)
+        network.load_state_dict(dict(load(_weights(trained.folder / "seed0.json")).state))
+        checks = export(network, base.tasks, out)
+        masks.save(out / "masks.json")
+        for name, result in checks.items():
+            say(f"exported {out / name}: {result.accuracy:.3f} on {result.images} images")
+        return checks
+
+
+def _weights(path: Path) -> Path:
+    return path.with_suffix(".safetensors")
+
+
+def _read(path: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What was measured of a finished training with these settings; None if there is none."""
+    if not path.exists():
+        return None
+    saved: dict[str, Any] = json.loads(path.read_text())
+    return saved if saved["settings"] == settings else None
+
+
+def _refuse_other(study: Study, config: StudyConfig, resume: bool) -> None:
+    changed = differences(study.config, config)
+    if changed:
+        lines = "\n  ".join(changed)
+        raise StudyError(
+            f"{study.folder} holds another study; choose another name. They differ in\n  {lines}"
+        )
+    if not resume and study.record_path.exists():
+        count = len(study.candidates())
+        raise StudyError(
+            f"{study.folder} already holds this study with {count} candidates; continue it with "
+            "--resume, or choose another name"
+        )
+
+
+__all__ = ["Study", "StudyError", "TrainedPick"]
