@@ -123,14 +123,15 @@ def flat(config: Mapping[str, Any]) -> dict[str, str]:
     return dict(list(found.items())[:MAX_PARAMS])
 
 
-def front_view(study: str, tag: str, now: int) -> tuple[str, str]:
+def front_view(identity: str, study: str, members: str, now: int) -> tuple[str, str]:
     """Key and value of an experiment's tag that MLflow's page offers as a saved view.
 
     It plots and lists the front's members. Best effort: the format is not documented.
 
     Args:
+        identity: the study's id.
         study: the study's name.
-        tag: the tag that holds it in the study's runs.
+        members: the filter that finds the front's members.
         now: unix time in milliseconds.
     """
     axes = {name: {"key": name, "type": "METRIC"} for name in ("cost", "quality")}
@@ -145,7 +146,7 @@ def front_view(study: str, tag: str, now: int) -> tuple[str, str]:
         "isGenerated": False,
     }
     state = {
-        "searchFilter": _where(study, tag),
+        "searchFilter": members,
         "orderByKey": "metrics.`cost`",
         "orderByAsc": True,
         "runsHiddenMode": "SHOW_ALL",
@@ -158,29 +159,19 @@ def front_view(study: str, tag: str, now: int) -> tuple[str, str]:
     }
     packed = base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()
     view = {"name": f"Front of {study}", "createdAt": now, "state": f"deflate;{packed}"}
-    return f"mlflow.sharedViewState.{_view_id(study)}", json.dumps(view)
+    return f"mlflow.sharedViewState.{identity}", json.dumps(view)
 
 
-def note(study: str, tag: str, experiment: str) -> str:
+def note(identity: str, study: str, members: str, experiment: str) -> str:
     """The description of a study's run: where to look."""
-    chart = f"#/experiments/{experiment}/runs?viewStateShareKey={_view_id(study)}"
+    chart = f"#/experiments/{experiment}/runs?viewStateShareKey={identity}&compareRunsMode=CHART"
     return (
         f"Study **{study}**: below it a run per strategy and seed, below each a run per candidate."
-        f"\n\n- The front as a list: search for `` {_where(study, tag)} ``"
-        f"\n- The front as a chart: [saved view]({chart}&compareRunsMode=CHART)"
+        f"\n\n- The front as a list: search for `` {members} ``"
+        f"\n- The front as a chart: [saved view]({chart})"
         "\n- The front as table, picture and interactive page: `front.csv`, `front.png` and "
         "`front.html` under Artifacts"
     )
-
-
-def _view_id(study: str) -> str:
-    return hashlib.sha256(study.encode()).hexdigest()[:12]
-
-
-def _where(study: str, tag: str) -> str:
-    """A filter for the front's members; MLflow has no escape for quotes, only two kinds of them."""
-    quote = '"' if "'" in study else "'"
-    return f"tags.front = 'true' and tags.`{tag}` = {quote}{study}{quote}"
 
 
 def _leaves(path: str, value: Any) -> Iterator[tuple[str, float]]:

@@ -1,8 +1,9 @@
 """The MLflow mirror of a study: for people to look at; the record stays the truth.
 
 One parent run per study, under it a run per strategy and seed, under that a run per candidate.
-Runs are found again by their tags, so a mirror that was cut off goes on where it ended, and one
-that was lost is rebuilt from the record (`Tracker.sync`). The only file that knows MLflow.
+Runs are found again by their tags, among them an id that stays in the study's folder (names are
+not unique on a shared server). So a mirror that was cut off goes on where it ended, and one that
+was lost is rebuilt from the record (`Tracker.sync`). The only file that knows MLflow.
 """
 
 import logging
@@ -12,15 +13,17 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+import uuid
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # MLflow reads it when imported
+# MLflow reads the first when it is imported; the second keeps a line per run off the screen.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 import pandas as pd
 from mlflow import MlflowClient
@@ -34,7 +37,8 @@ from search.candidate import Candidate
 from search.pareto import REFERENCE
 from search.progress import history
 
-STUDY, KIND, PARENT = "apportion.study", "apportion.kind", "mlflow.parentRunId"
+STUDY, ID, KIND = "apportion.study", "apportion.id", "apportion.kind"
+PARENT = "mlflow.parentRunId"
 HISTORY = ("candidates", "failed", "hypervolume", "front_size", "best_quality")
 
 
@@ -87,6 +91,7 @@ class Tracker:
         """
         with self._told():
             self._client = _connect(self.uri)
+            self._id = _identity(self.folder / "mlflow.id")
             self._experiment_id = self._find_experiment()
             parent = self._index()
             if parent is None:
@@ -135,14 +140,8 @@ class Tracker:
         Raises:
             TrackingError: MLflow cannot be reached.
         """
-        missing = [candidate for candidate in candidates if candidate.id not in self._runs]
-        with self._told():
-            for candidate in missing:
-                self._arm(candidate)
-        # A server takes 40 ms and more for a request, most of it waiting; SQLite has one writer.
-        with ThreadPoolExecutor(8 if self.uri.startswith("http") else 1) as pool:
-            for _ in pool.map(self.log, missing):
-                pass
+        for candidate in candidates:
+            self.log(candidate)
         with self._told():
             for run_id in self._begun.values():
                 self._client.delete_run(run_id)
@@ -242,7 +241,7 @@ class Tracker:
                 parent = parent or run
             elif tags[KIND] == "arm":
                 self._arms.setdefault((tags["strategy"], int(tags["seed"])), run_id)
-            elif tags["candidate"] in self._runs:
+            elif tags["candidate"] in self._runs or tags["candidate"] in self._begun:
                 self._client.delete_run(run_id)  # a request that was sent twice
                 continue
             else:
@@ -258,12 +257,12 @@ class Tracker:
         while token != "":
             page = self._client.search_runs(
                 [self._experiment_id],
-                f"tags.`{KIND}` IS NOT NULL",  # names with quotes in them cannot be asked for
+                f"tags.`{ID}` = '{self._id}'",
                 ViewType.ACTIVE_ONLY,
                 max_results=1000,
                 page_token=token,
             )
-            found += [run for run in page if run.data.tags.get(STUDY) == self.study]
+            found += page
             token = page.token or ""
         return sorted(found, key=lambda run: (run.info.status == "RUNNING", run.info.start_time))
 
@@ -276,10 +275,11 @@ class Tracker:
         return self._arms[key]
 
     def _create(self, kind: str, name: str, started: float, tags: Mapping[str, str]) -> str:
+        common = {STUDY: self.study, ID: self._id, KIND: kind, "mlflow.source.name": "apportion"}
         run = self._client.create_run(
             self._experiment_id,
             start_time=_milliseconds(started),
-            tags={STUDY: self.study, KIND: kind, "mlflow.source.name": "apportion", **tags},
+            tags={**common, **tags},
             run_name=name,
         )
         return str(run.info.run_id)
@@ -296,8 +296,9 @@ class Tracker:
 
     def _describe(self) -> None:
         """Tells a visitor where to look."""
-        key, value = tracked.front_view(self.study, STUDY, _milliseconds(time.time()))
-        note = tracked.note(self.study, STUDY, self._experiment_id)
+        members = f"tags.front = 'true' and tags.`{ID}` = '{self._id}'"
+        key, value = tracked.front_view(self._id, self.study, members, _milliseconds(time.time()))
+        note = tracked.note(self._id, self.study, members, self._experiment_id)
         self._client.set_tag(self.run_id, "mlflow.note.content", note)
         self._client.set_experiment_tag(self._experiment_id, key, value)
 
@@ -328,7 +329,7 @@ def _connect(uri: str) -> MlflowClient:
             store.close()
     elif uri.startswith("http"):
         try:
-            pass
+            urllib.request.urlopen(uri, timeout=20).close()
         except urllib.error.HTTPError as answer:
             answer.close()  # somebody is there; what it says to MLflow is another matter
     loggers = [logging.getLogger(name) for name in ("mlflow.store.db.utils", "alembic")]
@@ -342,6 +343,15 @@ def _connect(uri: str) -> MlflowClient:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+def _identity(path: Path) -> str:
+    """The study's id, from its file or new."""
+    if not path.exists():
+        fresh = path.with_suffix(".new")
+        fresh.write_text(uuid.uuid4().hex + "\n")
+        os.replace(fresh, path)  # a crash leaves the whole id or none
+    return path.read_text().strip()
 
 
 def _milliseconds(seconds: float) -> int:
