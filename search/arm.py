@@ -180,6 +180,8 @@ class Arm:
         started: float,
     ) -> Candidate:
         evaluation = scored.evaluation
+        attribute = COSTS[self.cost].attribute
+        cost = None if evaluation is None else getattr(evaluation.costs, attribute)
         details: dict[str, Any] = {"evaluator": scored.evaluator}
         if index < len(self.labels):
             details["label"] = self.labels[index]
@@ -199,7 +201,7 @@ class Arm:
             vector=tuple(map(float, vector)),
             names=tuple(self.space.names()),
             quality=None if evaluation is None else evaluation.quality,
-            cost=None if evaluation is None else getattr(evaluation.costs, COSTS[self.cost]),
+            cost=cost,
             error=scored.error,
             evaluation=details,
             started=started,

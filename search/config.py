@@ -22,12 +22,32 @@ from trainers.teachers import TeacherConfig
 #: submit` copied elsewhere).
 PROJECT = Path(__file__).resolve().parent.parent
 
-#: What a candidate's cost may be, each relative to sharing every channel.
-COSTS = {
-    "use": "mean_use",
-    "parameters": "relative_parameters",
-    "macs": "relative_macs",
-    "union": "relative_union",
+
+@dataclass(frozen=True, kw_only=True)
+class CostKind:
+    """What a candidate's cost may be.
+
+    Attributes:
+        attribute: Of `trainers.cost.Costs`; 1 for sharing every channel.
+        words: For axes and captions.
+    """
+
+    attribute: str
+    words: str
+
+
+#: Costs by the name that the config uses.
+COSTS: dict[str, CostKind] = {
+    "use": CostKind(attribute="mean_use", words="mean share of channels in use"),
+    "parameters": CostKind(
+        attribute="relative_parameters", words="parameters per task, relative to sharing all"
+    ),
+    "macs": CostKind(
+        attribute="relative_macs", words="multiply-accumulates per task, relative to sharing all"
+    ),
+    "union": CostKind(
+        attribute="relative_union", words="parameters of all tasks, relative to sharing all"
+    ),
 }
 
 

@@ -20,7 +20,7 @@ class ArmState:
         name: `<strategy>-<seed>`.
         status: Tune's word: PENDING, RUNNING, TERMINATED, ERROR.
         candidates: Candidates told.
-        budget: Candidates in all; fewer for strategies that run out of proposals.
+        budget: Candidates in all; for the baselines as many as there are.
         failed: Candidates without a score.
         best: Best quality; NaN before the first.
         hypervolume: Of the arm's own front.

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from search import scheduler
 from search.candidate import Candidate
-from search.config import StudyConfig, dump_config
+from search.config import COSTS, StudyConfig, dump_config
 from search.display import Display
 from search.prepare import Jobs, Run, Say, check, feature_cache, foundation
 from search.progress import front
@@ -130,6 +130,7 @@ def sync(study: Study) -> None:
 
 def _finish_mirror(study: Study, tracker: Any, candidates: list[Candidate]) -> None:
     tracker.set_front([candidate.id for candidate in front(candidates)])
+    tracker.log_progress(candidates, study.config.objective.reference)
     table, files = _write(study, candidates)
     tracker.log_front(table, files)
     tracker.finish("FINISHED")
@@ -140,8 +141,9 @@ def _write(study: Study, candidates: list[Candidate]) -> tuple[pd.DataFrame, lis
     table = front_table(candidates, reference)
     paths = [study.folder / name for name in ("front.csv", "front.png", "front.html")]
     table.to_csv(paths[0], index=False)
-    front_figure(candidates, paths[1], reference)
-    front_html(candidates, paths[2], reference)
+    words = COSTS[study.config.objective.cost].words
+    front_figure(candidates, paths[1], reference, cost=words)
+    front_html(candidates, paths[2], reference, cost=words)
     return table, paths
 
 

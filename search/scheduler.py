@@ -175,7 +175,7 @@ def run_arm(
         record=lambda candidate: ray.get(writer.add.remote(candidate)),
         labels=fixed_names(config, name, fixed),
     )
-    report = _Report(config)
+    report = _Report(config, budget=min(config.candidates, len(arm.labels) or config.candidates))
     arm.run(ray.get(writer.known.remote(name, seed)), report.told)
     report.send()
 
@@ -183,8 +183,9 @@ def run_arm(
 class _Report:
     """Tells Tune how far an arm is."""
 
-    def __init__(self, config: StudyConfig) -> None:
+    def __init__(self, config: StudyConfig, *, budget: int) -> None:
         self._reference = config.objective.reference
+        self._budget = budget
         self._told: list[Candidate] = []
         self._last = 0.0
 
@@ -200,6 +201,7 @@ class _Report:
         tune.report(
             {
                 "candidates": len(self._told),
+                "budget": self._budget,
                 "failed": len(self._told) - len(scored),
                 "best": max(quality, default=float("nan")),
                 "hypervolume": hypervolume(quality, cost, self._reference),
@@ -303,7 +305,7 @@ class _Reporter(tune.CLIReporter):  # type: ignore[misc]  # Ray has no types
             name=str(trial),
             status=trial.status,
             candidates=told,
-            budget=told if trial.status == "TERMINATED" else self._budget,
+            budget=result.get("budget", self._budget),
             failed=result.get("failed", 0),
             best=result.get("best", float("nan")),
             hypervolume=result.get("hypervolume", 0.0),

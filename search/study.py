@@ -181,7 +181,9 @@ class Study:
     @property
     def store_uri(self) -> str:
         """Where MLflow keeps its mirror."""
-        return self.config.tracking.uri or f"sqlite:///{self.folder.absolute()}/mlflow.db"
+        from search.tracking import default_uri  # loads MLflow, which takes seconds
+
+        return self.config.tracking.uri or default_uri(self.folder)
 
     def candidates(self) -> list[Candidate]:
         """All recorded candidates, by strategy, seed and index."""

@@ -20,10 +20,12 @@ class Mirror:
     Args:
         tracker: Where candidates are mirrored; `search.tracking.Tracker`.
         config: The study's resolved config, logged on the parent run.
+        known: Candidates that the record holds already.
     """
 
     def __init__(self, tracker: Any, config: dict[str, Any], known: list[Candidate]) -> None:
         self._tracker = tracker
+        self._reference = tuple(config["objective"]["reference"])
         self._candidates = list(known)
         self._queue: queue.SimpleQueue[Candidate | None] = queue.SimpleQueue()
         self._failure: str | None = None
@@ -54,6 +56,7 @@ class Mirror:
 
     def _mark_front(self) -> None:
         self._tracker.set_front([candidate.id for candidate in front(self._candidates)])
+        self._tracker.log_progress(self._candidates, self._reference)
 
     def _try(self, action: Callable[[], None]) -> None:
         if self._failure is not None:
