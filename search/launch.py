@@ -15,7 +15,7 @@ from search.display import Display
 from search.prepare import Jobs, Run, Say, check, feature_cache, foundation
 from search.progress import front
 from search.report import front_figure, front_html, front_table
-from search.study import Study, TrainedPick
+from search.study import Study, TrainedPick, check_strategies
 from search.tracking import Tracker
 from trainers.compact import Check
 
@@ -43,6 +43,7 @@ def search(config: StudyConfig, *, resume: bool = False, console: Console | None
     """
     display = Display(console or Console())
     check(config)
+    check_strategies(config)
     study = Study.create(config, resume=resume)
     scheduler.connect()
     config = scheduler.with_gpus(study.config)

@@ -18,6 +18,7 @@ from search.config import (
     dump_config,
     parse_config,
 )
+from search.config_build import ConfigError
 from search.pareto import knee
 from search.prepare import Foundation, Run, Say, foundation, run_here
 from search.progress import coordinates, front, scored
@@ -74,6 +75,22 @@ def build_strategy(
     )
     strategy: Strategy = STRATEGIES[entry.kind].build(problem, entry.settings)
     return strategy
+
+
+def check_strategies(config: StudyConfig) -> None:
+    """Build every strategy once, so that settings that do not fit the space are refused early.
+
+    Raises:
+        ConfigError: Naming the strategy.
+    """
+    space = build_space(config)
+    for seed in config.seeds:
+        fixed = baselines(config, space, seed)
+        for name in config.strategies:
+            try:
+                build_strategy(config, name, seed, space, fixed)
+            except ValueError as error:
+                raise ConfigError(f"strategies.{name}: {error}") from error
 
 
 def fixed_names(config: StudyConfig, name: str, fixed: Mapping[str, FloatArray]) -> tuple[str, ...]:
