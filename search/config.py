@@ -227,6 +227,11 @@ class StudyConfig:
             raise ValueError(
                 f"candidates must be at least 1 (a budget of {self.candidates} searches nothing)"
             )
+        if self.proxy.sgd.steps < len(self.tasks):
+            raise ValueError(
+                f"proxy.sgd.steps must be at least the number of tasks, {len(self.tasks)}, since "
+                f"they take turns; got {self.proxy.sgd.steps}"
+            )
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds must be one or more different numbers, got {self.seeds}")
         if not self.strategies:

@@ -334,7 +334,9 @@ class Study:
         self.pick(pick)
         base = base or foundation(self.config, run, say)
         trained = self.train(pick, say=say, run=run, base=base)
-        masks = Masks.load(trained.folder / "masks.json")
+        groups = BACKBONES[self.config.backbone.family].groups(self.config.backbone)
+        tasks = [task.name for task in self.config.tasks]
+        masks = Masks.load(trained.folder / "masks.json", groups=groups, tasks=tasks)
         classes = [base.tasks[n.task].num_classes for n in masks.networks]
         network = Network(self.config.backbone, masks, classes, generator=None)
         network.load_state_dict(dict(load(_weights(trained.folder / "seed0.json")).state))

@@ -44,7 +44,7 @@ class CompactNetwork(nn.Module):
         self.head = copy.deepcopy(network.heads[row])
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map RGB images (B, 3, S, S) with values 0..255, of any dtype, to logits (B, classes)."""
+        """Map uint8 RGB images (B, 3, S, S) to logits (B, classes)."""
         x = (images.float() - self.mean) / self.std
         features: Tensor = self.tail(self.trunk(x))
         logits: Tensor = self.head(features.mean(dim=(2, 3)))
@@ -83,6 +83,8 @@ def check(compact: nn.Module, network: Network, row: int, task: Task, split: str
         images = data.images[start : start + EVALUATION_BATCH]
         labels = data.labels[start : start + EVALUATION_BATCH]
         logits, wanted = compact(images), network(normalise(images, task), row)
+        if not bool((logits - wanted).isfinite().all()):
+            raise ExportError(f"the network of task {task.name} gives logits that are not finite")
         worst = max(worst, float((logits - wanted).abs().max()))
         largest = max(largest, float(wanted.abs().max()))
         correct += int((logits.argmax(1) == labels).sum())
@@ -90,7 +92,7 @@ def check(compact: nn.Module, network: Network, row: int, task: Task, split: str
     if not worst <= TOLERANCE * max(1.0, largest):
         raise ExportError(
             f"the compact network of task {task.name} differs from the masked one by {worst:.3g} "
-            f"(largest logit {largest:.3g}); nothing was written"
+            f"(largest logit {largest:.3g}); it was not exported"
         )
     return Check(
         accuracy=correct / len(data),
@@ -117,7 +119,7 @@ def export(network: Network, tasks: Mapping[str, Task], folder: Path) -> dict[st
     Raises:
         ExportError: A compact network differs from the masked one.
     """
-    network = network.cpu().eval()
+    network = copy.deepcopy(network).cpu().eval()
     masks = network.masks
     classes = [tasks[n.task].num_classes for n in masks.networks]
     some = next(iter(tasks.values())).splits["validation"].images
@@ -129,13 +131,17 @@ def export(network: Network, tasks: Mapping[str, Task], folder: Path) -> dict[st
         compact = CompactNetwork(network, row, task).eval()
         target = folder / name
         target.mkdir(parents=True, exist_ok=True)
-        example = task.splits[split].images[:2]
+        example = torch.zeros(2, *task.splits[split].images.shape[1:], dtype=torch.uint8)
         program = torch.export.export(
             compact, (example,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},)
         )
-        torch.export.save(program, target / "network.pt2")
-        loaded = torch.export.load(target / "network.pt2").module()
-        checks[name] = check(loaded, network, row, task, split)
+        partial = target / "partial.pt2"
+        try:
+            torch.export.save(program, partial)
+            checks[name] = check(torch.export.load(partial).module(), network, row, task, split)
+            partial.replace(target / "network.pt2")
+        finally:
+            partial.unlink(missing_ok=True)
         state = {k: v.contiguous() for k, v in compact.state_dict().items()}
         save_file(state, target / "weights.safetensors")
         description = {

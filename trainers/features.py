@@ -1,12 +1,13 @@
 """The feature cache: what the proxy needs of the trunk and the teachers, computed once per study.
 
-Arrays are NumPy, so that processes of one machine share them without copies (a memory-mapped file
-or Ray's object store). Legend: N images, K blocks, B batch, C channels, H and W of a map.
+Arrays are NumPy, so that processes of one machine share them without copies through Ray's object
+store. Legend: N images, K blocks, B batch, C channels, H and W of a map.
 """
 
+import os
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -162,12 +163,13 @@ def _run(
     *,
     blocks: bool,
 ) -> tuple[NDArray[np.float16], list[NDArray[np.float16]]]:
+    task = replace(task, mean=task.mean.to(device), std=task.std.to(device))
     trunk: list[Tensor] = []
     outputs: list[list[Tensor]] = []
     for start in range(0, len(split), EVALUATION_BATCH):
         images = split.images[start : start + EVALUATION_BATCH].to(device)
         with autocast(device, compute.precision):
-            x = network.trunk(to_channels_last(normalise(images, task.to(device))), 0)
+            x = network.trunk(to_channels_last(normalise(images, task)), 0)
             features = network.tail(x, 0) if blocks else []
         trunk.append(_half(x))
         outputs.append([_half(f) for f in features])
@@ -221,7 +223,7 @@ def save_features(features: TaskFeatures, path: Path) -> None:
     arrays |= {f"targets.{k}": target for k, target in enumerate(features.targets)}
     arrays |= {f"teacher.{name}": np.ascontiguousarray(a) for name, a in features.teacher.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
+    partial = path.with_suffix(f".{os.getpid()}.partial")
     try:
         save_file(arrays, partial, metadata={"accuracy": repr(features.accuracy)})
         partial.replace(path)

@@ -82,7 +82,8 @@ def curriculum(accuracy_R: NDArray[np.float64], temperature: float) -> NDArray[n
     >>> curriculum(np.array([0.25, 0.5]), 1.0).round(3).tolist()
     [0.667, 0.333]
     """
-    weights = (1.0 / accuracy_R) ** (1.0 / temperature)
+    exponents = -np.log(accuracy_R) / temperature
+    weights = np.exp(exponents - exponents.max())  # a small temperature must not overflow
     chances: NDArray[np.float64] = weights / weights.sum()
     return chances
 
@@ -144,7 +145,7 @@ def train(
         floor = 1.0 / task.num_classes
         running[row] = max(floor, running[row] + config.smoothing * (hits - running[row]))
         drawn[row] += 1
-        if drawn[row] % 100 == 0 and not bool(loss.isfinite()):
+        if not bool(loss.isfinite()):
             raise FloatingPointError(
                 f"the loss of task {names[row]} is not finite at step {step}; "
                 f"lower train.sgd.learning_rate ({config.sgd.learning_rate})"

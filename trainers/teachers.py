@@ -100,6 +100,9 @@ def train_single(
 
     Returns:
         Validation accuracy in [0, 1].
+
+    Raises:
+        FloatingPointError: The loss became infinite or NaN; names the task and the step.
     """
     device = resolve_device(compute.device)
     place(network, device)
@@ -123,7 +126,13 @@ def train_single(
         images, labels = draw_batch(task.splits["train"], sgd.batch_size, generator)
         with autocast(device, compute.precision):
             logits = network(to_channels_last(augment(images, task, generator)), 0)
-        cross_entropy(logits, labels, sgd.label_smoothing).backward()
+        loss = cross_entropy(logits, labels, sgd.label_smoothing)
+        if not bool(loss.isfinite()):
+            raise FloatingPointError(
+                f"the loss of {task.name} is not finite at step {step}; "
+                f"lower its sgd.learning_rate ({sgd.learning_rate})"
+            )
+        loss.backward()
         optimizer.step(0, step)
     return accuracy(network, task, 0)
 

@@ -124,7 +124,7 @@ class Shortcut(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, |inputs|, H, W) to (B, |outputs|, H / stride, W / stride)."""
         if self.stride == 2:
-            x = F.avg_pool2d(x, 2)
+            x = F.avg_pool2d(x, 2, ceil_mode=True)  # odd sizes as the convolution has them
         if self.identity:
             return x
         if self.appends and self.pad > 0:
@@ -281,6 +281,10 @@ class ResNetTail(nn.Module):
                 stride = config.strides[stage - 1] if block == 0 else 1
                 blocks.append(BasicBlock(inputs, hidden, outputs, stride=stride))
                 inputs = outputs
+        for row, network in enumerate(masks.networks):
+            for name in (g.name for g in masks.groups if g.kind == "stream"):
+                if not masks.forward[name][row].any():
+                    raise ValueError(f"network {network} must have a channel of {name}, got none")
         self.blocks = nn.ModuleList(blocks)
         self.outputs = nn.ModuleList(inputs)
         _initialise(self, generator)
