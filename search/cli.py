@@ -4,6 +4,7 @@ import argparse
 import json
 import math
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ from rich.table import Table
 from search.config import load_config
 from search.config_build import ConfigError
 from search.strategies import STRATEGIES
-from search.study import Study
+from search.study import Study, StudyError
 
 CONSOLE = Console()
 
@@ -31,9 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         status: int = options.run(options) or 0
     except KeyboardInterrupt:
-        print("interrupted; what was scored is in the record: go on with --resume", file=sys.stderr)
+        hint = "; what was scored is in the record: go on with --resume"
+        print("interrupted" + hint * (options.run is _search), file=sys.stderr)
         return 130
-    except (ValueError, RuntimeError, OSError) as error:
+    except (ValueError, RuntimeError, OSError, ArithmeticError) as error:
         if os.environ.get("APPORTION_DEBUG"):
             raise
         print(f"apportion: {error}", file=sys.stderr)
@@ -62,12 +64,16 @@ def _front(options: argparse.Namespace) -> None:
         title_justify="left",
     )
     table.add_column("candidate", no_wrap=True)
-    for name in ("quality", "cost", *(summary["front"][0]["accuracy"] if summary["front"] else ())):
-        table.add_column(name, justify="right")
+    tasks = list(summary["front"][0]["accuracy"]) if summary["front"] else []
+    fits = 40 + sum(max(5, len(task)) + 3 for task in tasks) <= CONSOLE.width
+    for name in ("quality", "cost", *(tasks if fits else ())):
+        table.add_column(name, justify="right", no_wrap=True)
     for entry in summary["front"]:
-        values = [entry["quality"], entry["cost"], *entry["accuracy"].values()]
+        values = [entry["quality"], entry["cost"], *(entry["accuracy"][t] for t in tasks if fits)]
         table.add_row(entry["candidate"], *(f"{value:.3f}" for value in values))
     CONSOLE.print(table)
+    if not fits:
+        print("accuracy per task: a wider terminal, --json, or front.csv in the study's folder")
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -102,10 +108,21 @@ def _ui(options: argparse.Namespace) -> int:
     if not uri.startswith("sqlite:"):
         print(f"this study's runs are at {uri}")
         return 0
+    if not (options.study / "mlflow.db").is_file():
+        raise StudyError(f"{options.study} has no runs in MLflow yet; apportion report --sync")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", options.port))
+        except OSError as error:
+            raise StudyError(f"port {options.port} is in use; choose another --port") from error
     print(f"MLflow: http://127.0.0.1:{options.port} (store {uri}); end it with Ctrl-C", flush=True)
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
     command += ["--host", "127.0.0.1", "--port", str(options.port), "--workers", "1"]
-    return subprocess.run(command, check=False).returncode
+    try:
+        return subprocess.run(command, check=False).returncode
+    except KeyboardInterrupt:
+        return 0
 
 
 def _doctor(options: argparse.Namespace) -> int:

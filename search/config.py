@@ -1,5 +1,7 @@
 """YAML to frozen dataclasses: the one place where a study is described by a dict."""
 
+import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -103,6 +105,8 @@ class ObjectiveConfig:
     def __post_init__(self) -> None:
         if self.cost not in COSTS:
             raise ValueError(f"cost must be one of {', '.join(COSTS)}, got {self.cost!r}")
+        if not all(map(math.isfinite, self.reference)):
+            raise ValueError(f"reference must be two finite numbers, got {self.reference}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +135,8 @@ class ScheduleConfig:
         for name in ("evaluators", "cohort", "attempts"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.arm_retries < 0 or self.cpus <= 0 or (self.gpus is not None and self.gpus < 0):
+        gpus = 0.0 if self.gpus is None else self.gpus
+        if self.arm_retries < 0 or not 0 < self.cpus < math.inf or not 0 <= gpus < math.inf:
             raise ValueError(
                 "arm_retries and gpus must be at least 0 and cpus above 0, got "
                 f"{self.arm_retries}, {self.gpus} and {self.cpus}"
@@ -168,6 +173,10 @@ class FinishConfig:
     def __post_init__(self) -> None:
         if self.seeds < 1:
             raise ValueError(f"seeds must be at least 1, got {self.seeds}")
+        if self.pick not in ("knee", "best") and not re.fullmatch(r".+-\d+-\d+", self.pick):
+            raise ValueError(
+                f"pick must be knee, best or a name such as es-0-17, got {self.pick!r}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,8 +230,10 @@ class StudyConfig:
     finish: FinishConfig | None = None
 
     def __post_init__(self) -> None:
-        if not self.name or "/" in self.name or self.name.startswith("."):
-            raise ValueError(f"name must be a folder name without '/', got {self.name!r}")
+        if not self.name or "/" in self.name or self.name.startswith(".") or self.name == "cache":
+            raise ValueError(
+                f"name must be a folder name without '/', and not cache, got {self.name!r}"
+            )
         if self.candidates < 1:
             raise ValueError(
                 f"candidates must be at least 1 (a budget of {self.candidates} searches nothing)"
@@ -232,12 +243,14 @@ class StudyConfig:
                 f"proxy.sgd.steps must be at least the number of tasks, {len(self.tasks)}, since "
                 f"they take turns; got {self.proxy.sgd.steps}"
             )
-        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
-            raise ValueError(f"seeds must be one or more different numbers, got {self.seeds}")
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
+            raise ValueError(
+                f"seeds must be one or more different numbers from 0, got {self.seeds}"
+            )
         if not self.strategies:
             raise ValueError(f"strategies must name at least one of {', '.join(STRATEGIES)}")
         for name in self.strategies:
-            if not name or any(c in name for c in "/- ") or name == "cache":
+            if not name or any(c in name for c in "/- "):
                 raise ValueError(
                     f"a strategy's name must be free of '/', '-' and spaces, got {name!r}"
                 )
@@ -289,10 +302,16 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> StudyConfig:
 def parse_config(raw: Mapping[str, Any], *, where: str = "config") -> StudyConfig:
     """Build a study's config from a mapping, as `load_config` does from a file."""
     raw = dict(raw)
-    for key in ("data_root",):
-        if isinstance(raw.get(key), str):
-            raw[key] = str(_resolve(raw[key]))
-    if isinstance(raw.get("strategies"), Mapping):
+    if isinstance(raw.get("data_root"), str):
+        raw["data_root"] = str(_resolve(raw["data_root"]))
+    trunk = raw.get("trunk")
+    if isinstance(trunk, Mapping) and isinstance(trunk.get("checkpoint"), str):
+        raw["trunk"] = {**trunk, "checkpoint": str(_resolve(trunk["checkpoint"]))}
+    if "strategies" in raw:
+        if not isinstance(raw["strategies"], Mapping):
+            raise ConfigError(
+                f"strategies must be a mapping of names to settings, got {raw['strategies']!r}"
+            )
         raw["strategies"] = {
             str(name): _strategy(str(name), entry, where)
             for name, entry in raw["strategies"].items()
@@ -387,6 +406,8 @@ def _item(items: list[Any], part: str, override: str) -> Any:
 
 
 def _strategy(name: str, entry: Any, where: str) -> StrategyConfig:
+    if entry is not None and not isinstance(entry, Mapping):
+        raise ConfigError(f"strategies.{name} must be a mapping of settings, got {entry!r}")
     settings = dict(entry or {})
     kind = str(settings.pop("kind", name))
     if kind not in STRATEGIES:

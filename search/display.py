@@ -55,7 +55,7 @@ class Display:
 
     def say(self, line: str) -> None:
         """Print one line, above the table if there is one."""
-        self._console.print(line, highlight=False, soft_wrap=True)
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def show(self, arms: Sequence[ArmState], *, done: bool = False) -> None:
         """Show the arms; on a terminal in place, elsewhere a line now and then."""
@@ -68,7 +68,7 @@ class Display:
             if not self._live.is_started and not done:
                 self._live.start()
             self._live.update(_table(arms, left), refresh=True)
-        elif done or now - self._last >= PLAIN_EVERY:
+        elif told and (done or now - self._last >= PLAIN_EVERY):
             self._last = now
             parts = [
                 f"{a.name} {a.candidates}/{a.budget} best {a.best:.3f} hv {a.hypervolume:.3f}"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 
 from search.candidate import Candidate
 from search.config import PROJECT
@@ -39,12 +40,12 @@ def examine(console: Console) -> bool:
     for name, test in CHECKS.items():
         started = time.perf_counter()
         try:
-            answer = test()
+            answer = escape(test())
             mark = "[green]ok[/]  "
         except AbsentError as reason:
-            answer, mark = str(reason), "[yellow]none[/]"
+            answer, mark = escape(str(reason)), "[yellow]none[/]"
         except Exception as error:  # whatever is broken is what this command is there to say
-            answer, mark = f"{type(error).__name__}: {error}", "[red]bad[/] "
+            answer, mark = escape(f"{type(error).__name__}: {error}"), "[red]bad[/] "
             healthy = False
         seconds = time.perf_counter() - started
         console.print(f"{mark} {name:9} {answer} [dim]({seconds:.1f} s)[/]", highlight=False)

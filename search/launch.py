@@ -1,7 +1,8 @@
 """A whole search, from a config to a front, and on to an exported winner where the config asks."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,20 +45,23 @@ def search(config: StudyConfig, *, resume: bool = False, console: Console | None
     display = Display(console or Console())
     check(config)
     check_strategies(config)
-    study = Study.create(config, resume=resume)
     scheduler.connect()
-    config = scheduler.with_gpus(study.config)
+    schedule = scheduler.settled(config).schedule
+    study = Study.create(config, resume=resume)
+    config = replace(study.config, schedule=schedule)
     writer = scheduler.start_writer(
         study.record_path.absolute(), study.name, make_tracker(study), dump_config(config)
     )
+    status = "KILLED"
     try:
         run = scheduler.cluster_jobs(config.schedule)
         base = foundation(config, run, display.say)
         cache = feature_cache(config, base, run, display.say)
         broken = scheduler.run_arms(config, cache, writer, display, study.folder.absolute())
+        status = "FAILED" if broken else "FINISHED"
     finally:
         display.close()
-        finish = functools.partial(_finish_mirror, study)
+        finish = functools.partial(_finish_mirror, study, status)
         failure = scheduler.close_writer(writer, finish)
     if failure is not None:
         display.say(
@@ -95,11 +99,11 @@ def export(study: Study, pick: str, out: str | Path, *, say: Say) -> dict[str, C
 def _cluster_run(study: Study) -> Run:
     """Starts Ray with the first job, so that what is trained already needs no cluster."""
 
-    def run(function: Callable[..., Any], jobs: Jobs) -> dict[str, Any]:
-        if not jobs:
-            return {}
-        scheduler.connect()
-        return scheduler.cluster_jobs(scheduler.with_gpus(study.config).schedule)(function, jobs)
+    def run(function: Callable[..., Any], jobs: Jobs) -> Iterator[tuple[str, Any]]:
+        if jobs:
+            scheduler.connect()
+            schedule = scheduler.settled(study.config).schedule
+            yield from scheduler.cluster_jobs(schedule)(function, jobs)
 
     return run
 
@@ -126,15 +130,15 @@ def sync(study: Study) -> None:
     tracker.start(dump_config(study.config))
     candidates = study.candidates()
     tracker.sync(candidates)
-    _finish_mirror(study, tracker, candidates)
+    _finish_mirror(study, "FINISHED", tracker, candidates)
 
 
-def _finish_mirror(study: Study, tracker: Any, candidates: list[Candidate]) -> None:
+def _finish_mirror(study: Study, status: str, tracker: Any, candidates: list[Candidate]) -> None:
     tracker.set_front([candidate.id for candidate in front(candidates)])
     tracker.log_progress(candidates, study.config.objective.reference)
     table, files = _write(study, candidates)
     tracker.log_front(table, files)
-    tracker.finish("FINISHED")
+    tracker.finish(status)
 
 
 def _write(study: Study, candidates: list[Candidate]) -> tuple[pd.DataFrame, list[Path]]:

@@ -1,7 +1,7 @@
 """Trunk, teachers and features of a study: computed once, then read from the cache."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,10 +29,10 @@ from trainers.teachers import (
     trunk_digest,
 )
 
-#: Runs `function(**arguments)` for every entry and returns the results by key. The scheduler's
-#: runs them on the cluster; `run_here` in this process.
+#: Runs `function(**arguments)` for every entry and yields key and result as each is done, so that
+#: it can be kept at once. The scheduler's runs them on the cluster; `run_here` in this process.
 Jobs = Mapping[str, Mapping[str, Any]]
-Run = Callable[[Callable[..., Any], Jobs], dict[str, Any]]
+Run = Callable[[Callable[..., Any], Jobs], Iterator[tuple[str, Any]]]
 Say = Callable[[str], None]
 
 
@@ -51,9 +51,10 @@ class Foundation:
     teachers: Mapping[str, Trained]
 
 
-def run_here(function: Callable[..., Any], jobs: Jobs) -> dict[str, Any]:
+def run_here(function: Callable[..., Any], jobs: Jobs) -> Iterator[tuple[str, Any]]:
     """Run jobs one after another in this process."""
-    return {key: function(**arguments) for key, arguments in jobs.items()}
+    for key, arguments in jobs.items():
+        yield key, function(**arguments)
 
 
 def check(config: StudyConfig) -> None:
@@ -134,7 +135,7 @@ def feature_cache(config: StudyConfig, base: Foundation, run: Run, say: Say) -> 
             if not paths[name].exists()
         },
     )
-    for name, result in computed.items():
+    for name, result in computed:
         save_features(result, paths[name])
     # Read back even what was just computed, so that a resumed study scores with the same bits.
     features: dict[str, TaskFeatures] = {n: load_features(path) for n, path in paths.items()}
@@ -165,7 +166,8 @@ def _trunk(config: StudyConfig, run: Run, say: Say) -> Trained:
             # Nothing else can run before the trunk is there, so it takes every core.
             "compute": replace(config.compute, threads=os.cpu_count() or 1),
         }
-        store(run(pretrain_trunk, {"trunk": job})["trunk"], path)
+        for _, trained in run(pretrain_trunk, {"trunk": job}):
+            store(trained, path)
     trunk = load(path)
     say(f"trunk: {trunk.accuracy:.3f} validation accuracy on {task.name}")
     return trunk
@@ -194,7 +196,7 @@ def _teachers(
             }
     if jobs:
         say(f"teachers: training {len(jobs)} for {config.teachers.sgd.steps} steps each")
-    for name, trained in run(train_teacher, jobs).items():
+    for name, trained in run(train_teacher, jobs):
         store(trained, paths[name])
     teachers = {name: load(path) for name, path in paths.items()}
     for name, teacher in teachers.items():

@@ -6,7 +6,7 @@ The only file that imports Ray.
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,14 @@ from typing import Any
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 # Tune's older output takes a reporter of our own; its newer one prints a fixed table.
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+# Tune would take Ctrl-C for the end of the search and return as if the arms were done.
+os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
 
 import ray
 import torch
 from ray import tune
 from ray.exceptions import (
     ActorUnavailableError,
-    RayActorError,
     RayError,
     RayTaskError,
 )
@@ -36,10 +37,10 @@ from search.candidate import Candidate
 from search.config import ScheduleConfig, StudyConfig
 from search.display import ArmState, Display
 from search.pareto import hypervolume
-from search.prepare import Jobs
+from search.prepare import Jobs, Run
 from search.study import baselines, build_space, build_strategy, fixed_names
 from search.writer import Writer
-from trainers.device import ComputeConfig, DeviceError
+from trainers.device import ComputeConfig, DeviceError, resolve_device
 from trainers.features import FeatureCache
 from trainers.proxy import DivergedError, ProxyConfig, distill
 
@@ -116,7 +117,7 @@ class ActorPool:
             evaluator, work, positions = self._flying.pop(ready[0])
             try:
                 results = ray.get(ready[0])
-            except (RayTaskError, RayActorError) as error:
+            except RayError as error:
                 self._failed(evaluator, work, positions, error)
             else:
                 for position, scored in zip(positions, results, strict=True):
@@ -134,8 +135,11 @@ class ActorPool:
 
     def _failed(self, evaluator: int, work: _Work, positions: list[int], error: RayError) -> None:
         if isinstance(error, ActorUnavailableError):
-            time.sleep(1.0)  # it may come back; if it is gone the next call says so
-        elif isinstance(error, RayActorError):
+            # The network's fault, not the candidates'; if it is gone for good Ray says so soon.
+            time.sleep(1.0)
+            self._queue.appendleft((work, positions))
+            return
+        if not isinstance(error, RayTaskError):
             ray.kill(self._actors[evaluator])
             self._actors[evaluator] = self._make(evaluator)
         for position in positions:
@@ -235,18 +239,34 @@ def connect(address: str | None = None) -> None:
         )
 
 
-def with_gpus(config: StudyConfig) -> StudyConfig:
+def settled(config: StudyConfig) -> StudyConfig:
     """The config with `schedule.gpus` settled on what the cluster has.
 
     Raises:
-        DeviceError: GPUs are asked for and the cluster has too few.
+        DeviceError: An arm needs more CPUs or GPUs than the cluster has, or a device that Ray
+            cannot hand out.
     """
     have = ray.cluster_resources().get("GPU", 0.0)
+    cpus = ray.cluster_resources().get("CPU", 0.0)
     schedule = config.schedule
+    if config.compute.device.startswith("cuda:"):
+        raise DeviceError(
+            f"compute.device {config.compute.device!r}: Ray chooses which GPU an evaluator gets; "
+            "use cuda, and CUDA_VISIBLE_DEVICES to keep some out"
+        )
+    if config.compute.device == "mps":
+        resolve_device("mps")
+    if schedule.cpus * schedule.evaluators > cpus and not schedule.wait_for_nodes:
+        raise DeviceError(
+            f"every arm needs {schedule.cpus * schedule.evaluators:g} CPUs (schedule.evaluators x "
+            f"schedule.cpus), but the cluster has {cpus:g}; lower one of them"
+        )
     wants = config.compute.device.startswith("cuda")
     if schedule.gpus is None:
         use = 1.0 if (have and config.compute.device != "cpu") or wants else 0.0
         schedule = replace(schedule, gpus=use)
+    if wants and not schedule.gpus:
+        raise DeviceError("compute.device cuda needs schedule.gpus above 0, got 0")
     need = (schedule.gpus or 0.0) * schedule.evaluators
     if need > have and not schedule.wait_for_nodes:
         raise DeviceError(
@@ -257,17 +277,27 @@ def with_gpus(config: StudyConfig) -> StudyConfig:
     return replace(config, schedule=schedule)
 
 
-def cluster_jobs(schedule: ScheduleConfig) -> Callable[[Callable[..., Any], Jobs], dict[str, Any]]:
+def cluster_jobs(schedule: ScheduleConfig) -> Run:
     """Run jobs as Ray tasks, as many at once as the cluster has room for."""
 
-    def run(function: Callable[..., Any], jobs: Jobs) -> dict[str, Any]:
+    def run(function: Callable[..., Any], jobs: Jobs) -> Iterator[tuple[str, Any]]:
         remote = ray.remote(_with_threads).options(
             num_cpus=schedule.cpus, num_gpus=schedule.gpus or 0, max_retries=3
         )
-        refs = {key: remote.remote(function, dict(arguments)) for key, arguments in jobs.items()}
-        return {key: ray.get(ref) for key, ref in refs.items()}
+        refs = {remote.remote(function, dict(arguments)): key for key, arguments in jobs.items()}
+        while refs:
+            (ready,), _ = ray.wait(list(refs), num_returns=1)
+            yield refs.pop(ready), _get(ready)
 
     return run
+
+
+def _get(ref: Any) -> Any:
+    """A remote result; what was raised there is raised here as itself."""
+    try:
+        return ray.get(ref)
+    except RayTaskError as error:
+        raise (error.cause if isinstance(error.cause, Exception) else error) from None
 
 
 def _with_threads(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
@@ -287,6 +317,7 @@ class _Reporter(tune.CLIReporter):  # type: ignore[misc]  # Ray has no types
             max_report_frequency=1,
         )
         self._display, self._budget = display, budget
+        self._told: dict[str, int] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles its run config for its own restore, which studies do not use; a terminal
@@ -296,11 +327,14 @@ class _Reporter(tune.CLIReporter):  # type: ignore[misc]  # Ray has no types
     def report(self, trials: list[Any], done: bool, *sys_info: Any) -> None:
         self._display.show([self._state(trial) for trial in trials], done=done)
         if done:
-            self._display.say(self._progress_str(trials, done))
+            lines = self._progress_str(trials, done).splitlines()
+            self._display.say("\n".join(line for line in lines if line[:1] in ("+", "|")))
 
     def _state(self, trial: Any) -> ArmState:
         result = trial.last_result or {}
-        told = result.get("candidates", 0)
+        # An arm that is started again replays its record: its count must not run backwards.
+        told = max(result.get("candidates", 0), self._told.get(str(trial), 0))
+        self._told[str(trial)] = told
         return ArmState(
             name=str(trial),
             status=trial.status,
@@ -326,7 +360,7 @@ def start_writer(
         .options(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here)
         .remote(path, study, make_tracker, config)
     )
-    ray.get(writer.ready.remote())
+    _get(writer.ready.remote())
     return writer
 
 
@@ -381,7 +415,8 @@ def run_arms(
         ),
     )
     results = tuner.fit()
-    return [str(result.error) for result in results if result.error is not None]
+    errors = [result.error for result in results if result.error is not None]
+    return [(str(error).strip().splitlines() or [repr(error)])[-1] for error in errors]
 
 
 def _arm_name(trial: Any) -> str:

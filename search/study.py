@@ -2,6 +2,7 @@
 
 import json
 import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -164,24 +165,29 @@ class Study:
         """
         folder = config.folder
         path = folder / "config.yaml"
+        kept = config.name
         if path.is_file():
-            _refuse_other(cls(folder), config, resume)
+            before = cls(folder)
+            _refuse_other(before, config, resume)
+            kept = before.name  # of a renamed folder, under which the record has its candidates
         elif folder.exists() and any(folder.iterdir()):
             raise StudyError(
                 f"{folder} is not empty and holds no study; choose another name or output"
             )
         elif resume:
             raise StudyError(f"{folder} holds no study to resume; leave out --resume to start one")
-        text = yaml.safe_dump(dump_config(config), sort_keys=False)
+        # Absolute, so that the study finds its trunk and teachers from wherever it is used.
+        places = {"name": kept, "cache": str(config.cache_folder.absolute())}
+        text = yaml.safe_dump(dump_config(config) | places, sort_keys=False)
+        require_writable(folder)
+        require_writable(config.cache_folder)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
             partial = path.with_suffix(f".{os.getpid()}.partial")
             partial.write_text(text)
             partial.replace(path)
         except OSError as error:
             raise StudyError(
-                f"the study's folder {folder} cannot be written: {error.strerror}; "
-                "set output to a folder that you may write to"
+                f"the study's config {path} cannot be written: {error.strerror}"
             ) from error
         return cls(folder)
 
@@ -274,7 +280,7 @@ class Study:
             masks.save(folder / "masks.json")
             say(f"training {candidate.id} for {self.config.train.sgd.steps} steps")
         jobs = {str(seed): self._job(masks, base, seed) for seed in missing if base is not None}
-        for key, result in run(train, jobs).items():
+        for key, result in run(train, jobs):
             mean = float(np.mean(list(result.accuracy["validation"].values())))
             state = {k: v.contiguous() for k, v in result.network.state_dict().items()}
             path = files[int(key)]
@@ -327,11 +333,8 @@ class Study:
             ExportError: A compact network does not compute what the masked one does.
         """
         out = Path(out)
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StudyError(f"{out} cannot be written: {error.strerror}") from error
         self.pick(pick)
+        require_writable(out)
         base = base or foundation(self.config, run, say)
         trained = self.train(pick, say=say, run=run, base=base)
         groups = BACKBONES[self.config.backbone.family].groups(self.config.backbone)
@@ -351,6 +354,22 @@ def _weights(path: Path) -> Path:
     return path.with_suffix(".safetensors")
 
 
+def require_writable(folder: Path) -> None:
+    """Make a folder and a file in it, for a moment.
+
+    Raises:
+        StudyError: The folder cannot be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise StudyError(
+            f"{folder} cannot be written: {error.strerror}; choose a folder that you may write to"
+        ) from error
+
+
 def _read(path: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
     """What was measured of a finished training with these settings; None if there is none."""
     if not path.exists():
@@ -360,14 +379,16 @@ def _read(path: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _refuse_other(study: Study, config: StudyConfig, resume: bool) -> None:
+    count = len(study.candidates())
+    if not count:
+        return  # nothing would be lost
     changed = differences(study.config, config)
     if changed:
         lines = "\n  ".join(changed)
         raise StudyError(
             f"{study.folder} holds another study; choose another name. They differ in\n  {lines}"
         )
-    if not resume and study.record_path.exists():
-        count = len(study.candidates())
+    if not resume:
         raise StudyError(
             f"{study.folder} already holds this study with {count} candidates; continue it with "
             "--resume, or choose another name"

@@ -3,13 +3,17 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import ray
 import torch
 import yaml
 
@@ -30,6 +34,13 @@ SMALL: dict[str, Any] = {
     "strategies": {"random": {}},
     "compute": {"device": "cpu"},
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_cluster() -> Iterator[None]:
+    """Whatever test starts Ray first, the others share it."""
+    yield
+    ray.shutdown()
 
 
 def arrays(classes: int = 3) -> dict[str, np.ndarray]:
@@ -76,6 +87,12 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
         ({"tasks": SMALL["tasks"] * 2}, "a"),
         ({"trunk": {"checkpoint": "none.safetensors"}}, "does not exist"),
         ({"strategies": {"baselines": {"names": ["share_al"]}}}, "share_all"),
+        ({"strategies": ["es"]}, "mapping of names"),
+        ({"strategies": {"es": 5}}, "mapping of settings"),
+        ({"seeds": [-1]}, "numbers from 0"),
+        ({"name": "cache"}, "not cache"),
+        ({"objective": {"reference": [float("nan"), 1.1]}}, "finite"),
+        ({"finish": {"pick": "nonsense"}}, "knee, best or a name"),
     ],
 )
 def test_bad_configs(
@@ -106,18 +123,20 @@ def test_bad_labels(
 def test_a_gpu_that_is_not_there(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
-    import ray
-
-    try:
-        said = refused(capsys, "search", small, "--set", "compute.device=cuda")
-    finally:
-        ray.shutdown()
+    said = refused(capsys, "search", small, "--set", "compute.device=cuda")
     assert "GPU" in said
     assert "compute.device=cpu" in said
 
 
 def test_another_studys_folder(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    Study.create(load_config(small))
+    study = Study.create(load_config(small))
+    with Record(study.record_path, study.name) as record:
+        record.add(
+            Candidate(
+                strategy="random", seed=0, index=0, vector=(0.5,), names=("use[a]",),
+                quality=0.5, cost=0.5,
+            )
+        )  # fmt: skip
     said = refused(capsys, "search", small, "--set", "backbone.width=8")
     assert "holds another study" in said
     assert "backbone.width: 4 in the study, 8 now" in said
@@ -203,6 +222,52 @@ def test_a_moved_study_is_still_that_study(study: Study) -> None:
     moved = study.folder.parent / "renamed"
     study.folder.rename(moved)
     assert len(Study(moved).candidates()) == 5
+    again = Study.create(replace(study.config, name="renamed"), resume=True)
+    assert len(again.candidates()) == 5
+    assert len(Study(moved).candidates()) == 5
+    assert again.name == "small"
+
+
+def test_a_study_without_candidates_may_become_another(small: Path) -> None:
+    Study.create(load_config(small))
+    again = Study.create(load_config(small, ["backbone.width=8"]))
+    assert again.config.backbone.width == 8
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs a folder nobody may write to")
+def test_folders_are_tried_before_compute(
+    small: Path, capsys: pytest.CaptureFixture[str], study: Study
+) -> None:
+    assert "/proc/none cannot be written" in refused(
+        capsys, "search", small, "--set", "cache=/proc/none"
+    )
+    assert "cannot be written" in refused(
+        capsys, "export", study.folder, "--pick", "knee", "--out", "/proc/none"
+    )
+
+
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [
+        ("schedule.evaluators=99", "needs 99 CPUs"),
+        ("schedule.cpus=.nan", "cpus above 0"),
+        ("schedule.gpus=1", "needs 1 GPUs"),
+    ],
+)
+def test_more_than_the_cluster_has(
+    small: Path, schedule: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert message in refused(capsys, "search", small, "--set", schedule)
+
+
+def test_ui_needs_a_free_port_and_a_store(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "no runs in MLflow yet" in refused(capsys, "ui", study.folder)
+    (study.folder / "mlflow.db").touch()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert f"port {port} is in use" in refused(capsys, "ui", study.folder, "--port", str(port))
 
 
 def test_run_py_works_from_anywhere(tmp_path: Path) -> None:

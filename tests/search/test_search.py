@@ -158,9 +158,9 @@ def test_from_a_config_to_an_exported_winner(tmp_path: Path, cache: Path, ray_he
     assert mirrored(study) == sorted(c.id for c in study.candidates())
 
 
-def _no_jobs(function: Any, jobs: Any) -> dict[str, Any]:
+def _no_jobs(function: Any, jobs: Any) -> Iterator[tuple[str, Any]]:
     assert not jobs, "what is trained already is not trained again"
-    return {}
+    return iter(())
 
 
 def replace_steps(config: StudyConfig) -> StudyConfig:

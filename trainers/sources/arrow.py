@@ -70,7 +70,8 @@ def open_hub(request: Request) -> RawSplit:
     where = f"split {request.split!r} of dataset {path!r}"
     try:
         data = datasets.load_dataset(path, request.subset, split=request.split)
-    except (ValueError, OSError) as error:  # unknown id, subset or split; no connection; full disk
+    except (ValueError, OSError, datasets.exceptions.DatasetsError) as error:
+        # An unknown id, subset or split, no connection, or a full disk.
         raise request.error(
             f"{where} could not be loaded: {error}; check path, subset and the names of the "
             "splits, and the connection (what was loaded once is read from the cache)"
