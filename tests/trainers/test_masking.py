@@ -130,3 +130,17 @@ def test_bf16_is_close_to_fp32(backbone: BackboneConfig, use: float) -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         half = network(images, 0)
     torch.testing.assert_close(half.float(), full, rtol=0.1, atol=0.02)
+
+
+@pytest.mark.parametrize(("size", "strides"), [(9, (1, 2, 2)), (14, (2, 2, 2))])
+def test_odd_sizes(size: int, strides: tuple[int, int, int]) -> None:
+    config = BackboneConfig(family="resnet14", width=4, strides=strides)
+    masks = random_masks(channel_groups(config), ("a",), 0)
+    network = Network(config, masks, [3], generator=torch.Generator().manual_seed(0))
+    assert network(torch.zeros(2, 3, size, size), 0).shape == (2, 3)
+
+
+def test_a_network_without_a_stream_is_refused(backbone: BackboneConfig) -> None:
+    masks = random_masks(channel_groups(backbone, stream=True), ("a",), 0, use=0.0)
+    with pytest.raises(ValueError, match=r"network a must have a channel of stage3\.stream"):
+        ResNetTail(backbone, masks, generator=None)

@@ -51,6 +51,24 @@ def test_momentum_is_kept_apart() -> None:
     assert step(0, 0.0) == pytest.approx(-0.25)
 
 
+def test_weight_decay_reaches_what_the_row_may_change_and_no_more(
+    backbone: BackboneConfig,
+) -> None:
+    masks = random_masks(channel_groups(backbone), TASKS, 0, backward=True)
+    tail = ResNetTail(backbone, masks, generator=torch.Generator().manual_seed(0))
+    config = SGDConfig(
+        steps=10, learning_rate=0.5, momentum=0.0, weight_decay=0.1, schedule="step", drops=()
+    )
+    optimizer = RowSGD(tail, [[], []], config)
+    pairs = list(update_masks(tail, 1))
+    before = [weight.detach().clone() for weight, _ in pairs]
+    for weight, _ in pairs:
+        weight.grad = torch.zeros_like(weight)
+    optimizer.step(1, 0)
+    for old, (weight, mask) in zip(before, pairs, strict=True):
+        torch.testing.assert_close(weight.detach(), old * (1 - 0.05 * mask))
+
+
 def test_schedules() -> None:
     cosine = SGDConfig(steps=100, learning_rate=1.0, warmup=0.1)
     rates = [learning_rate_at(cosine, step) for step in range(100)]

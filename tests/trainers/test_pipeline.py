@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from partitioning import Masks
 from trainers.backbones import BackboneConfig, channel_groups
 from trainers.compact import CompactNetwork, ExportError, check, export
 from trainers.cost import costs
-from trainers.data import Task
+from trainers.data import Split, Task
 from trainers.device import ComputeConfig, DeviceError, resolve_device
 from trainers.features import (
     FeatureCache,
@@ -26,7 +27,7 @@ from trainers.features import (
     load_features,
     save_features,
 )
-from trainers.joint import TrainConfig, curriculum, train
+from trainers.joint import TrainConfig, TrainResult, curriculum, train
 from trainers.network import Network, accuracy, full_masks
 from trainers.optim import SGDConfig
 from trainers.proxy import DivergedError, Evaluation, ProxyConfig, distill
@@ -229,20 +230,42 @@ def test_distillation_imitates_the_teachers(cache: FeatureCache) -> None:
     assert set(long.accuracy) == set(NAMES)
 
 
-def test_one_task_alone_can_be_reproduced(
-    cache: FeatureCache, teachers: dict[str, Trained]
+@pytest.mark.parametrize("by_class", [False, True])
+def test_a_student_that_is_the_teacher_scores_as_the_teacher(
+    cache: FeatureCache, teachers: dict[str, Trained], by_class: bool
 ) -> None:
-    """A student that starts from the teacher's own weights has nothing left to learn."""
-    own = {k.removeprefix("teacher."): v for k, v in cache.tasks["a"].teacher.items()}
+    """Also where images are stored class by class: norms are measured over the whole cache."""
+    features = cache.tasks["a"]
+    # The cached images alternate between the classes.
+    order = np.argsort(np.arange(64) % 2, kind="stable") if by_class else np.arange(64)
+    reordered = replace(
+        features,
+        inputs=features.inputs[order],
+        targets=tuple(target[order] for target in features.targets),
+    )
     single = FeatureCache(
         backbone=BACKBONE,
         input_size=8,
-        tasks={"a": cache.tasks["a"]},
-        tail={k: v for k, v in own.items() if k.startswith("tail.")},
+        tasks={"a": reordered},
+        tail={k: v for k, v in features.teacher.items() if k.startswith("tail.")},
     )
-    config = replace(PROXY, sgd=replace(PROXY.sgd, steps=10, learning_rate=1e-6))
+    config = replace(PROXY, sgd=replace(PROXY.sgd, steps=10, learning_rate=1e-6), calibration=32)
     result = score(full_masks(BACKBONE, ["a"]), single, config)
-    assert result.accuracy["a"] == pytest.approx(teachers["a"].accuracy, abs=0.05)
+    assert result.accuracy["a"] == pytest.approx(teachers["a"].accuracy, abs=0.03)
+
+
+def test_every_network_needs_a_step(cache: FeatureCache) -> None:
+    with pytest.raises(ValueError, match="at least the number of networks, 2"):
+        score(candidate(0), cache, replace(PROXY, sgd=replace(PROXY.sgd, steps=1)))
+
+
+def test_the_proxys_seed_decides_its_batches(cache: FeatureCache) -> None:
+    first, again, other = (
+        score(candidate(0), cache, replace(PROXY, seed=seed)).distillation_loss
+        for seed in (0, 0, 1)
+    )
+    assert first == again
+    assert first != other
 
 
 def test_scores_do_not_depend_on_the_cohort(cache: FeatureCache) -> None:
@@ -277,6 +300,29 @@ def test_costs_count_what_compact_networks_have(tasks: dict[str, Task]) -> None:
     assert counted.relative_union < 1.0
 
 
+def test_the_union_of_disjoint_masks_counts_both() -> None:
+    """Half of the hidden channels each: together all of them, shared weights once."""
+    groups = channel_groups(BACKBONE)
+    half = np.arange(16) < 8
+    masks = Masks(
+        networks=full_masks(BACKBONE, NAMES).networks,
+        groups=groups,
+        forward={g.name: np.stack([half, ~half]) for g in groups},
+    )
+    full = costs(BACKBONE, full_masks(BACKBONE, NAMES), [2, 2], input_size=8)
+    split = costs(BACKBONE, masks, [2, 2], input_size=8)
+    # Two blocks: half of the hidden norm (2 x 8 numbers) of either task is gone, weights stay.
+    assert full.union_parameters - split.union_parameters == 2 * 2 * 2 * 8
+    alone = Masks(
+        networks=masks.networks,
+        groups=groups,
+        forward={g.name: np.stack([half] * 2) for g in groups},
+    )
+    weights = 9 * 8 * (8 + 16) + 9 * 8 * (16 + 16)  # of the other half, both blocks
+    shared = costs(BACKBONE, alone, [2, 2], input_size=8)
+    assert split.union_parameters - shared.union_parameters == weights
+
+
 def test_macs_by_hand() -> None:
     """ResNet-14 of width 4 on 8 x 8 pixels: every convolution's k^2 I O H W, and the head."""
     full = costs(BACKBONE, full_masks(BACKBONE, ["a"]), [2], input_size=8)
@@ -287,31 +333,83 @@ def test_macs_by_hand() -> None:
     assert full.macs["a"] == stem + first + second + third + 16 * 2
 
 
-def test_full_training_learns_and_repeats(
+def fully_train(
+    tasks: dict[str, Task],
+    trunk: Trained,
+    teachers: dict[str, Trained],
+    *,
+    seed: int = 0,
+    config: TrainConfig | None = None,
+) -> TrainResult:
+    return train(
+        candidate(1, use=0.7), tasks, trunk, teachers,
+        config or TrainConfig(sgd=replace(SGD, steps=60)),
+        backbone=BACKBONE, seed=seed, compute=COMPUTE,
+    )  # fmt: skip
+
+
+def test_full_training_learns_on_the_teachers_trunks(
     tasks: dict[str, Task], trunk: Trained, teachers: dict[str, Trained]
 ) -> None:
-    def run(seed: int) -> dict[str, float]:
-        result = train(
-            candidate(1, use=0.7), tasks, trunk, teachers,
-            TrainConfig(sgd=replace(SGD, steps=60)),
-            backbone=BACKBONE, seed=seed, compute=COMPUTE,
-        )  # fmt: skip
-        assert sum(result.drawn.values()) == 60
-        frozen = {k: v for k, v in result.network.state_dict().items() if k.startswith("trunk.")}
-        for name in frozen:
-            if name.endswith("conv1.weight"):
-                assert torch.equal(frozen[name], trunk.state[name])
-        assert set(result.accuracy) == {"validation", "test"}
-        return dict(result.accuracy["test"])
+    result = fully_train(tasks, trunk, teachers)
+    assert sum(result.drawn.values()) == 60
+    assert set(result.accuracy) == {"validation", "test"}
+    assert min(result.accuracy["test"].values()) > 0.9
+    state = result.network.state_dict()
+    for row, name in enumerate(NAMES):
+        for key, tensor in teachers[name].state.items():
+            if key.startswith("trunk.") and tensor.is_floating_point():
+                own = re.sub(r"(bn\d?)\.0\.", rf"\1.{row}.", key)
+                assert torch.equal(state[own], tensor), (own, name)
 
-    first = run(0)
-    assert min(first.values()) > 0.9
-    assert run(0) == first
+
+def test_full_training_repeats_by_seed(
+    tasks: dict[str, Task], trunk: Trained, teachers: dict[str, Trained]
+) -> None:
+    first, again, other = (fully_train(tasks, trunk, teachers, seed=s) for s in (0, 0, 1))
+    for name, tensor in first.network.state_dict().items():
+        assert torch.equal(tensor, again.network.state_dict()[name]), name
+    assert first.drawn == again.drawn
+    key = "tail.blocks.0.conv1.weight"
+    assert not torch.equal(first.network.state_dict()[key], other.network.state_dict()[key])
+
+
+def test_the_curriculum_draws_the_lagging_task_more(
+    tasks: dict[str, Task], trunk: Trained, teachers: dict[str, Trained]
+) -> None:
+    """Labels without relation to the images stay at chance, so their task is drawn about 2:1."""
+    rng = torch.Generator().manual_seed(0)
+    train_split = tasks["b"].splits["train"]
+    noise = Split(
+        images=train_split.images,
+        labels=torch.randint(0, 2, train_split.labels.shape, generator=rng),
+    )
+    hopeless = replace(tasks["b"], splits={**tasks["b"].splits, "train": noise})
+    config = TrainConfig(sgd=replace(SGD, steps=200), smoothing=0.2)
+    drawn = fully_train(tasks | {"b": hopeless}, trunk, teachers, config=config).drawn
+    assert drawn["b"] > 1.3 * drawn["a"]
+    uniform = replace(config, temperature=1e6)
+    drawn = fully_train(tasks | {"b": hopeless}, trunk, teachers, config=uniform).drawn
+    assert 0.75 < drawn["b"] / drawn["a"] < 1.33  # 4 standard deviations of 200 fair draws
+
+
+def test_training_stops_at_a_loss_that_is_not_finite(
+    tasks: dict[str, Task], trunk: Trained, teachers: dict[str, Trained]
+) -> None:
+    wild = TrainConfig(sgd=replace(SGD, learning_rate=1e30))
+    with pytest.raises(FloatingPointError, match=r"task \w is not finite at step"):
+        fully_train(tasks, trunk, teachers, config=wild)
+    with pytest.raises(FloatingPointError, match=r"the loss of trunk is not finite"):
+        pretrain_trunk(
+            BACKBONE, bright_task("trunk", 9), replace(SGD, learning_rate=1e30),
+            seed=0, compute=COMPUTE,
+        )  # fmt: skip
 
 
 def test_curriculum() -> None:
     accuracy_R = np.array([0.1, 0.5, 1.0])
     assert curriculum(accuracy_R, 1e9) == pytest.approx([1 / 3] * 3)
+    assert curriculum(accuracy_R, 0.001) == pytest.approx([1, 0, 0])
     assert curriculum(accuracy_R, 1.0) == pytest.approx(np.array([10, 2, 1]) / 13)
     sharp = curriculum(accuracy_R, 0.25)
     assert sharp[0] > 0.99
@@ -350,6 +448,10 @@ def test_a_wrong_compact_network_is_not_exported(tasks: dict[str, Task], trunk: 
     with torch.no_grad():
         compact.head.weight.add_(0.05)
     with pytest.raises(ExportError, match="task a differs"):
+        check(compact, network, 0, tasks["a"], "test")
+    with torch.no_grad():
+        compact.head.weight.fill_(float("nan"))
+    with pytest.raises(ExportError, match="not finite"):
         check(compact, network, 0, tasks["a"], "test")
 
 
