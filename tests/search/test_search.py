@@ -176,6 +176,8 @@ def start(config: StudyConfig, folder: Path, *, resume: bool = False) -> "subpro
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
+        # A shell's background jobs ignore Ctrl-C, and would hand that down.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
 
 
@@ -215,6 +217,20 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, cache: Path) ->
     assert proposals[0] == proposals[1]
     scores = [{c.id: c.quality for c in study.candidates()} for study in studies]
     assert scores[0] == scores[1]
+
+
+def test_ctrl_c_stops_without_training_a_winner(tmp_path: Path, cache: Path) -> None:
+    config = tiny(
+        tmp_path, name="stopped", cache=str(cache), candidates=2000, finish={"pick": "best"}
+    )
+    process = start(config, tmp_path)
+    wait_for(lambda: count(config) >= 8)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert b"go on with --resume" in errors
+    assert not (config.folder / "trained").exists()
+    assert 8 <= count(config) < 2000
 
 
 def test_a_study_survives_the_loss_of_a_node(tmp_path: Path, cache: Path) -> None:

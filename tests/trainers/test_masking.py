@@ -144,3 +144,15 @@ def test_a_network_without_a_stream_is_refused(backbone: BackboneConfig) -> None
     masks = random_masks(channel_groups(backbone, stream=True), ("a",), 0, use=0.0)
     with pytest.raises(ValueError, match=r"network a must have a channel of stage3\.stream"):
         ResNetTail(backbone, masks, generator=None)
+
+
+@pytest.mark.parametrize("partition_from", [1, 2, 3])
+def test_a_narrow_stem_and_any_first_partitioned_stage(partition_from: int) -> None:
+    config = BackboneConfig(family="resnet14", width=4, stem_width=3, partition_from=partition_from)
+    masks = random_masks(channel_groups(config), ("a", "b"), 0)
+    network = Network(config, masks, [3, 3], generator=torch.Generator().manual_seed(0))
+    images = torch.zeros(2, 3, 8, 8)
+    assert network.trunk(images, 1).shape[1] == config.trunk_width
+    assert network(images, 1).shape == (2, 3)
+    with pytest.raises(ValueError, match=r"stem_width must be at most width, 4"):
+        BackboneConfig(width=4, stem_width=8)

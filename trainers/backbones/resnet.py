@@ -31,7 +31,8 @@ class BackboneConfig:
 
     Attributes:
         family: Key of `BLOCKS`; resnet26 has three stages of four basic blocks.
-        width: Channels of the stem and the first stage; each further stage has twice as many.
+        width: Channels of the first stage; each further stage has twice as many.
+        stem_width: Channels of the stem; None takes `width`.
         stem_stride: Stride of the stem's convolution, in pixels.
         strides: Stride of the first block of each stage.
         partition_from: First stage (from 1) whose channels are partitioned; the stages before it
@@ -40,6 +41,7 @@ class BackboneConfig:
 
     family: str = "resnet26"
     width: int = 64
+    stem_width: int | None = None
     stem_stride: int = 1
     strides: tuple[int, ...] = (1, 2, 2)
     partition_from: int = 3
@@ -49,8 +51,16 @@ class BackboneConfig:
             raise ValueError(
                 f"backbone.family must be one of {', '.join(BLOCKS)}, got {self.family!r}"
             )
-        if self.width < 1:
-            raise ValueError(f"backbone.width must be at least 1, got {self.width}")
+        if self.width < 1 or self.stem_channels < 1:
+            raise ValueError(
+                "backbone.width and stem_width must be at least 1, "
+                f"got {self.width} and {self.stem_width}"
+            )
+        if self.stem_channels > self.width:
+            raise ValueError(
+                f"backbone.stem_width must be at most width, {self.width}: shortcuts append "
+                f"channels and drop none; got {self.stem_width}"
+            )
         strides = (*self.strides, self.stem_stride)
         if len(self.strides) != 3 or any(s not in (1, 2) for s in strides):
             raise ValueError(
@@ -63,6 +73,11 @@ class BackboneConfig:
                 f"got {self.partition_from}"
             )
 
+    @property
+    def stem_channels(self) -> int:
+        """Channels of the stem."""
+        return self.width if self.stem_width is None else self.stem_width
+
     def stage_width(self, stage: int) -> int:
         """Channels of the residual stream of a stage (from 1)."""
         return int(self.width * 2 ** (stage - 1))
@@ -70,7 +85,8 @@ class BackboneConfig:
     @property
     def trunk_width(self) -> int:
         """Channels that the trunk hands to the tail."""
-        return self.width if self.partition_from == 1 else self.stage_width(self.partition_from - 1)
+        before = self.partition_from - 1
+        return self.stage_width(before) if before else self.stem_channels
 
     @property
     def feature_width(self) -> int:
@@ -214,11 +230,11 @@ class ResNetTrunk(nn.Module):
     ) -> None:
         super().__init__()
         image = [Channels.all(3)] * rows
-        width = [Channels.all(config.width)] * rows
-        self.conv = MaskedConv(width, image, stride=config.stem_stride)
-        self.bn = RowNorm(width)
+        stem = [Channels.all(config.stem_channels)] * rows
+        self.conv = MaskedConv(stem, image, stride=config.stem_stride)
+        self.bn = RowNorm(stem)
         blocks: list[BasicBlock] = []
-        inputs = width
+        inputs = stem
         for stage in range(1, config.partition_from):
             outputs = [Channels.all(config.stage_width(stage))] * rows
             for block in range(config.blocks[stage - 1]):
