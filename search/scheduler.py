@@ -145,9 +145,9 @@ class ActorPool:
         for position in positions:
             work.attempts[position] += 1
             if work.attempts[position] >= self._attempts:
-                text = str(error).strip().splitlines()
+                last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
                 work.results[position] = Scored(
-                    error=f"failed {self._attempts} times; last: {text[-1] if text else error!r}"
+                    error=f"failed {self._attempts} times; last: {last}"
                 )
             else:
                 # Alone, so that one bad candidate does not take its cohort with it.
