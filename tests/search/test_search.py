@@ -1,6 +1,7 @@
 """Whole searches on a real Ray: to the end, killed and resumed, and with a node lost."""
 
 import collections
+import io
 import os
 import signal
 import subprocess
@@ -83,7 +84,7 @@ def ray_here() -> Iterator[None]:
 
 
 def quiet() -> Console:
-    return Console(file=open(os.devnull, "w"))
+    return Console(file=io.StringIO())
 
 
 def accounted(study: Study) -> dict[str, list[int]]:
