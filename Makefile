@@ -37,7 +37,7 @@ quickstart: install  ## Search the toy tasks, train and export a winner (about 3
 	$(BIN)/apportion front $(STUDY)
 
 bench: install  ## Run the benchmarks
-	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
+	for file in benchmarks/*.py; do $(BIN)/python $$file --quick || exit 1; done
 
 clean:  ## Remove what was built; studies stay
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
