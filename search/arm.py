@@ -106,7 +106,7 @@ class Arm:
             ReplayError: A recorded candidate is not what the strategy proposes.
         """
         self._known = known
-        self._flying: dict[int, tuple[int, np.ndarray, Decoded | None, float]] = {}
+        self._flying: dict[int, tuple[np.ndarray, Decoded, float]] = {}
         queue: deque[_Cohort] = deque()
         asked = 0
         while True:
@@ -144,7 +144,7 @@ class Arm:
                 self.record(candidate)
                 cohort.candidates[index] = candidate
                 continue
-            self._flying[index] = (index, vector, decoded, started)
+            self._flying[index] = (vector, decoded, started)
             cohort.waiting.append(index)
             masks.append(decoded.masks)
         if masks:
@@ -165,7 +165,7 @@ class Arm:
         ticket, results = self.pool.wait()
         cohort = next(c for c in cohorts if c.waiting and c.waiting[0] == ticket)
         for index, scored in zip(cohort.waiting, results, strict=True):
-            _, vector, decoded, started = self._flying.pop(index)
+            vector, decoded, started = self._flying.pop(index)
             candidate = self._candidate(index, vector, decoded, scored, started)
             self.record(candidate)
             cohort.candidates[index] = candidate

@@ -254,8 +254,7 @@ class StudyConfig:
                 raise ValueError(
                     f"a strategy's name must be free of '/', '-' and spaces, got {name!r}"
                 )
-        if self.data.tasks != self.tasks:  # pragma: no cover - DataConfig validates and keeps them
-            raise AssertionError
+        _ = self.data  # refuses tasks that do not go together
 
     @property
     def data(self) -> DataConfig:
@@ -296,10 +295,10 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> StudyConfig:
         raise ConfigError(f"{file} must hold a mapping of keys to values, got {type(raw).__name__}")
     for override in overrides:
         _override(raw, override)
-    return parse_config(raw, where=str(path))
+    return parse_config(raw)
 
 
-def parse_config(raw: Mapping[str, Any], *, where: str = "config") -> StudyConfig:
+def parse_config(raw: Mapping[str, Any]) -> StudyConfig:
     """Build a study's config from a mapping, as `load_config` does from a file."""
     raw = dict(raw)
     if isinstance(raw.get("data_root"), str):
@@ -313,8 +312,7 @@ def parse_config(raw: Mapping[str, Any], *, where: str = "config") -> StudyConfi
                 f"strategies must be a mapping of names to settings, got {raw['strategies']!r}"
             )
         raw["strategies"] = {
-            str(name): _strategy(str(name), entry, where)
-            for name, entry in raw["strategies"].items()
+            str(name): _strategy(str(name), entry) for name, entry in raw["strategies"].items()
         }
     config: StudyConfig = build(StudyConfig, raw, "")
     return config
@@ -339,7 +337,7 @@ def differences(old: StudyConfig, new: StudyConfig) -> list[str]:
         for key in sorted(a.keys() | b.keys())
         if a.get(key) != b.get(key)
         and key.split(".")[0] not in MUTABLE
-        and key not in ("compute.threads",)
+        and key != "compute.threads"
     ]
 
 
@@ -405,7 +403,7 @@ def _item(items: list[Any], part: str, override: str) -> Any:
     raise ConfigError(f"--set {override}: no entry {part!r} in the list; it has {', '.join(names)}")
 
 
-def _strategy(name: str, entry: Any, where: str) -> StrategyConfig:
+def _strategy(name: str, entry: Any) -> StrategyConfig:
     if entry is not None and not isinstance(entry, Mapping):
         raise ConfigError(f"strategies.{name} must be a mapping of settings, got {entry!r}")
     settings = dict(entry or {})

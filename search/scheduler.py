@@ -7,7 +7,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,6 @@ class _Work:
     cohort: Sequence[Masks]
     results: list[Scored | None]
     attempts: list[int]
-    parts: deque[list[int]] = field(default_factory=deque)
 
 
 class ActorPool:
@@ -231,12 +230,10 @@ def _evaluator(index: int, config: StudyConfig, cache: Any) -> Any:
     )
 
 
-def connect(address: str | None = None) -> None:
+def connect() -> None:
     """Join the cluster that runs here or that RAY_ADDRESS names, else start one on this machine."""
     if not ray.is_initialized():
-        ray.init(
-            address=address, log_to_driver=False, include_dashboard=False, logging_level="error"
-        )
+        ray.init(log_to_driver=False, include_dashboard=False, logging_level="error")
 
 
 def settled(config: StudyConfig) -> StudyConfig:

@@ -150,7 +150,7 @@ class Study:
         path = self.folder / "config.yaml"
         if not path.is_file():
             raise StudyError(f"{self.folder} is not a study: it has no config.yaml")
-        config = parse_config(yaml.safe_load(path.read_text()), where=str(path))
+        config = parse_config(yaml.safe_load(path.read_text()))
         # The folder may have been moved since; what it was called then does not matter.
         self.config = replace(config, output=str(self.folder.parent), name=self.folder.name)
         self._name = config.name
