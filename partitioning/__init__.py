@@ -10,6 +10,7 @@ from partitioning.baselines import (
     share_half,
 )
 from partitioning.masks import ChannelGroup, MaskFileError, Masks, VirtualNetwork
+from partitioning.projection import project
 from partitioning.sharing import (
     BoolArray,
     FloatArray,
@@ -25,7 +26,8 @@ from partitioning.sharing import (
     unrefine,
     vector_to_matrix,
 )
-from partitioning.solver import MAX_TASKS, Solution, SolverConfig, solve, solve_backward
+from partitioning.solver import MAX_TASKS, Solution, solve, solve_backward
+from partitioning.solver_config import SolverConfig
 from partitioning.space import SPACES, Decoded, SharingSpace, Space, SpaceConfig
 
 __all__ = [
@@ -52,6 +54,7 @@ __all__ = [
     "independent",
     "matrix_to_vector",
     "pairwise_bounds",
+    "project",
     "random_masks",
     "realised",
     "refine",

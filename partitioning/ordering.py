@@ -1,45 +1,103 @@
-"""The order in which channels with equal subsets are laid out."""
+"""The order in which channels with equal subsets are laid out: few runs of channels for each task.
+
+A task begins a run of channels wherever it joins from one subset to the next. A tour from the empty
+subset through all others and back joins and leaves every run once, so the number of runs is half
+the length of the tour in Hamming distance: a travelling salesman's problem.
+
+Legend of shapes: T tasks, N subsets.
+"""
 
 from __future__ import annotations
-
-from collections import deque
 
 import numpy as np
 from numpy.typing import NDArray
 
-from partitioning.sharing import BoolArray
+from partitioning.sharing import BoolArray, IntArray
 
 
-def chain(subset_NT: BoolArray) -> NDArray[np.intp]:
+def order_subsets(subset_NT: BoolArray) -> NDArray[np.intp]:
     """Orders different subsets of tasks so that each task's channels form few runs.
 
-    A task begins a run of channels wherever it joins from one subset to the next, so subsets that
-    differ in few tasks belong side by side. The chain begins with the largest subset and grows at
-    either end by the nearest subset left (Hamming distance; ties to the tail, then to the larger
-    subset, then to the one with earlier tasks). The empty subset comes last, so that unused
-    channels lie at the end.
+    Starts from the nearest neighbour each time and improves the tour by reversing stretches of it
+    (2-opt) and by moving stretches of up to three subsets (Or-opt), until neither shortens it.
 
     Args:
         subset_NT: (N, T), the subsets, no two alike.
 
     Returns:
-        (N,), positions in `subset_NT`, in order.
+        (N,), positions in `subset_NT`, in order; the empty subset comes last. It depends on the
+        subsets alone, not on the order in which they are given.
 
     Example:
-        >>> chain(np.array([[1, 0], [0, 0], [0, 1], [1, 1]], dtype=bool)).tolist()
-        [2, 3, 0, 1]
+        >>> order_subsets(np.array([[1, 0], [0, 0], [0, 1], [1, 1]], dtype=bool)).tolist()
+        [0, 3, 2, 1]
     """
-    size_N = subset_NT.sum(axis=1)
-    # Sorted by preference once, so that a tie below is settled by position: argmin takes the first.
-    preferred = np.lexsort([*~subset_NT.T[::-1], -size_N])
-    remaining = [int(n) for n in preferred if size_N[n] > 0]
-    order = deque([remaining.pop(0)] if remaining else [])
-    while remaining:
-        to_tail = (subset_NT[remaining] != subset_NT[order[-1]]).sum(axis=1)
-        to_head = (subset_NT[remaining] != subset_NT[order[0]]).sum(axis=1)
-        if to_head.min() < to_tail.min():
-            order.appendleft(remaining.pop(int(np.argmin(to_head))))
-        else:
-            order.append(remaining.pop(int(np.argmin(to_tail))))
-    order.extend(int(n) for n in preferred if size_N[n] == 0)
-    return np.array(order, dtype=np.intp)
+    by_task = np.lexsort([*~subset_NT.T[::-1]])  # subsets with earlier tasks first
+    filled = by_task[subset_NT[by_task].any(axis=1)]
+    empty = by_task[~subset_NT[by_task].any(axis=1)]
+    # The tour begins and ends at the empty subset, whether or not there are such channels.
+    stops_NT = np.concatenate([np.zeros((1, subset_NT.shape[1])), subset_NT[filled]])
+    distance_NN = np.abs(stops_NT[:, None] - stops_NT[None]).sum(axis=2).astype(np.int64)
+    tour = _nearest_neighbours(distance_NN)
+    while True:
+        shorter = _reverse(tour, distance_NN)
+        if shorter is None:
+            shorter = _move(tour, distance_NN)
+        if shorter is None:
+            return np.concatenate([filled[tour[1:] - 1], empty])
+        tour = shorter
+
+
+def count_runs(masks_TC: BoolArray) -> int:
+    """Number of runs of channels, over all tasks.
+
+    Example:
+        >>> count_runs(np.array([[1, 1, 0, 1], [0, 0, 1, 1]], dtype=bool))
+        3
+    """
+    return int((np.diff(masks_TC.astype(np.int8), axis=1, prepend=0) == 1).sum())
+
+
+def _nearest_neighbours(distance_NN: IntArray) -> NDArray[np.intp]:
+    """A tour from stop 0 that always goes on to the nearest stop left."""
+    tour = np.zeros(len(distance_NN), dtype=np.intp)
+    left = distance_NN.astype(np.float64)
+    left[:, 0] = np.inf
+    for stop in range(1, len(tour)):
+        tour[stop] = np.argmin(left[tour[stop - 1]])
+        left[:, tour[stop]] = np.inf
+    return tour
+
+
+def _reverse(tour: NDArray[np.intp], distance_NN: IntArray) -> NDArray[np.intp] | None:
+    """The tour with the stretch reversed that shortens it most; None if none does."""
+    after = np.roll(tour, -1)
+    step_N = distance_NN[tour, after]
+    # Leaving at i for j and at i + 1 for j + 1 instead: what lies between is run backwards.
+    change_NN = distance_NN[np.ix_(tour, tour)] + distance_NN[np.ix_(after, after)]
+    change_NN = np.triu(change_NN - step_N[:, None] - step_N, k=1)
+    first, last = np.unravel_index(np.argmin(change_NN), change_NN.shape)
+    if change_NN[first, last] >= 0:
+        return None
+    return np.concatenate([tour[: first + 1], tour[first + 1 : last + 1][::-1], tour[last + 1 :]])
+
+
+def _move(tour: NDArray[np.intp], distance_NN: IntArray) -> NDArray[np.intp] | None:
+    """The tour with a stretch of up to three stops put elsewhere; None if none shortens it."""
+    for length in (1, 2, 3):
+        for start in range(1, len(tour) - length + 1):
+            stretch = tour[start : start + length]
+            rest = np.concatenate([tour[:start], tour[start + length :]])
+            after = np.roll(rest, -1)
+            saved = (
+                distance_NN[rest[start - 1], stretch[0]]
+                + distance_NN[stretch[-1], after[start - 1]]
+                - distance_NN[rest[start - 1], after[start - 1]]
+            )
+            gap_N = distance_NN[rest, after]
+            for way in (stretch, stretch[::-1]):
+                added_N = distance_NN[rest, way[0]] + distance_NN[way[-1], after] - gap_N
+                place = int(np.argmin(added_N))
+                if added_N[place] < saved:
+                    return np.concatenate([rest[: place + 1], way, rest[place + 1 :]])
+    return None

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from partitioning.masks import ChannelGroup, Masks, VirtualNetwork
+from partitioning.projection import project
 from partitioning.sharing import (
     NO_CHOICE,
     TOLERANCE,
@@ -28,7 +29,12 @@ from partitioning.sharing import (
     unrefine,
     vector_to_matrix,
 )
-from partitioning.solver import MAX_TASKS, Solution, SolverConfig, solve, solve_backward
+from partitioning.solver import Solution, check_num_tasks, solve, solve_backward
+from partitioning.solver_config import SolverConfig
+
+
+# How near the linear programme comes to a P that is realisable.
+SOLVED = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,11 +78,15 @@ class Decoded:
         masks: the masks of all groups.
         solutions: the solver's report by group, and by "<group>.backward".
         target: the refined P (T, T), under the same keys.
+        realisable: (dim,), the vector of the nearest P that masks could realise, given channels
+            enough, as far as the space reaches; see `projection.project`. What it differs by from
+            the vector that was decoded had no effect.
     """
 
     masks: Masks
     solutions: Mapping[str, Solution]
     target: Mapping[str, FloatArray]
+    realisable: FloatArray
 
 
 class Space(Protocol):
@@ -129,10 +139,7 @@ class SharingSpace:
         for what, given in (("tasks", self._tasks), ("groups", [g.name for g in self._groups])):
             if not given or len(set(given)) != len(given):
                 raise ValueError(f"{what} must be at least one and differ, got {list(given)}")
-        if len(self._tasks) > MAX_TASKS:
-            raise ValueError(
-                f"masks can be solved for at most {MAX_TASKS} tasks, got {len(self._tasks)}"
-            )
+        check_num_tasks(len(self._tasks))
         num_tasks = len(self._tasks)
         self._entries = num_tasks * (num_tasks + 1) // 2
         self._block = self._entries * (2 if config.backward else 1)
@@ -190,7 +197,12 @@ class SharingSpace:
                 (group.name, f"{group.name}.backward"), *solved[key], strict=False
             ):
                 targets[name], solutions[name] = target, solution
-        return Decoded(masks=self._masks(solutions), solutions=solutions, target=targets)
+        return Decoded(
+            masks=self._masks(solutions),
+            solutions=solutions,
+            target=targets,
+            realisable=np.concatenate([self._realisable(block) for block in blocks]),
+        )
 
     def encode(self, P: ArrayLike) -> FloatArray:
         """The vector that decodes to the target P in every group, and to backward = forward.
@@ -240,6 +252,21 @@ class SharingSpace:
                 f"{array[position]}"
             )
         return array
+
+    def _realisable(self, block: FloatArray) -> FloatArray:
+        """The block with the nearest realisable forward P; what is realisable stays as it is."""
+        unit_TT = vector_to_matrix(block[: self._entries], len(self._tasks))
+        span_TT = self._high_TT - self._low_TT
+        target_TT = refine(self._low_TT + unit_TT * span_TT)
+        nearest_TT = project(target_TT, self._solver)
+        if np.allclose(nearest_TT, target_TT, rtol=0, atol=SOLVED):
+            return block
+        raw_TT = unrefine(nearest_TT, tasks=self._tasks)
+        P_min, P_max = pairwise_bounds(np.diag(nearest_TT))
+        meant = (span_TT > 0) & ((P_max - P_min > SOLVED) | np.eye(len(raw_TT), dtype=np.bool_))
+        nearest = (raw_TT - self._low_TT) / np.where(span_TT > 0, span_TT, 1)
+        realisable_TT = np.where(meant, np.clip(nearest, 0, 1), unit_TT)
+        return np.concatenate([matrix_to_vector(realisable_TT), block[self._entries :]])
 
     def _solve(self, block: FloatArray, width: int) -> tuple[list[FloatArray], list[Solution]]:
         """Targets and solutions of one block at one width: forward, and backward if searched."""

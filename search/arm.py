@@ -210,12 +210,14 @@ class Arm:
 
 
 def _outcome(candidate: Candidate) -> Outcome:
+    realisable = candidate.evaluation.get("realisable")
     return Outcome(
         index=candidate.index,
         vector=np.array(candidate.vector),
         quality=candidate.quality,
         cost=candidate.cost,
         error=candidate.error,
+        realisable=None if realisable is None else np.array(realisable),
     )
 
 
@@ -229,6 +231,7 @@ def _decoding(decoded: Decoded) -> dict[str, Any]:
         },
         "deviation": {name: s.deviation for name, s in decoded.solutions.items()},
         "bound": {name: s.bound for name, s in decoded.solutions.items()},
+        "realisable": decoded.realisable.tolist(),
         "proven": all(s.proven for s in decoded.solutions.values()),
     }
 

@@ -13,8 +13,8 @@ OWNERS = {
     "ray": {"search/scheduler.py", "search/doctor.py"},
     "mlflow": {"search/tracking.py"},
     "optuna": {"search/record.py"},
-    "pulp": {"partitioning/solver.py"},
-    "highspy": {"partitioning/solver.py"},
+    "pulp": {"partitioning/programmes.py"},
+    "highspy": {"partitioning/programmes.py"},
     "yaml": {"search/config.py", "search/study.py"},
 }
 

@@ -63,6 +63,9 @@ class EvolutionSettings:
         bounds: How entries are kept in [0, 1]: "clip", or "sigmoid" for the search of y with
             x = sigmoid(4 y - 2), which has slope 1 in the middle, so that the other settings keep
             their meaning.
+        realisable: Start from the realisable part of the best vector, and take as directions what
+            could be realised of the perturbations. Without it both are as proposed, and what had
+            no effect is noise in the directions.
 
     Raises:
         ValueError: If a value is outside its range.
@@ -75,6 +78,7 @@ class EvolutionSettings:
     learning_rate: float = 0.1
     diagonal_l2: float = 0.05
     bounds: str = "clip"
+    realisable: bool = False
 
     def __post_init__(self) -> None:
         if self.initial < 1 or self.directions < 1:
@@ -219,10 +223,7 @@ class Evolution:
         if not alive:
             return
         best = max(alive, key=self._reward)  # the first of equals
-        vector = np.array(best.vector, dtype=np.float64)
-        if self._settings.bounds == "sigmoid":
-            vector = _logit(np.clip(vector, SIGMOID_MARGIN, 1.0 - SIGMOID_MARGIN))
-        self._place_D = vector
+        self._place_D = self._place(best)
 
     def _queue_antithetic(self, place_D: FloatArray) -> None:
         sequence = np.random.SeedSequence(self._problem.seed, spawn_key=(STREAM, self._step))
@@ -242,12 +243,26 @@ class Evolution:
             return place_D
         rewards_K2 = np.array([[self._reward(side) for side in pairs[k]] for k in alive])
         best = settings.best or max(FEWEST_BEST, (settings.directions + 1) // 2)
-        step_D = ascent(self._directions_KD[alive], rewards_K2, best)
+        directions_KD = self._directions_KD[alive]
+        if settings.realisable:
+            ends = [[self._place(side) for side in pairs[k]] for k in alive]
+            directions_KD = np.array([plus - minus for plus, minus in ends])
+            directions_KD /= 2.0 * settings.step_size
+        step_D = ascent(directions_KD, rewards_K2, best)
         limits = np.array([0.0, 1.0])
         if settings.bounds == "sigmoid":
             limits = _logit(np.array([SIGMOID_MARGIN, 1.0 - SIGMOID_MARGIN]))
         place_D = place_D + settings.learning_rate * step_D  # line 7
         return np.clip(place_D, limits[0], limits[1])
+
+    def _place(self, outcome: Outcome) -> FloatArray:
+        """Where in the coordinates of the search an outcome lies, or its realisable part."""
+        vector = np.array(outcome.vector, dtype=np.float64)
+        if self._settings.realisable and outcome.realisable is not None:
+            vector = np.array(outcome.realisable, dtype=np.float64)
+        if self._settings.bounds == "sigmoid":
+            vector = _logit(np.clip(vector, SIGMOID_MARGIN, 1.0 - SIGMOID_MARGIN))
+        return vector
 
     def _vector(self, place_D: FloatArray) -> FloatArray:
         if self._settings.bounds == "clip":

@@ -76,6 +76,8 @@ class Outcome:
         quality: To be maximised, mean validation accuracy in [0, 1]; None where it failed.
         cost: To be minimised, mean channel use in [0, 1] by default; None where it failed.
         error: Why the evaluation failed, if it did.
+        realisable: What of the proposal could be realised, shape (d,): the vector nearest to it
+            that masks exist for. None where that is not known.
     """
 
     index: int
@@ -83,6 +85,7 @@ class Outcome:
     quality: float | None
     cost: float | None
     error: str | None = None
+    realisable: FloatArray | None = None
 
     @property
     def failed(self) -> bool:

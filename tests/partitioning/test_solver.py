@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from partitioning.counts import make_counts
 from partitioning.sharing import (
     SharingMatrixError,
     realised,
@@ -18,7 +17,8 @@ from partitioning.sharing import (
     round_to_channels,
     vector_to_matrix,
 )
-from partitioning.solver import MAX_TASKS, SolverConfig, _programme, solve, solve_backward
+from partitioning.solver import MAX_TASKS, solve, solve_backward
+from partitioning.solver_config import SolverConfig
 
 
 def random_target(num_tasks, seed):
@@ -128,14 +128,6 @@ def test_the_search_goes_on_until_less_than_one_channel_could_be_gained():
     assert solution.deviation == solution.bound == 23
 
 
-def test_numbers_without_an_incumbent_are_no_counts():
-    goal_TT = round_to_channels(random_target(9, seed=3), 64)
-    problem = make_counts(np.ones((1, 9), dtype=bool), np.array([64]), goal_TT)
-    found_K, bound = _programme(problem, 1e-6, 1)
-    assert found_K is None
-    assert bound == 0
-
-
 def test_without_time_masks_come_back_all_the_same():
     target = random_target(9, seed=3)
     best = solve(target, 64)
@@ -157,21 +149,136 @@ def test_without_time_backward_masks_are_no_worse_than_forward_masks():
     assert not hurried.proven
 
 
-def test_a_programme_too_large_to_build_is_left_to_the_heuristic():
+def test_the_time_limit_is_kept_roughly_and_the_bound_holds():
+    # What twelve tasks realise exactly is hard to find again: the bound is 0 from the start.
+    masks_TC = np.random.default_rng(7).random((12, 64)) < 0.5
+    solution = solve(realised(masks_TC), 64, SolverConfig(time_limit=0.5))
+    assert not solution.proven
+    assert solution.bound == 0 < solution.deviation < 30
+    assert solution.seconds < 5
+
+
+@pytest.mark.parametrize("channels", [64, 256])
+def test_twelve_tasks_are_proven_optimal(channels):
+    solution = solve(random_target(12, seed=7), channels)
+    assert solution.proven
+    assert solution.bound > 0
+    assert solution.seconds < 5
+
+
+def test_twenty_tasks_are_solved_to_a_small_gap():
+    target = random_target(20, seed=0)
+    solution = solve(target, 256, SolverConfig(gap=0.05, time_limit=30))
+    assert solution.deviation == measured_deviation(solution.masks_TC, target)
+    assert 0 < solution.gap <= 0.05
+    again = solve(target, 256, SolverConfig(gap=0.05, time_limit=30))
+    assert np.array_equal(solution.masks_TC, again.masks_TC)
+
+
+def test_a_gap_that_is_good_enough_ends_the_search():
+    target = random_target(12, seed=7)
+    exact, rough = solve(target, 64), solve(target, 64, SolverConfig(gap=0.5))
+    assert exact.proven
+    assert not rough.proven
+    assert rough.bound <= exact.deviation < rough.deviation <= 1.5 * rough.bound
+
+
+def test_more_tasks_than_subsets_can_be_listed_for():
+    target = random_target(22, seed=1)
+    solution = solve(target, 64, SolverConfig(gap=0.15, time_limit=30))
+    assert solution.deviation == measured_deviation(solution.masks_TC, target)
+    assert 0 < solution.gap <= 0.15
+
+
+def test_thirty_tasks_come_back_with_an_honest_bound():
+    target = random_target(30, seed=1)
+    solution = solve(target, 32, SolverConfig(time_limit=1))
+    assert solution.masks_TC.shape == (30, 32)
+    assert solution.deviation == measured_deviation(solution.masks_TC, target)
+    assert 0 <= solution.bound <= solution.deviation
+
+
+def test_the_number_of_channels_costs_no_time_to_speak_of():
+    target = random_target(8, seed=2)
+    solve(target, 64)
+    few, many = solve(target, 256), solve(target, 100_000)
+    assert few.proven
+    assert many.proven
+    assert many.seconds < 5 * few.seconds + 0.5
+
+
+def weighted_deviation(masks_TC, target, diagonal_weight, pair_weight):
+    counts = masks_TC.astype(int)
+    off_TT = np.abs(counts @ counts.T - round_to_channels(target, masks_TC.shape[1]))
+    return (off_TT * np.where(np.eye(len(masks_TC)) == 1, diagonal_weight, pair_weight)).sum()
+
+
+@pytest.mark.parametrize("weights", [(3, 1), (1, 2), (7, 5)])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_weighted_optimum_is_that_of_all_multisets(weights, seed):
+    target = random_target(3, seed)
+    subsets = list(itertools.product([0, 1], repeat=3))
+    best = min(
+        weighted_deviation(np.array(columns, dtype=bool).T, target, *weights)
+        for columns in itertools.combinations_with_replacement(subsets, 4)
+    )
+    config = SolverConfig(diagonal_weight=weights[0], pair_weight=weights[1])
+    solution = solve(target, 4, config)
+    assert weighted_deviation(solution.masks_TC, target, *weights) == solution.deviation == best
+    assert solution.proven
+
+
+@pytest.mark.parametrize(("num_tasks", "channels"), [(2, 5), (3, 4), (4, 2)])
+@pytest.mark.parametrize("seed", range(3))
+def test_with_exact_use_the_optimum_is_that_of_all_masks_with_that_use(num_tasks, channels, seed):
+    target = random_target(num_tasks, seed)
+    use_T = np.diag(round_to_channels(target, channels))
+    subsets = list(itertools.product([0, 1], repeat=num_tasks))
+    best = min(
+        measured_deviation(masks_TC, target)
+        for columns in itertools.combinations_with_replacement(subsets, channels)
+        if ((masks_TC := np.array(columns, dtype=bool).T).sum(axis=1) == use_T).all()
+    )
+    solution = solve(target, channels, SolverConfig(exact_use=True))
+    assert solution.masks_TC.sum(axis=1).tolist() == use_T.tolist()
+    assert measured_deviation(solution.masks_TC, target) == solution.deviation == best
+    assert solution.proven
+
+
+@pytest.mark.parametrize("time_limit", [1e-6, 0.01, 10.0])
+def test_use_stays_exact_even_without_time(time_limit):
+    config = SolverConfig(exact_use=True, time_limit=time_limit, gap=0.1)
+    target = random_target(9, seed=3)
+    forward = solve(target, 64, config)
+    assert forward.masks_TC.sum(axis=1).tolist() == np.rint(np.diag(target) * 64).tolist()
+    backward_target = refine_backward(random_target(9, seed=4), realised(forward.masks_TC))
+    backward = solve_backward(backward_target, forward.masks_TC, config)
+    wanted_T = np.diag(round_to_channels(backward_target, 64))
+    assert backward.masks_TC.sum(axis=1).tolist() == wanted_T.tolist()
+    assert not (backward.masks_TC & ~forward.masks_TC).any()
+
+
+def test_exact_use_never_does_better_than_free_use():
+    for seed in range(5):
+        target = random_target(6, seed)
+        free, exact = solve(target, 32), solve(target, 32, SolverConfig(exact_use=True))
+        assert free.deviation <= exact.deviation
+
+
+def test_backward_use_beyond_forward_use_cannot_be_exact():
+    forward_TC = np.array([[1, 0, 0, 0], [1, 1, 1, 1]], dtype=bool)
+    with pytest.raises(SharingMatrixError, match="task 0 should have 2 channels .* has 1"):
+        solve_backward(np.eye(2) / 2, forward_TC, SolverConfig(exact_use=True))
+
+
+def test_backward_masks_of_twelve_tasks_are_proven_optimal():
     forward_TC = np.random.default_rng(0).random((12, 64)) < 0.8
     target = refine_backward(random_target(12, seed=6), realised(forward_TC))
     solution = solve_backward(target, forward_TC)
     assert not (solution.masks_TC & ~forward_TC).any()
     assert solution.deviation == measured_deviation(solution.masks_TC, target)
-    assert solution.seconds < SolverConfig().time_limit
-    assert not solution.proven
-
-
-def test_the_time_limit_is_kept_roughly():
-    solution = solve(random_target(12, seed=7), 64, SolverConfig(time_limit=0.5))
-    assert not solution.proven
-    assert solution.seconds < 5
-    assert solution.bound < solution.deviation
+    assert solution.proven
+    assert solution.bound > 0
 
 
 SOLVE_IN_ANOTHER_PROCESS = """
@@ -266,3 +373,16 @@ def test_time_limits_must_be_positive(time_limit):
 def test_threads_must_be_positive():
     with pytest.raises(ValueError, match=r"solver\.threads must be at least 1, got 0"):
         SolverConfig(threads=0)
+
+
+@pytest.mark.parametrize("gap", [-0.1, np.nan, np.inf])
+def test_gaps_must_not_be_negative(gap):
+    with pytest.raises(ValueError, match=r"solver\.gap must be a number >= 0"):
+        SolverConfig(gap=gap)
+
+
+@pytest.mark.parametrize("name", ["diagonal_weight", "pair_weight"])
+@pytest.mark.parametrize("weight", [0, -1, 0.5, 1001])
+def test_weights_must_be_whole(name, weight):
+    with pytest.raises(ValueError, match=rf"solver\.{name} must be a whole number from 1 to 1000"):
+        SolverConfig(**{name: weight})
