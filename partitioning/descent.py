@@ -39,8 +39,8 @@ def descend(problem: Problem, columns: Columns, counts_K: IntArray) -> tuple[Col
     while True:
         left_TT = problem.goal_TT - gram(Columns(subset_KT=subset_NT == 1, kind_K=kind_N), count_N)
         # By how much the deviation grows where an entry becomes one larger, or one smaller.
-        more_TT = problem.weight_TT * np.where(left_TT >= 1, -1, 1)
-        less_TT = problem.weight_TT * np.where(left_TT <= -1, -1, 1)
+        more_TT = problem.weights * np.where(left_TT >= 1, -1, 1)
+        less_TT = problem.weights * np.where(left_TT <= -1, -1, 1)
         allowed_NT = problem.kinds_ST[kind_N]
         moves = _best_flip(subset_NT, allowed_NT, more_TT, less_TT)
         if moves is None:
@@ -98,7 +98,7 @@ def _replaced(
     counts_K = counts_K - np.bincount(taken, minlength=len(columns))
     for kind in columns.kind_K[taken]:
         left_TT = problem.goal_TT - gram(columns, counts_K)
-        saved_TT = (problem.weight_TT * np.where(left_TT >= 1, 1, -1)).astype(np.float64)
+        saved_TT = (problem.weights * np.where(left_TT >= 1, 1, -1)).astype(np.float64)
         members = np.flatnonzero(problem.kinds_ST[kind])
         start_NM = columns.subset_KT[columns.kind_K == kind][:, members]
         subset_NM, _ = best_subsets(saved_TT[np.ix_(members, members)], 1, start_NM)

@@ -81,14 +81,14 @@ def _improve(
 
     Returns the best counts, a bound, and whether no larger programme could be solved.
     """
-    limit = MAX_SIZE // len(problem.weight_E)
+    limit = MAX_SIZE // len(problem.entry_weights)
     candidates, cost_K, others = cheapest(problem, generated, min(size, limit))
     # Masks with a column of larger reduced cost deviate by no less than the best known.
     useful = problem.deviation(*best) - 1 - generated.bound + 1e-6
     candidates = candidates.pick(cost_K <= useful)
     own, own_counts = best
-    known = set(own.keys())
-    fresh = np.array([key not in known for key in candidates.keys()], dtype=np.bool_)
+    known = set(own.identities())
+    fresh = np.array([key not in known for key in candidates.identities()], dtype=np.bool_)
     columns = own + candidates.pick(fresh)
     start_K = np.concatenate([own_counts, np.zeros(fresh.sum(), dtype=np.int64)])
     seconds = deadline - time.perf_counter()

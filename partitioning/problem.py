@@ -44,7 +44,7 @@ class Columns:
         """The columns at the given positions."""
         return Columns(subset_KT=self.subset_KT[positions], kind_K=self.kind_K[positions])
 
-    def keys(self) -> list[bytes]:
+    def identities(self) -> list[bytes]:
         """One hashable value per column, equal where columns are."""
         packed_KB = np.packbits(self.subset_KT, axis=1)
         kinds_KB = self.kind_K.astype("<u4").view(np.uint8).reshape(len(self), 4)
@@ -76,14 +76,14 @@ class Problem:
     pair_weight: int = 1
 
     @cached_property
-    def weight_TT(self) -> IntArray:
+    def weights(self) -> IntArray:
         """(T, T), what a unit of deviation costs in each entry."""
         weight_TT = np.full(self.goal_TT.shape, self.pair_weight)
         np.fill_diagonal(weight_TT, self.diagonal_weight)
         return weight_TT
 
     @cached_property
-    def weight_E(self) -> FloatArray:
+    def entry_weights(self) -> FloatArray:
         """(E,), the same by entry: pairs stand for two."""
         tasks = len(self.goal_TT)
         pairs = tasks * (tasks - 1) // 2
@@ -91,14 +91,14 @@ class Problem:
         return np.repeat(weights, [tasks, pairs]).astype(np.float64)
 
     @cached_property
-    def goal_E(self) -> FloatArray:
+    def entry_goals(self) -> FloatArray:
         """(E,), the goal by entry."""
         upper = self.goal_TT[np.triu_indices(len(self.goal_TT), k=1)]
         return np.concatenate([np.diag(self.goal_TT), upper]).astype(np.float64)
 
     def deviation(self, columns: Columns, counts_K: IntArray) -> int:
         """Total weighted absolute deviation from the goal, in channels."""
-        return int((self.weight_TT * np.abs(self.goal_TT - gram(columns, counts_K))).sum())
+        return int((self.weights * np.abs(self.goal_TT - gram(columns, counts_K))).sum())
 
     def whole(self) -> Columns:
         """One column per kind: all the tasks that its channels may belong to."""
@@ -107,7 +107,7 @@ class Problem:
     def floor(self) -> int:
         """A deviation that no counts can go below: entries whose goal exceeds their maximum."""
         most_TT = gram(self.whole(), self.capacity_S.astype(np.int64))
-        return int((self.weight_TT * np.maximum(self.goal_TT - most_TT, 0)).sum())
+        return int((self.weights * np.maximum(self.goal_TT - most_TT, 0)).sum())
 
 
 def gram(columns: Columns, counts_K: IntArray) -> IntArray:
@@ -120,7 +120,7 @@ def gram(columns: Columns, counts_K: IntArray) -> IntArray:
 def merged(columns: Columns, counts_K: IntArray) -> tuple[Columns, IntArray]:
     """Equal columns made one, with their counts added; unused ones left out."""
     position: dict[bytes, int] = {}
-    of_K = np.array([position.setdefault(key, len(position)) for key in columns.keys()])
+    of_K = np.array([position.setdefault(key, len(position)) for key in columns.identities()])
     total_K = np.bincount(of_K, weights=counts_K).astype(np.int64)
     _, first = np.unique(of_K, return_index=True)
     return columns.pick(first[total_K > 0]), total_K[total_K > 0]

@@ -48,7 +48,7 @@ class Relaxation:
 
     def __init__(self, problem: Problem, threads: int) -> None:
         self._problem = problem
-        self._weight_E = problem.weight_E
+        self._weight_E = problem.entry_weights
         self._columns = problem.whole().pick(np.zeros(0, dtype=np.intp))
         self._known: set[bytes] = set()
         num_entries = len(self._weight_E)
@@ -61,7 +61,7 @@ class Relaxation:
             "dual_feasibility_tolerance": 1e-9,
         }.items():
             self._highs.setOptionValue(option, value)
-        for right in [*problem.goal_E, *problem.capacity_S]:
+        for right in [*problem.entry_goals, *problem.capacity_S]:
             self._highs.addRow(float(right), float(right), 0, [], [])
         self._highs.addCols(
             self._first,
@@ -81,7 +81,7 @@ class Relaxation:
 
     def add(self, columns: Columns) -> int:
         """Adds the columns that are not there yet; how many they were."""
-        keys = columns.keys()
+        keys = columns.identities()
         fresh = np.array([key not in self._known for key in keys], dtype=np.bool_)
         self._known.update(keys)
         columns = columns.pick(fresh)
@@ -151,10 +151,10 @@ def whole_counts(
     ]
     objective = []
     for entry, (goal, given_K) in enumerate(
-        zip(problem.goal_E, columns.entries().T, strict=True)
+        zip(problem.entry_goals, columns.entries().T, strict=True)
     ):
         little, much = (prob.add_variable(f"d{entry:06d}{side}", 0) for side in "lm")
-        objective += [(d, float(problem.weight_E[entry])) for d in (little, much)]
+        objective += [(d, float(problem.entry_weights[entry])) for d in (little, much)]
         terms = [(counts[k], 1) for k in np.flatnonzero(given_K)]
         _add(prob, [*terms, (little, 1), (much, -1)], goal)
     for kind, capacity in enumerate(problem.capacity_S):

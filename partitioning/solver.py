@@ -67,6 +67,7 @@ from partitioning.solver_config import SolverConfig, make_problem
 # Beyond, a linear programme takes longer than a candidate is worth.
 MAX_TASKS = 40
 
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Solution:
     """Masks for one channel group, and how good they are known to be.

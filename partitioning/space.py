@@ -32,7 +32,6 @@ from partitioning.sharing import (
 from partitioning.solver import Solution, check_num_tasks, solve, solve_backward
 from partitioning.solver_config import SolverConfig
 
-
 # How near the linear programme comes to a P that is realisable.
 SOLVED = 1e-6
 

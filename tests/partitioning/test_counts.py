@@ -157,9 +157,7 @@ def test_the_linear_programme_misses_no_column(kinds):
     every, _, others = cheapest(problem, generated, 1000)
     assert others == np.inf
     assert len(every) == sum(2 ** int(kind_T.sum()) for kind_T in problem.kinds_ST)
-    counts_K, bound = whole_counts(
-        problem, every, np.zeros(len(every), dtype=np.int64), 60.0, 1
-    )
+    counts_K, bound = whole_counts(problem, every, np.zeros(len(every), dtype=np.int64), 60.0, 1)
     assert used_up(problem, every, counts_K)
     assert problem.deviation(every, counts_K) == bound >= generated.bound - 1e-6
 

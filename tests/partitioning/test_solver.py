@@ -267,7 +267,7 @@ def test_exact_use_never_does_better_than_free_use():
 
 def test_backward_use_beyond_forward_use_cannot_be_exact():
     forward_TC = np.array([[1, 0, 0, 0], [1, 1, 1, 1]], dtype=bool)
-    with pytest.raises(SharingMatrixError, match="task 0 should have 2 channels .* has 1"):
+    with pytest.raises(SharingMatrixError, match=r"task 0 should have 2 channels .* has 1"):
         solve_backward(np.eye(2) / 2, forward_TC, SolverConfig(exact_use=True))
 
 

@@ -1,4 +1,5 @@
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -260,6 +261,53 @@ def test_wrong_settings_are_refused(settings_, message):
 def test_wrong_tasks_and_groups_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         make_space(**changes)
+
+
+# Three tasks with half of the channels each and none in common: no masks do that.
+IMPOSSIBLE = np.concatenate([np.full(3, (0.5 - 0.05) / 0.95), np.zeros(3)])
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_what_is_realisable_stays_as_it_is(name):
+    space = make_space(CONFIGS[name])
+    vector = space.encode(share_half(3))
+    assert np.array_equal(space.decode(vector).realisable, vector)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_what_is_not_realisable_comes_back_nearest(name):
+    space = make_space(replace(CONFIGS[name], use=(0.0, 1.0)))
+    rng = np.random.default_rng(0)
+    vector = rng.random(space.dim)
+    vector[:6] = [0.5, 0.5, 0.5, 0, 0, 0]  # as IMPOSSIBLE, within these bounds
+    decoded = space.decode(vector)
+    assert decoded.realisable.shape == (space.dim,)
+    assert ((decoded.realisable >= 0) & (decoded.realisable <= 1)).all()
+    assert not np.allclose(decoded.realisable[:6], vector[:6], atol=1e-3)
+    again = space.decode(decoded.realisable)
+    assert np.allclose(again.realisable, decoded.realisable, atol=1e-6)
+    # With channels enough the masks of both are equally far from the proposal.
+    target = decoded.target[FIRST.name]
+    assert np.abs(again.target[FIRST.name] - target).sum() == pytest.approx(0.5, abs=1e-6)
+    if CONFIGS[name].backward:
+        assert np.array_equal(decoded.realisable[6:12], vector[6:12])
+
+
+def test_what_is_realisable_is_looked_for_within_the_bounds():
+    config = SpaceConfig(use=(0.5, 0.5), overlap=(0.0, 0.1))
+    space = make_space(config)
+    decoded = space.decode(np.zeros(6))
+    assert ((decoded.realisable >= 0) & (decoded.realisable <= 1)).all()
+    assert np.array_equal(decoded.realisable[:3], np.zeros(3))  # there is nothing to choose
+
+
+def test_settings_of_the_solver_reach_it():
+    space = SharingSpace(
+        tasks=TASKS, groups=GROUPS, config=SpaceConfig(), solver=SolverConfig(exact_use=True)
+    )
+    decoded = space.decode(IMPOSSIBLE)
+    assert np.diag(decoded.masks.realised(FIRST.name)).tolist() == [0.5] * 3
+    assert np.array_equal(decoded.realisable[:3], IMPOSSIBLE[:3])
 
 
 def test_the_sharing_space_is_registered():

@@ -147,6 +147,39 @@ def test_directions_are_standard_normal_and_new_in_every_step() -> None:
     assert np.abs(np.corrcoef(deltas[0].ravel(), deltas[1].ravel())[0, 1]) < 5 / 2400**0.5
 
 
+def test_only_what_could_be_realised_moves_the_centre() -> None:
+    """The last entry has no effect: whatever is proposed, 0.5 is what is realised of it."""
+
+    def realised(vector: FloatArray) -> FloatArray:
+        return np.append(vector[:-1], 0.5)
+
+    def run(realisable: bool) -> list[FloatArray]:
+        strategy = Evolution(make_problem(), small(realisable=realisable, learning_rate=0.5))
+        centres, start = [], 0
+        for _ in range(4):
+            vectors = strategy.ask(1000)
+            strategy.tell(
+                [
+                    Outcome(
+                        index=start + i,
+                        vector=vector,
+                        quality=wavy(realised(vector)),
+                        cost=0.5,
+                        realisable=realised(vector),
+                    )
+                    for i, vector in enumerate(vectors)
+                ]
+            )
+            start += len(vectors)
+            centres.append(centre_of(strategy))
+        return centres
+
+    with_it, without = run(True), run(False)
+    assert [centre[-1] for centre in with_it] == [0.5] * 4
+    assert len({float(centre[-1]) for centre in without}) == 4
+    assert not np.array_equal(with_it[0][:-1], with_it[1][:-1])
+
+
 def test_directions_depend_on_the_seed() -> None:
     directions = []
     for seed in (0, 1):
