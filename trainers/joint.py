@@ -52,6 +52,21 @@ class TrainConfig:
             raise ValueError(f"train.smoothing must be in (0, 1], got {self.smoothing}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """What a training had reached on its way.
+
+    Attributes:
+        seconds: Wall time spent on training until then, without measuring.
+        steps: Steps done.
+        accuracy: On validation images, by virtual network.
+    """
+
+    seconds: float
+    steps: int
+    accuracy: Mapping[str, float]
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrainResult:
     """A trained network and what was measured of it.
@@ -60,13 +75,16 @@ class TrainResult:
         network: On the CPU, in evaluation mode.
         accuracy: By split ("validation", and "test" where there is one), then by virtual network.
         drawn: How many batches each virtual network was given.
-        seconds: Wall time.
+        seconds: Wall time, without that of snapshots.
+        snapshots: In the order of the times that were asked for; those the training did not last
+            for are missing.
     """
 
     network: Network
     accuracy: Mapping[str, Mapping[str, float]]
     drawn: Mapping[str, int]
     seconds: float
+    snapshots: tuple[Snapshot, ...] = ()
 
 
 def curriculum(accuracy_R: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
@@ -98,6 +116,7 @@ def train(
     backbone: BackboneConfig,
     seed: int,
     compute: ComputeConfig,
+    snapshots: Sequence[float] = (),
 ) -> TrainResult:
     """Train the virtual networks of `masks` together.
 
@@ -110,6 +129,8 @@ def train(
         backbone: The backbone of all of them.
         seed: Seeds heads, batches, curriculum and augmentation.
         compute: Device and precision.
+        snapshots: Seconds of training after which to measure accuracy on the way, ascending. It
+            does not change what is trained.
 
     Raises:
         FloatingPointError: The loss became infinite or NaN; names the task and the step.
@@ -129,9 +150,19 @@ def train(
     rng = np.random.default_rng(seed)
     running = np.array([1.0 / tasks[task].num_classes for task in order])
     drawn = np.zeros(len(order), dtype=int)
+    taken: list[Snapshot] = []
+    measuring = 0.0
     network.train()
     network.trunk.eval()
     for step in range(config.sgd.steps):
+        elapsed = time.perf_counter() - started - measuring
+        if len(taken) < len(snapshots) and elapsed >= snapshots[len(taken)]:
+            with autocast(device, compute.precision):
+                reached = _measure(network, data, order, names, "validation")
+            taken.append(Snapshot(seconds=elapsed, steps=step, accuracy=reached))
+            measuring = time.perf_counter() - started - elapsed
+            network.train()
+            network.trunk.eval()
         row = int(rng.choice(len(order), p=curriculum(running, config.temperature)))
         task = data[order[row]]
         images, labels = draw_batch(task.splits["train"], config.sgd.batch_size, generator)
@@ -151,10 +182,7 @@ def train(
                 f"lower train.sgd.learning_rate ({config.sgd.learning_rate})"
             )
     measured = {
-        split: {
-            name: accuracy(network, data[task], row, split)
-            for row, (name, task) in enumerate(zip(names, order, strict=True))
-        }
+        split: _measure(network, data, order, names, split)
         for split in ("validation", "test")
         if all(split in task.splits for task in data.values())
     }
@@ -162,8 +190,23 @@ def train(
         network=network.cpu().eval(),
         accuracy=measured,
         drawn=dict(zip(names, map(int, drawn), strict=True)),
-        seconds=time.perf_counter() - started,
+        seconds=time.perf_counter() - started - measuring,
+        snapshots=tuple(taken),
     )
+
+
+def _measure(
+    network: Network,
+    data: Mapping[str, Task],
+    order: Sequence[str],
+    names: Sequence[str],
+    split: str,
+) -> dict[str, float]:
+    """Accuracy on a split by virtual network."""
+    return {
+        name: accuracy(network, data[task], row, split)
+        for row, (name, task) in enumerate(zip(names, order, strict=True))
+    }
 
 
 def _initial_network(
