@@ -26,8 +26,8 @@ from partitioning.sharing import (
     unrefine,
     vector_to_matrix,
 )
-from partitioning.solver import MAX_TASKS, Solution, solve, solve_backward
-from partitioning.solver_config import SolverConfig
+from partitioning.solver import Solution, solve, solve_backward
+from partitioning.solver_config import MAX_TASKS, SolverConfig
 from partitioning.space import SPACES, Decoded, SharingSpace, Space, SpaceConfig
 
 __all__ = [

@@ -1,9 +1,10 @@
 """Local search over counts of subsets.
 
 A descent takes, step by step, the move that lowers the deviation most: a channel gains or loses a
-task, or two channels trade one. Where no move is left, `shake` takes a few channels out, puts each
-back with the subset that is best in its place, and descends again. All is deterministic: ties go to
-the first, and the shaken channels are drawn from a fixed seed.
+task (with others like it, as far as that is as good), or two channels trade one. Where no move is
+left, `shake` takes a few channels out, puts each back with the subset that is best in its place,
+and descends again. All is deterministic, given the time: ties go to the first, and the shaken
+channels are drawn from a fixed seed.
 
 Legend of shapes: T tasks, S kinds of channel, N different columns in use.
 """
@@ -21,13 +22,17 @@ from partitioning.problem import Columns, Problem, gram, merged
 from partitioning.sharing import IntArray
 
 
-def descend(problem: Problem, columns: Columns, counts_K: IntArray) -> tuple[Columns, IntArray]:
+def descend(
+    problem: Problem, columns: Columns, counts_K: IntArray, deadline: float
+) -> tuple[Columns, IntArray]:
     """Improves counts until no single move does.
 
     Args:
         problem: what is wanted.
         columns: K columns.
         counts_K: (K,), counts that use up every kind of channel.
+        deadline: when to look for no more trades, on the clock of `time.perf_counter`. Channels
+            gain and lose tasks until that is of no use, which takes few steps.
 
     Returns:
         Columns in use and their counts, which use up every kind of channel, too, and deviate no
@@ -43,13 +48,15 @@ def descend(problem: Problem, columns: Columns, counts_K: IntArray) -> tuple[Col
         less_TT = problem.weights * np.where(left_TT <= -1, -1, 1)
         allowed_NT = problem.kinds_ST[kind_N]
         moves = _best_flip(subset_NT, allowed_NT, more_TT, less_TT)
-        if moves is None:
+        channels = 1
+        if moves:
+            channels = _as_good(subset_NT, count_N, left_TT, *moves[0])
+        elif time.perf_counter() < deadline:
             moves = _best_trade(subset_NT, allowed_NT, more_TT, less_TT)
-        if moves is None:
-            kept = Columns(subset_KT=subset_NT == 1, kind_K=kind_N)
-            return kept, count_N
+        if not moves:
+            return Columns(subset_KT=subset_NT == 1, kind_K=kind_N), count_N
         for row, task in moves:
-            subset_NT, kind_N, count_N = _flip(subset_NT, kind_N, count_N, row, task)
+            subset_NT, kind_N, count_N = _flip(subset_NT, kind_N, count_N, row, task, channels)
         in_use = count_N > 0
         subset_NT, kind_N, count_N = subset_NT[in_use], kind_N[in_use], count_N[in_use]
 
@@ -83,7 +90,7 @@ def shake(
         if deviation <= enough or time.perf_counter() > deadline:
             break
         # As good is good enough to go on from: the surroundings are others.
-        shaken = descend(problem, *_replaced(problem, *best, rng))
+        shaken = descend(problem, *_replaced(problem, *best, rng), deadline)
         if (shaken_deviation := problem.deviation(*shaken)) <= deviation:
             best, deviation = shaken, shaken_deviation
     return best
@@ -122,6 +129,16 @@ def _best_flip(
     return [divmod(best, subset_NT.shape[1])]
 
 
+def _as_good(subset_NT: IntArray, count_N: IntArray, left_TT: IntArray, row: int, task: int) -> int:
+    """How many channels of a column can gain or lose the task, each for the same improvement."""
+    touched_T = subset_NT[row] == 1
+    touched_T[task] = True
+    sign = -1 if subset_NT[row, task] == 1 else 1
+    still_T = sign * left_TT[task, touched_T]
+    # Entries on the wrong side get worse by as much with every channel; the others turn at 0.
+    return int(min(count_N[row], still_T[still_T > 0].min()))
+
+
 def _best_trade(
     subset_NT: IntArray, allowed_NT: NDArray[np.bool_], more_TT: IntArray, less_TT: IntArray
 ) -> list[tuple[int, int]] | None:
@@ -146,21 +163,26 @@ def _best_trade(
 
 
 def _flip(
-    subset_NT: IntArray, kind_N: NDArray[np.intp], count_N: IntArray, row: int, task: int
+    subset_NT: IntArray,
+    kind_N: NDArray[np.intp],
+    count_N: IntArray,
+    row: int,
+    task: int,
+    channels: int,
 ) -> tuple[IntArray, NDArray[np.intp], IntArray]:
-    """One channel of a column gains or loses a task; rows keep their places."""
+    """Some channels of a column gain or lose a task; rows keep their places."""
     flipped_T = subset_NT[row].copy()
     flipped_T[task] ^= 1
     same = np.flatnonzero((kind_N == kind_N[row]) & (subset_NT == flipped_T).all(axis=1))
     count_N = count_N.copy()
-    count_N[row] -= 1
+    count_N[row] -= channels
     if len(same):
-        count_N[same[0]] += 1
+        count_N[same[0]] += channels
         return subset_NT, kind_N, count_N
     return (
         np.concatenate([subset_NT, flipped_T[None]]),
         np.append(kind_N, kind_N[row]),
-        np.append(count_N, 1),
+        np.append(count_N, channels),
     )
 
 

@@ -32,6 +32,11 @@ NEW_COLUMNS = 200
 # What HiGHS leaves of a reduced cost that should be 0.
 EPSILON = 1e-7
 
+# What double precision may add to a bound, relative to the sums that it is the difference of, and
+# at least, since HiGHS's prices are as good as its tolerances.
+ROUNDING = 1e-12
+MARGIN = 1e-6
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Generated:
@@ -40,6 +45,7 @@ class Generated:
     Attributes:
         relaxation: the linear programme, with the columns that came in.
         relaxed: its optimum over them; None where time ran out before the first.
+        complete: whether no column is missing, so that the optimum is that over all of them.
         bound: no masks have a smaller weighted deviation, whole or not; -inf if nothing is known.
         price_TT: (T, T), the prices that prove the bound.
         limit_S: (S,), what a channel of each kind can earn at these prices, at most.
@@ -47,6 +53,7 @@ class Generated:
 
     relaxation: Relaxation
     relaxed: Relaxed | None
+    complete: bool
     bound: float
     price_TT: FloatArray
     limit_S: FloatArray
@@ -64,7 +71,7 @@ def generate(problem: Problem, threads: int, deadline: float) -> Generated:
     relaxation.add(_first_columns(problem))
     bound, price_TT = -np.inf, np.zeros(problem.goal_TT.shape)
     limit_S = np.zeros(len(problem.capacity_S))
-    relaxed = None
+    relaxed, complete = None, False
     per_kind = max(1, NEW_COLUMNS // len(problem.capacity_S))
     while (left := deadline - time.perf_counter()) > 0:
         solved = relaxation.solve(left)
@@ -74,17 +81,37 @@ def generate(problem: Problem, threads: int, deadline: float) -> Generated:
         priced = price(relaxed.price_TT, problem, per_kind, relaxation.columns)
         added = _add_worthy(relaxation, priced, relaxed)
         if not added and np.isinf(priced.limit_S).any():
-            left = max(deadline - time.perf_counter(), 1e-3)
-            priced = price_surely(relaxed.price_TT, problem, left / 2, threads)
+            until = (time.perf_counter() + deadline) / 2
+            priced = price_surely(relaxed.price_TT, problem, priced, until, threads)
             added = _add_worthy(relaxation, priced, relaxed)
-        at_most = (relaxed.price_TT * problem.goal_TT).sum() - problem.capacity_S @ priced.limit_S
-        if at_most > bound or np.isinf(bound):
-            bound, price_TT, limit_S = float(at_most), relaxed.price_TT, priced.limit_S
+        proved = lagrangian_bound(problem, relaxed.price_TT, priced.limit_S)
+        if proved > bound or np.isinf(bound):
+            bound, price_TT, limit_S = proved, relaxed.price_TT, priced.limit_S
         if not added:
+            complete = True
             break
     return Generated(
-        relaxation=relaxation, relaxed=relaxed, bound=bound, price_TT=price_TT, limit_S=limit_S
+        relaxation=relaxation,
+        relaxed=relaxed,
+        complete=complete and bool(np.isfinite(bound)),
+        bound=bound,
+        price_TT=price_TT,
+        limit_S=limit_S,
     )
+
+
+def lagrangian_bound(problem: Problem, price_TT: FloatArray, limit_S: FloatArray) -> float:
+    """L of the module's docstring, less what rounding may have added to it.
+
+    Args:
+        problem: what is wanted.
+        price_TT: (T, T) symmetric, no entry beyond the weights.
+        limit_S: (S,), what no channel of each kind can earn more than.
+    """
+    earned = price_TT * problem.goal_TT
+    spent_S = problem.capacity_S * limit_S
+    magnitude = np.abs(earned).sum() + np.abs(spent_S).sum()
+    return float(earned.sum() - spent_S.sum() - ROUNDING * magnitude - MARGIN)
 
 
 def cheapest(
@@ -98,9 +125,9 @@ def cheapest(
         count: how many columns, at most.
 
     Returns:
-        The columns, their reduced costs, and the smallest reduced cost of all other columns:
-        infinite where there are none, 0 where they are too many to be looked at. With more than
-        20 tasks reduced costs are reckoned from the best column that was found.
+        The columns, their reduced costs at the prices that prove the bound, and what no other
+        column's is below: infinite where there are none, 0 where they are too many to be looked at.
+        With more than 20 tasks reduced costs are reckoned from the best column that was found.
     """
     priced = price(generated.price_TT, problem, count + 1, generated.relaxation.columns)
     _, first = np.unique(priced.columns.kind_K, return_index=True)  # the best of each kind

@@ -42,16 +42,18 @@ def optimise(
         N columns in use, their counts (N,), and a bound that no counts can go below.
     """
     deadline = started + config.time_limit
-    whole, capacity_S = problem.whole(), problem.capacity_S.astype(np.int64)
-    best = whole, capacity_S
+    best = problem.whole(), problem.capacity_S.astype(np.int64)
     bound = problem.floor()
     if problem.deviation(*best) <= bound:
         return *best, bound
     generated = generate(problem, config.threads, deadline)
     if math.isfinite(generated.bound):
-        bound = max(bound, math.ceil(generated.bound - 1e-6))
-    rounded = descend(problem, *dive(problem, generated, deadline))
-    best = min(best, rounded, key=lambda counted: problem.deviation(*counted))
+        bound = max(bound, math.ceil(generated.bound))
+    starts = [dive(problem, generated, deadline)]
+    if problem.deviation(*best) < problem.deviation(*starts[0]):
+        starts.append(best)
+    improved = [descend(problem, *start, deadline) for start in starts]
+    best = min(improved, key=lambda counted: problem.deviation(*counted))
     size = FIRST_COLUMNS
     while gap(problem.deviation(*best), bound) > config.gap and time.perf_counter() < deadline:
         # No programme gets more than half of the time, so that local search has its turn.
@@ -84,7 +86,7 @@ def _improve(
     limit = MAX_SIZE // len(problem.entry_weights)
     candidates, cost_K, others = cheapest(problem, generated, min(size, limit))
     # Masks with a column of larger reduced cost deviate by no less than the best known.
-    useful = problem.deviation(*best) - 1 - generated.bound + 1e-6
+    useful = problem.deviation(*best) - 1 - generated.bound
     candidates = candidates.pick(cost_K <= useful)
     own, own_counts = best
     known = set(own.identities())
@@ -95,10 +97,10 @@ def _improve(
     counts_K, proved = whole_counts(problem, columns, start_K, seconds, config.threads)
     if others <= useful:
         elsewhere = generated.bound + others
-        proved = min(proved, math.ceil(elsewhere - 1e-6) if math.isfinite(elsewhere) else 0)
+        proved = min(proved, math.ceil(elsewhere) if math.isfinite(elsewhere) else 0)
     bound = max(bound, min(proved, problem.deviation(columns, counts_K)))
     # What HiGHS holds when its time is up may still be improved by single moves.
-    return descend(problem, *merged(columns, counts_K)), bound, size >= limit
+    return descend(problem, *merged(columns, counts_K), deadline), bound, size >= limit
 
 
 def gap(deviation: float, bound: float) -> float:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from partitioning.sharing import BoolArray, IntArray
 
 
-def order_subsets(subset_NT: BoolArray) -> NDArray[np.intp]:
+def order_subsets(subset_NT: BoolArray, before_T: BoolArray | None = None) -> NDArray[np.intp]:
     """Orders different subsets of tasks so that each task's channels form few runs.
 
     Starts from the nearest neighbour each time and improves the tour by reversing stretches of it
@@ -23,29 +23,38 @@ def order_subsets(subset_NT: BoolArray) -> NDArray[np.intp]:
 
     Args:
         subset_NT: (N, T), the subsets, no two alike.
+        before_T: (T,), what lies before them; the empty subset without it.
 
     Returns:
-        (N,), positions in `subset_NT`, in order; the empty subset comes last. It depends on the
-        subsets alone, not on the order in which they are given.
+        (N,), positions in `subset_NT`, in order; the empty subset comes last, and with `before_T` a
+        subset like that first. It depends on the subsets alone, not on the order in which they are
+        given.
 
     Example:
         >>> order_subsets(np.array([[1, 0], [0, 0], [0, 1], [1, 1]], dtype=bool)).tolist()
         [0, 3, 2, 1]
     """
     by_task = np.lexsort([*~subset_NT.T[::-1]])  # subsets with earlier tasks first
-    filled = by_task[subset_NT[by_task].any(axis=1)]
-    empty = by_task[~subset_NT[by_task].any(axis=1)]
-    # The tour begins and ends at the empty subset, whether or not there are such channels.
-    stops_NT = np.concatenate([np.zeros((1, subset_NT.shape[1])), subset_NT[filled]])
-    distance_NN = np.abs(stops_NT[:, None] - stops_NT[None]).sum(axis=2).astype(np.int64)
+    start_T = np.zeros(subset_NT.shape[1], dtype=np.bool_) if before_T is None else before_T
+    # The tour begins and ends at what lies before; a subset like it comes first or last.
+    alike_N = (subset_NT[by_task] == start_T).all(axis=1)
+    others, alike = by_task[~alike_N], by_task[alike_N]
+    stops_NT = np.concatenate([start_T[None], subset_NT[others]]).astype(np.int64)
+    distance_NN = np.abs(stops_NT[:, None] - stops_NT[None]).sum(axis=2)
     tour = _nearest_neighbours(distance_NN)
     while True:
         shorter = _reverse(tour, distance_NN)
         if shorter is None:
             shorter = _move(tour, distance_NN)
         if shorter is None:
-            return np.concatenate([filled[tour[1:] - 1], empty])
+            break
         tour = shorter
+    found = others[tour[1:] - 1]
+    if before_T is None:
+        return np.concatenate([found, alike])
+    # Nothing has to come after the last: either way round may have fewer runs.
+    ways = [np.concatenate([alike, found]), np.concatenate([alike, found[::-1]])]
+    return min(ways, key=lambda way: count_runs(np.vstack([start_T, subset_NT[way]]).T))
 
 
 def count_runs(masks_TC: BoolArray) -> int:

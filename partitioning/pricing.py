@@ -11,6 +11,7 @@ Legend of shapes: T tasks, S kinds of channel, K columns, N starts of a climb.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -32,7 +33,8 @@ class Priced:
     """Columns worth having.
 
     Attributes:
-        columns: K columns, the best of every kind among them.
+        columns: K columns, in order of kind, each kind's by descending value; the best of every
+            kind among them where its limit is known.
         value_K: (K,), what a channel of each earns.
         limit_S: (S,), what no channel of each kind can earn more than; infinite if not known.
     """
@@ -80,22 +82,31 @@ def best_subsets(
     return subset_NT[best], value_N[best]
 
 
-def price_surely(price_TT: FloatArray, problem: Problem, seconds: float, threads: int) -> Priced:
+def price_surely(
+    price_TT: FloatArray, problem: Problem, priced: Priced, deadline: float, threads: int
+) -> Priced:
     """Finds the best subset of each kind, and what none can earn more than.
 
     Args:
         price_TT: (T, T) symmetric, as above.
         problem: the kinds of channel.
-        seconds: time limit for the integer programmes of kinds of more than 24 tasks, all together.
+        priced: what `price` found. Kinds that there is no time for keep it, and their limit stays
+            unknown.
+        deadline: when to stop, on the clock of `time.perf_counter`.
         threads: threads of HiGHS.
     """
 
     def best(kind: int, members: NDArray[np.intp]) -> tuple[BoolArray, FloatArray, float]:
         own_TT = price_TT[np.ix_(members, members)]
+        left = deadline - time.perf_counter()
+        if left <= 0 or np.isfinite(priced.limit_S[kind]):
+            own_K = priced.columns.kind_K == kind
+            subset_KM = priced.columns.subset_KT[own_K][:, members]
+            return subset_KM, priced.value_K[own_K], float(priced.limit_S[kind])
         if len(members) <= MAX_BRANCHED:
             subset_M, value = _branch(own_TT)
             return subset_M[None], np.array([value]), value
-        subset_M, limit = best_subset(own_TT, seconds / len(problem.kinds_ST), threads)
+        subset_M, limit = best_subset(own_TT, left, threads)
         return subset_M[None], np.array([subset_M @ own_TT @ subset_M]), limit
 
     return _collect(problem, best)

@@ -33,8 +33,8 @@ For backward masks, given :math:`n_S` channels with forward subset S, the counts
 optimum, rounded up, bounds every masks' deviation. Its fractions are rounded by diving and the
 result improved by local search, which often reaches the bound. Where it does not, integer
 programmes over the columns of smallest reduced cost close the gap: of a few hundred first, then of
-more, until every column that better masks could use was in. That proves the optimum for any number
-of tasks whose subsets can be valued at once (20), given the time.
+more. Once every column that better masks could use was in, the optimum is proven; with more than
+about 12 tasks those can be more than HiGHS can take.
 
 Differs from the paper: read literally, its constraints bound M from above only, so M = 0 is
 optimal, and they compare counts of channels with fractions, without the factor C. What is meant is
@@ -62,10 +62,7 @@ from partitioning.sharing import (
     check_sharing_matrix,
     round_to_channels,
 )
-from partitioning.solver_config import SolverConfig, make_problem
-
-# Beyond, a linear programme takes longer than a candidate is worth.
-MAX_TASKS = 40
+from partitioning.solver_config import SolverConfig, check_num_tasks, make_problem
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -73,7 +70,8 @@ class Solution:
     """Masks for one channel group, and how good they are known to be.
 
     Attributes:
-        masks_TC: (T, C) boolean; tasks' channels lie in few runs, unused channels last.
+        masks_TC: (T, C) boolean; tasks' channels lie in few runs, in forward masks with the unused
+            channels last.
         deviation: total absolute difference between M^T M and the rounded target, in channels,
             times the weights; by default the diagonal counts once and every pair twice.
         bound: no masks have a smaller deviation than this; in the same unit.
@@ -180,21 +178,13 @@ def solve_backward(
     problem = make_problem(kinds_ST, capacity_S, goal_TT, config)
     columns, counts_N, bound = optimise(problem, config, started)
     masks_TC = np.zeros_like(forward_TC)
-    for kind in range(len(kinds_ST)):
+    before_T = np.zeros(len(goal_TT), dtype=np.bool_)
+    for kind in kind_C[np.sort(np.unique(kind_C, return_index=True)[1])]:  # as they are laid out
         own = np.flatnonzero(columns.kind_K == kind)
-        own = own[order_subsets(columns.subset_KT[own])]
+        own = own[order_subsets(columns.subset_KT[own], before_T)]
         masks_TC[:, kind_C == kind] = np.repeat(columns.subset_KT[own], counts_N[own], axis=0).T
+        before_T = columns.subset_KT[own[-1]]
     return _solution(problem, columns, counts_N, bound, masks_TC, started)
-
-
-def check_num_tasks(num_tasks: int) -> None:
-    """Refuses more tasks than masks can be solved for.
-
-    Raises:
-        ValueError: more than 40.
-    """
-    if num_tasks > MAX_TASKS:
-        raise ValueError(f"masks can be solved for at most {MAX_TASKS} tasks, got {num_tasks}")
 
 
 def _goal(target: FloatArray, channels: int) -> IntArray:

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from partitioning.problem import Problem
 from partitioning.sharing import BoolArray, FloatArray
 
+# Beyond, a linear programme takes longer than a candidate is worth.
+MAX_TASKS = 40
+
 
 @dataclass(frozen=True, kw_only=True)
 class SolverConfig:
@@ -18,8 +21,9 @@ class SolverConfig:
 
     Attributes:
         time_limit: seconds per solve, > 0. HiGHS looks at the clock now and then only, so large
-            programmes may go over it. A solve that ends by the clock need not end at the same
-            masks next time; one that is proven optimal, or reaches `gap`, does.
+            programmes may go over it. A solve that is cut short by the clock anywhere need not end
+            at the same masks next time; with up to 9 tasks few are, with 20 or more all that do
+            not reach `gap` first.
         threads: threads of HiGHS, >= 1.
         gap: masks that are proven to be this near to the best are good enough; see `Solution.gap`.
         diagonal_weight: what one channel too many or too few in a task's use costs; whole, >= 1.
@@ -51,6 +55,16 @@ class SolverConfig:
                 raise ValueError(
                     f"solver.{name} must be a whole number from 1 to 1000, got {weight!r}"
                 )
+
+
+def check_num_tasks(num_tasks: int) -> None:
+    """Refuses more tasks than masks can be solved for.
+
+    Raises:
+        ValueError: more than 40.
+    """
+    if num_tasks > MAX_TASKS:
+        raise ValueError(f"masks can be solved for at most {MAX_TASKS} tasks, got {num_tasks}")
 
 
 def make_problem(

@@ -29,8 +29,8 @@ from partitioning.sharing import (
     unrefine,
     vector_to_matrix,
 )
-from partitioning.solver import Solution, check_num_tasks, solve, solve_backward
-from partitioning.solver_config import SolverConfig
+from partitioning.solver import Solution, solve, solve_backward
+from partitioning.solver_config import SolverConfig, check_num_tasks
 
 # How near the linear programme comes to a P that is realisable.
 SOLVED = 1e-6
@@ -79,13 +79,13 @@ class Decoded:
         target: the refined P (T, T), under the same keys.
         realisable: (dim,), the vector of the nearest P that masks could realise, given channels
             enough, as far as the space reaches; see `projection.project`. What it differs by from
-            the vector that was decoded had no effect.
+            the vector that was decoded had no effect. None where it was not found in time.
     """
 
     masks: Masks
     solutions: Mapping[str, Solution]
     target: Mapping[str, FloatArray]
-    realisable: FloatArray
+    realisable: FloatArray | None
 
 
 class Space(Protocol):
@@ -200,7 +200,7 @@ class SharingSpace:
             masks=self._masks(solutions),
             solutions=solutions,
             target=targets,
-            realisable=np.concatenate([self._realisable(block) for block in blocks]),
+            realisable=self._realisable(blocks),
         )
 
     def encode(self, P: ArrayLike) -> FloatArray:
@@ -252,7 +252,14 @@ class SharingSpace:
             )
         return array
 
-    def _realisable(self, block: FloatArray) -> FloatArray:
+    def _realisable(self, blocks: FloatArray) -> FloatArray | None:
+        """The vector with the nearest realisable forward P in every block."""
+        try:
+            return np.concatenate([self._nearest(block) for block in blocks])
+        except TimeoutError:
+            return None
+
+    def _nearest(self, block: FloatArray) -> FloatArray:
         """The block with the nearest realisable forward P; what is realisable stays as it is."""
         unit_TT = vector_to_matrix(block[: self._entries], len(self._tasks))
         span_TT = self._high_TT - self._low_TT

@@ -231,7 +231,7 @@ def _decoding(decoded: Decoded) -> dict[str, Any]:
         },
         "deviation": {name: s.deviation for name, s in decoded.solutions.items()},
         "bound": {name: s.bound for name, s in decoded.solutions.items()},
-        "realisable": decoded.realisable.tolist(),
+        "realisable": None if decoded.realisable is None else decoded.realisable.tolist(),
         "proven": all(s.proven for s in decoded.solutions.values()),
     }
 

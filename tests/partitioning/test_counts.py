@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 
 from partitioning import pricing
 from partitioning.descent import descend, shake
-from partitioning.generation import cheapest, dive, generate
+from partitioning.generation import cheapest, dive, generate, lagrangian_bound
 from partitioning.pricing import price, price_surely, smallest, subset_values, unpack
 from partitioning.problem import Columns, Problem, gram, merged
 from partitioning.programmes import best_subset, whole_counts
@@ -115,13 +115,48 @@ def test_beyond_doubling_the_best_subset_is_found_three_ways(monkeypatch):
     climbed = price(price_TT, problem, 5, problem.whole())
     assert climbed.limit_S[0] == np.inf
     assert best - 1e-9 > 0.9 * climbed.value_K[0] > 0
-    branched = price_surely(price_TT, problem, 60, 1)
+    soon = time.perf_counter() + 60
+    branched = price_surely(price_TT, problem, climbed, soon, 1)
     assert np.isclose(branched.value_K[0], best)
     assert np.isclose(branched.limit_S[0], best)
     monkeypatch.setattr(pricing, "MAX_BRANCHED", 8)
-    solved = price_surely(price_TT, problem, 60, 1)
+    solved = price_surely(price_TT, problem, climbed, soon, 1)
     assert np.isclose(solved.value_K[0], best)
     assert best - 1e-6 <= solved.limit_S[0] <= best + 1e-3
+    hurried = price_surely(price_TT, problem, climbed, 0.0, 1)
+    assert hurried.limit_S[0] == np.inf
+    assert hurried.value_K[0] == climbed.value_K[0]
+
+
+def test_a_limit_is_not_what_happened_to_be_found(monkeypatch):
+    price_TT, problem = random_prices(9, seed=3), random_problem(9, 30)
+    best = subset_values(price_TT).max()
+    monkeypatch.setattr(pricing, "MAX_DOUBLED", 3)
+    monkeypatch.setattr(pricing, "MAX_BRANCHED", 3)
+    unlucky = np.zeros(9, dtype=bool)
+    monkeypatch.setattr(pricing, "best_subset", lambda *_: (unlucky, best + 5))
+    priced = price(price_TT, problem, 1, problem.whole())
+    surely = price_surely(price_TT, problem, priced, time.perf_counter() + 60, 1)
+    assert (surely.value_K[0], surely.limit_S[0]) == (0, best + 5)
+
+
+def test_a_bound_is_lowered_by_what_rounding_may_have_added():
+    problem = Problem(
+        kinds_ST=np.ones((1, 2), dtype=bool),
+        capacity_S=np.array([10**9]),
+        goal_TT=np.full((2, 2), 10**9),
+    )
+    bound = lagrangian_bound(problem, np.full((2, 2), 1000.0), np.array([4000.0]))
+    assert -10 < bound < -1
+
+
+def test_columns_that_cannot_be_looked_at_may_be_of_use(monkeypatch):
+    monkeypatch.setattr(pricing, "MAX_DOUBLED", 2)
+    problem = random_problem(4, 20)
+    generated = generate(problem, 1, time.perf_counter() + 60)
+    columns, _, others = cheapest(problem, generated, 1000)
+    assert len(columns) < 16
+    assert others == 0
 
 
 def test_a_subset_that_is_not_proven_best_has_a_limit_above_it():
@@ -142,7 +177,7 @@ def test_the_bound_holds_and_what_is_rounded_uses_up_all_channels(problem):
     ):
         assert used_up(problem, columns, counts_K)
         assert generated.bound - 1e-6 <= problem.deviation(columns, counts_K)
-        better = descend(problem, columns, counts_K)
+        better = descend(problem, columns, counts_K, time.perf_counter() + 60)
         assert used_up(problem, *better)
         assert problem.deviation(*better) <= problem.deviation(columns, counts_K)
     assert generated.bound - 1e-6 <= problem.deviation(whole, problem.capacity_S)
@@ -188,7 +223,9 @@ def test_masks_with_a_costly_column_deviate_by_as_much_as_was_said():
 @settings(deadline=None)
 @given(problems())
 def test_no_single_move_improves_on_a_descent(problem):
-    columns, counts_N = descend(problem, problem.whole(), problem.capacity_S)
+    columns, counts_N = descend(
+        problem, problem.whole(), problem.capacity_S, time.perf_counter() + 60
+    )
     least = problem.deviation(columns, counts_N)
     rows = np.repeat(np.arange(len(columns)), counts_N)
     subset_CT, kind_C = columns.subset_KT[rows], columns.kind_K[rows]
@@ -211,6 +248,22 @@ def test_no_single_move_improves_on_a_descent(problem):
                 assert deviation(traded_CT) >= least
 
 
+def test_many_channels_are_moved_at_once():
+    problem = random_problem(6, 10**6)
+    started = time.perf_counter()
+    columns, counts_N = descend(problem, problem.whole(), problem.capacity_S, 0.0)
+    assert time.perf_counter() - started < 5
+    assert used_up(problem, columns, counts_N)
+    # The same as one by one: no flip of a single channel is left that improves.
+    subset_CT = columns.subset_KT
+    for row, task in itertools.product(*map(range, subset_CT.shape)):
+        flipped = Columns(subset_KT=subset_CT[row : row + 1].copy(), kind_K=np.zeros(1, dtype=int))
+        flipped.subset_KT[0, task] ^= True
+        moved_N = np.append(counts_N, 1)
+        moved_N[row] -= 1
+        assert problem.deviation(columns + flipped, moved_N) >= problem.deviation(columns, counts_N)
+
+
 def test_shaking_goes_on_where_a_descent_ends():
     masks_TC = (np.random.default_rng(0).random((9, 64)) < 0.5).astype(int)
     problem = Problem(
@@ -218,7 +271,7 @@ def test_shaking_goes_on_where_a_descent_ends():
         capacity_S=np.array([64]),
         goal_TT=masks_TC @ masks_TC.T,
     )
-    start = descend(problem, problem.whole(), problem.capacity_S)
+    start = descend(problem, problem.whole(), problem.capacity_S, time.perf_counter() + 60)
     kwargs = {"enough": 0, "deadline": time.perf_counter() + 60}
     shaken = shake(problem, *start, rounds=30, **kwargs)
     assert used_up(problem, *shaken)

@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from partitioning.ordering import count_runs, order_subsets
+from partitioning.sharing import realised, refine, refine_backward, vector_to_matrix
+from partitioning.solver import solve, solve_backward
 
 
 def subsets(codes, tasks):
@@ -71,3 +73,32 @@ def test_no_reversal_and_no_move_of_up_to_three_would_save_a_run():
         for place, way in itertools.product(range(len(rest) + 1), (stretch, stretch[::-1])):
             moved = np.concatenate([rest[:place], way, rest[place:]])
             assert runs(subset_NT, moved) >= fewest
+
+
+def test_what_lies_before_is_gone_on_from():
+    subset_NT = np.array([[1, 0, 0], [0, 1, 1], [1, 1, 0], [0, 0, 1]], dtype=bool)
+    order = order_subsets(subset_NT, np.array([0, 0, 1], dtype=bool))
+    assert order.tolist() == [3, 1, 2, 0]
+    order = order_subsets(subset_NT, np.array([1, 0, 0], dtype=bool))
+    assert order.tolist() == [0, 2, 1, 3]
+
+
+def test_backward_masks_go_on_from_one_forward_kind_to_the_next():
+    rng = np.random.default_rng(0)
+    saved = 0
+    for seed in range(6):
+        target = refine(vector_to_matrix(rng.random(21), 6))
+        forward_TC = solve(target, 64).masks_TC
+        raw = vector_to_matrix(np.random.default_rng(seed).random(21), 6)
+        backward_TC = solve_backward(
+            refine_backward(raw, realised(forward_TC)), forward_TC
+        ).masks_TC
+        _, kind_C = np.unique(forward_TC.T, axis=0, return_inverse=True)
+        alone_TC = backward_TC.copy()
+        for kind in np.unique(kind_C):
+            own_TC = backward_TC[:, kind_C == kind]
+            subset_NT, count_N = np.unique(own_TC.T, axis=0, return_counts=True)
+            order = order_subsets(subset_NT)
+            alone_TC[:, kind_C == kind] = np.repeat(subset_NT[order], count_N[order], axis=0).T
+        saved += count_runs(alone_TC) - count_runs(backward_TC)
+    assert saved > 0

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from partitioning import pricing
 from partitioning.projection import project
 from partitioning.sharing import SharingMatrixError, realised, refine, vector_to_matrix
 from partitioning.solver import solve
@@ -64,9 +65,25 @@ def test_use_can_be_kept():
     assert np.abs(kept - target).sum() > np.abs(free - target).sum()
 
 
-def test_without_time_something_realisable_comes_back():
-    hurried = project(random_target(9, seed=3), SolverConfig(time_limit=1e-9))
-    assert np.allclose(project(hurried), hurried, atol=1e-7)
+def test_without_time_there_is_no_guess():
+    with pytest.raises(TimeoutError, match=r"of 9 tasks was not found within 1e-09 s"):
+        project(random_target(9, seed=3), SolverConfig(time_limit=1e-9))
+
+
+def test_beyond_doubling_the_nearest_is_the_same(monkeypatch):
+    target = random_target(7, seed=4)
+    nearest = project(target)
+    for limits in ((3, 24), (3, 3)):
+        monkeypatch.setattr(pricing, "MAX_DOUBLED", limits[0])
+        monkeypatch.setattr(pricing, "MAX_BRANCHED", limits[1])
+        again = project(target)
+        assert np.isclose(np.abs(again - target).sum(), np.abs(nearest - target).sum())
+        assert np.allclose(project(again), again, atol=1e-7)
+
+
+def test_too_many_tasks_are_refused():
+    with pytest.raises(ValueError, match="at most 40 tasks, got 41"):
+        project(np.eye(41))
 
 
 def test_no_sharing_matrix_is_refused_by_name():

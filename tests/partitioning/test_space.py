@@ -17,8 +17,7 @@ from partitioning.sharing import (
     round_to_channels,
     vector_to_matrix,
 )
-from partitioning.solver import MAX_TASKS
-from partitioning.solver_config import SolverConfig
+from partitioning.solver_config import MAX_TASKS, SolverConfig
 from partitioning.space import SPACES, SharingSpace, SpaceConfig
 
 TASKS = ("cats", "dogs", "birds")
@@ -308,6 +307,12 @@ def test_settings_of_the_solver_reach_it():
     decoded = space.decode(IMPOSSIBLE)
     assert np.diag(decoded.masks.realised(FIRST.name)).tolist() == [0.5] * 3
     assert np.array_equal(decoded.realisable[:3], IMPOSSIBLE[:3])
+
+
+def test_without_time_nothing_is_said_of_what_is_realisable():
+    hurried = SolverConfig(time_limit=1e-9)
+    space = SharingSpace(tasks=TASKS, groups=GROUPS, config=SpaceConfig(), solver=hurried)
+    assert space.decode(IMPOSSIBLE).realisable is None
 
 
 def test_the_sharing_space_is_registered():
