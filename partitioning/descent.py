@@ -42,7 +42,8 @@ def descend(
     subset_NT, kind_N = columns.subset_KT[used].astype(np.int64), columns.kind_K[used]
     count_N = counts_K[used]
     while True:
-        left_TT = problem.goal_TT - gram(Columns(subset_KT=subset_NT == 1, kind_K=kind_N), count_N)
+        given_TT = gram(Columns(subset_KT=subset_NT == 1, kind_K=kind_N), count_N)
+        left_TT = problem.goal_TT.astype(np.int64) - given_TT
         # By how much the deviation grows where an entry becomes one larger, or one smaller.
         more_TT = problem.weights * np.where(left_TT >= 1, -1, 1)
         less_TT = problem.weights * np.where(left_TT <= -1, -1, 1)
