@@ -4,28 +4,33 @@ Newell et al. 2019, section 4.2 and A.2: new shared layers learn by mean squared
 each teacher's features, tasks alternating; then every task's accuracy is measured with the shared
 layers in place of the teacher's.
 
+Candidates are trained side by side from the same weights and the same mini-batches (see
+`trainers.stacked`), and what does not depend on a candidate is read from a cache.
+
 Differs from the paper: the batch norms' statistics are measured on one large batch per task after
-training, since a running average over its mini-batches of 4 is noise; scores are of one training,
-not the mean of three.
+training, since a running average over its mini-batches of 4 is noise; scores are of one training
+by default, where the paper averages three (`repeats`).
 """
 
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from partitioning import Masks
-from trainers.backbones import BACKBONES
+from partitioning import FloatArray, Masks
+from trainers.backbones import check_masks
+from trainers.cohort import alike, candidate_bytes, fastest_convolution, in_chunks, room
 from trainers.cost import Costs, costs
 from trainers.device import ComputeConfig, autocast, resolve_device
 from trainers.features import FeatureCache, as_tensor, state_tensors
-from trainers.network import EVALUATION_BATCH, load_norms, load_weights, place, to_channels_last
-from trainers.optim import RowSGD, SGDConfig, norm_parameters
+from trainers.network import EVALUATION_BATCH
+from trainers.optim import SGDConfig, learning_rate_at
+from trainers.placement import PlacedFeatures
+from trainers.stacked import Convolve, StackedTail, Used
 
 
 def _paper_sgd() -> SGDConfig:
@@ -50,14 +55,17 @@ class ProxyConfig:
         images: Training images cached per task.
         calibration: Cached images per task over which the batch norms' statistics are measured
             after training (a running average over mini-batches of 4 is noise).
-        seed: Seeds initial weights and mini-batches. All candidates of a study share it, so that
-            they differ by their masks alone.
+        seed: Seeds the mini-batches. All candidates of a study share it, so that they differ by
+            their masks alone.
+        repeats: How many trainings a score is the mean of, each with mini-batches of its own. The
+            paper averages 3.
     """
 
     sgd: SGDConfig = field(default_factory=_paper_sgd)
     images: int = 2048
     calibration: int = 256
     seed: int = 0
+    repeats: int = 1
 
     def __post_init__(self) -> None:
         if self.images < 1 or self.calibration < 2:
@@ -65,6 +73,8 @@ class ProxyConfig:
                 "proxy.images must be at least 1 and proxy.calibration at least 2, "
                 f"got {self.images} and {self.calibration}"
             )
+        if self.repeats < 1:
+            raise ValueError(f"proxy.repeats must be at least 1, got {self.repeats}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,13 +86,15 @@ class Evaluation:
         distillation_loss: Mean squared error over the last tenth of a network's own steps, summed
             over blocks, by virtual network.
         costs: Use, parameters and MACs.
-        seconds: Wall time.
+        seconds: Wall time, a candidate's share of its cohort's.
+        spread: Standard deviation of the quality over repeats (ddof 1); None of one.
     """
 
     accuracy: Mapping[str, float]
     distillation_loss: Mapping[str, float]
     costs: Costs
     seconds: float
+    spread: float | None = None
 
     @property
     def quality(self) -> float:
@@ -97,140 +109,195 @@ class DivergedError(RuntimeError):
 def distill(
     cohort: Sequence[Masks], cache: FeatureCache, config: ProxyConfig, compute: ComputeConfig
 ) -> list[Evaluation | DivergedError]:
-    """Score a cohort of candidates.
+    """Score a cohort of candidates; see `Proxy`, which keeps what can be used again."""
+    return Proxy(cache, config, compute).score(cohort)
+
+
+class Proxy:
+    """Scores candidates, with the features where the device reads them.
 
     Args:
-        cohort: Masks over the tail's groups; every task named is in the cache.
         cache: Trunk and teacher features.
         config: Steps, batch size, learning rate and seed.
         compute: Device and precision.
-
-    Returns:
-        An evaluation per candidate, in order, or the error that it ended with. A candidate's
-        evaluation does not depend on the others in its cohort.
     """
-    student = _Loader(cache, config, compute)
-    results: list[Evaluation | DivergedError] = []
-    for masks in cohort:
-        try:
-            results.append(_distill(masks, student))
-        except DivergedError as error:
-            results.append(error)
-    return results
-
-
-class _Loader:
-    """Batches of cached features on the device."""
 
     def __init__(self, cache: FeatureCache, config: ProxyConfig, compute: ComputeConfig) -> None:
-        self.cache = cache
-        self.config = config
-        self.precision = compute.precision
-        self.device = resolve_device(compute.device)
+        self._cache, self._config = cache, config
+        self._device, self._precision = resolve_device(compute.device), compute.precision
+        self._features = PlacedFeatures(cache, self._device, compute.precision)
+        self._convolve: Convolve | None = None
+        self.last_cohort = 0  # candidates that trained side by side
 
-    def _batch(self, array: np.ndarray, index: np.ndarray | slice) -> Tensor:
-        batch = as_tensor(array)[index].to(self.device, non_blocking=True)
-        return to_channels_last(batch.float())
+    def score(
+        self, cohort: Sequence[Masks], config: ProxyConfig | None = None
+    ) -> list[Evaluation | DivergedError]:
+        """Score a cohort.
 
-    def inputs(self, task: str, index: np.ndarray | slice) -> Tensor:
-        """Trunk features of cached training images, (B, C, H, W)."""
-        return self._batch(self.cache.tasks[task].inputs, index)
+        Args:
+            cohort: Masks over the tail's groups; every task named is in the cache.
+            config: Other settings than those of the proxy, such as fewer steps.
 
-    def targets(self, task: str, index: np.ndarray) -> list[Tensor]:
-        """The teacher's block outputs for the same images."""
-        return [self._batch(target, index) for target in self.cache.tasks[task].targets]
+        Returns:
+            An evaluation per candidate, in order, or the error that it ended with. A candidate's
+            evaluation does not depend on the others in its cohort, but for rounding.
 
-    def validation(self, task: str, index: slice) -> Tensor:
-        """Trunk features of validation images."""
-        return self._batch(self.cache.tasks[task].validation, index)
+        Raises:
+            ValueError: Fewer steps than virtual networks, or masks that do not fit the backbone.
+            MemoryError: A candidate alone does not fit into memory.
+        """
+        config = config or self._config
+        for masks in cohort:
+            if config.sgd.steps < len(masks.networks):
+                raise ValueError(
+                    f"proxy.sgd.steps must be at least the number of networks, "
+                    f"{len(masks.networks)}, since they take turns; got {config.sgd.steps}"
+                )
+            check_masks(self._cache.backbone, masks)
+        scored: dict[int, Evaluation | DivergedError] = {}
+        for positions in alike(cohort):
+            size = self.last_cohort = min(self._room(config), len(positions))
+            if self._convolve is None:
+                self._convolve = fastest_convolution(
+                    self._cache.backbone, self._device, self._precision, size
+                )
+            scored |= in_chunks(
+                positions, size, lambda chunk: self._score([cohort[i] for i in chunk], config)
+            )
+        return [scored[position] for position in range(len(cohort))]
 
-
-def _distill(masks: Masks, loader: _Loader) -> Evaluation:
-    started = time.perf_counter()
-    config, cache, device = loader.config, loader.cache, loader.device
-    names = [str(network) for network in masks.networks]
-    tasks = [network.task for network in masks.networks]
-    if config.sgd.steps < len(names):
-        raise ValueError(
-            f"proxy.sgd.steps must be at least the number of networks, {len(names)}, since they "
-            f"take turns; got {config.sgd.steps}"
+    def _room(self, config: ProxyConfig) -> int:
+        """How many candidates to train side by side."""
+        each = candidate_bytes(
+            self._cache.backbone, batch_size=config.sgd.batch_size, map_size=self._map_size
         )
-    generator = torch.Generator().manual_seed(config.seed)
-    tail = BACKBONES[cache.backbone.family].tail(cache.backbone, masks, generator=generator)
-    load_weights(tail, state_tensors(cache.tail), "tail.")
-    for row, task in enumerate(tasks):
-        load_norms(tail, row, state_tensors(cache.tasks[task].teacher), "tail.")
-    place(tail, device)
-    tail.train()
-    rows = len(tasks)
-    optimizer = RowSGD(tail, [norm_parameters(tail, row) for row in range(rows)], config.sgd)
-    rng = np.random.default_rng(config.seed)
-    recent: list[list[float]] = [[] for _ in range(rows)]
-    for step in range(config.sgd.steps):
-        row = step % rows
-        index = rng.integers(len(cache.tasks[tasks[row]].inputs), size=config.sgd.batch_size)
-        x = loader.inputs(tasks[row], index)
-        targets = loader.targets(tasks[row], index)
-        with autocast(device, loader.precision):
-            features = tail(x, row)
-        channels = tail.outputs[row]
-        loss = torch.stack(
-            [
-                F.mse_loss(f.float(), channels.take(t, 1))
-                for f, t in zip(features, targets, strict=True)
-            ]
-        ).sum()
-        loss.backward()
-        optimizer.step(row, step)
-        if step >= 0.9 * config.sgd.steps - rows:
-            recent[row].append(float(loss.detach()))
-    _calibrate(tail, tasks, loader)
-    accuracy = {name: _accuracy(tail, row, tasks[row], loader) for row, name in enumerate(names)}
-    losses = {name: float(np.mean(values)) for name, values in zip(names, recent, strict=True)}
-    broken = [name for name, loss in losses.items() if not np.isfinite(loss)]
-    if broken:
-        raise DivergedError(
-            f"the distillation loss of {', '.join(broken)} is not finite after "
-            f"{config.sgd.steps} steps; lower proxy.sgd.learning_rate ({config.sgd.learning_rate})"
+        return room(self._device, each)
+
+    @property
+    def _map_size(self) -> int:
+        return int(next(iter(self._cache.tasks.values())).inputs.shape[-1])
+
+    def _score(
+        self, cohort: Sequence[Masks], config: ProxyConfig
+    ) -> list[Evaluation | DivergedError]:
+        """Train and measure candidates side by side, once per repeat."""
+        started = time.perf_counter()
+        networks = cohort[0].networks
+        names = [str(network) for network in networks]
+        runs = [self._train(cohort, config, repeat) for repeat in range(config.repeats)]
+        accuracy_SKR = np.stack([accuracy for accuracy, _ in runs])
+        loss_SKR = np.stack([loss for _, loss in runs])
+        seconds = (time.perf_counter() - started) / len(cohort)
+        heads = [self._cache.tasks[network.task].teacher["heads.0.bias"] for network in networks]
+        results: list[Evaluation | DivergedError] = []
+        for k, masks in enumerate(cohort):
+            loss_R = loss_SKR[:, k].mean(axis=0)
+            if not np.isfinite(loss_R).all():
+                broken = [n for n, loss in zip(names, loss_R, strict=True) if not np.isfinite(loss)]
+                results.append(
+                    DivergedError(
+                        f"the distillation loss of {', '.join(broken)} is not finite after "
+                        f"{config.sgd.steps} steps; lower proxy.sgd.learning_rate "
+                        f"({config.sgd.learning_rate})"
+                    )
+                )
+                continue
+            quality_S = accuracy_SKR[:, k].mean(axis=1)
+            results.append(
+                Evaluation(
+                    accuracy=dict(
+                        zip(names, accuracy_SKR[:, k].mean(axis=0).tolist(), strict=True)
+                    ),
+                    distillation_loss=dict(zip(names, loss_R.tolist(), strict=True)),
+                    costs=costs(
+                        self._cache.backbone,
+                        masks,
+                        [len(bias) for bias in heads],
+                        input_size=self._cache.input_size,
+                    ),
+                    seconds=seconds,
+                    spread=float(quality_S.std(ddof=1)) if config.repeats > 1 else None,
+                )
+            )
+        return results
+
+    def _train(
+        self, cohort: Sequence[Masks], config: ProxyConfig, repeat: int
+    ) -> tuple[FloatArray, FloatArray]:
+        """Accuracies and late losses (K, R) of one training."""
+        assert self._convolve is not None
+        tasks = [network.task for network in cohort[0].networks]
+        rows, steps = len(tasks), config.sgd.steps
+        tail = StackedTail(self._cache.backbone, cohort, self._device, self._convolve)
+        tail.load(
+            state_tensors(self._cache.tail),
+            [state_tensors(self._cache.tasks[task].teacher) for task in tasks],
         )
-    classes = [len(cache.tasks[task].teacher["heads.0.bias"]) for task in tasks]
-    return Evaluation(
-        accuracy=accuracy,
-        distillation_loss=losses,
-        costs=costs(cache.backbone, masks, classes, input_size=cache.input_size),
-        seconds=time.perf_counter() - started,
-    )
+        rng = np.random.default_rng([config.seed, repeat] if repeat else config.seed)
+        draws = []
+        for step in range(steps):
+            task = tasks[step % rows]
+            count = len(self._cache.tasks[task].inputs)
+            draws.append((task, rng.integers(count, size=config.sgd.batch_size)))
+        recent: list[list[Tensor]] = [[] for _ in range(rows)]
+        for step, (x, targets) in enumerate(self._features.stream(draws)):
+            row = step % rows
+            parts = tail.parts(row)
+            for part in parts:
+                part.gather()
+            with autocast(self._device, self._precision):
+                features = tail.forward(x, row)
+            loss_K = sum(
+                _error(f, t, used)
+                for f, t, used in zip(features, targets, tail.outputs(row), strict=True)
+            )
+            assert isinstance(loss_K, Tensor)
+            loss_K.sum().backward()
+            rate = learning_rate_at(config.sgd, step)
+            for part in parts:
+                part.step(rate, config.sgd.momentum, config.sgd.weight_decay)
+            if step >= 0.9 * steps - rows:
+                recent[row].append(loss_K.detach())
+        accuracy_KR = torch.stack(
+            [self._accuracy(tail, row, task, config) for row, task in enumerate(tasks)], dim=1
+        )
+        loss_KR = torch.stack([torch.stack(losses).mean(dim=0) for losses in recent], dim=1)
+        return accuracy_KR.cpu().numpy().astype(float), loss_KR.cpu().numpy().astype(float)
+
+    @torch.no_grad()
+    def _accuracy(self, tail: StackedTail, row: int, task: str, config: ProxyConfig) -> Tensor:
+        """(K,): validation accuracy of the teacher's head on the students' features."""
+        cached = self._cache.tasks[task]
+        for part in tail.parts(row):
+            part.gather()
+        # Spread over the cache: datasets are often stored class by class.
+        count = len(cached.inputs)
+        spread = np.linspace(0, count - 1, min(count, config.calibration)).astype(int)
+        used = tail.outputs(row)[-1]
+        weight, bias = (as_tensor(cached.teacher[f"heads.0.{n}"]) for n in ("weight", "bias"))
+        weight_KLN = F.pad(weight.to(self._device), (0, 1))[:, used.index_KN].transpose(0, 1)
+        labels = as_tensor(cached.labels).to(self._device)
+        correct_K = torch.zeros(tail.num_candidates, device=self._device)
+        batch = max(16, EVALUATION_BATCH // tail.num_candidates)
+        with autocast(self._device, self._precision):
+            tail.forward(self._features.inputs(task, spread), row, "measure")
+            for start in range(0, len(labels), batch):
+                part_ = slice(start, start + batch)
+                features = tail.forward(self._features.validation(task, part_), row, "evaluate")
+                pooled_BKN = features[-1].float().mean(dim=(2, 3)).unflatten(1, used.index_KN.shape)
+                with torch.autocast(self._device.type, enabled=False):
+                    logits_BKL = torch.einsum("bkn,kln->bkl", pooled_BKN, weight_KLN)
+                guess_BK = (logits_BKL + bias.to(self._device)).argmax(dim=2)
+                correct_K += (guess_BK == labels[part_, None]).sum(dim=0)
+        return correct_K / len(labels)
 
 
-@torch.no_grad()
-def _calibrate(tail: Any, tasks: Sequence[str], loader: _Loader) -> None:
-    """Set every norm's statistics to those of one large batch under the final weights."""
-    for child in tail.modules():
-        if isinstance(child, torch.nn.BatchNorm2d):
-            child.momentum = 1.0
-    tail.train()
-    for row, task in enumerate(tasks):
-        with autocast(loader.device, loader.precision):
-            # Spread over the cache: datasets are often stored class by class.
-            count = len(loader.cache.tasks[task].inputs)
-            spread = np.linspace(0, count - 1, min(count, loader.config.calibration))
-            tail(loader.inputs(task, spread.astype(int)), row)
-
-
-@torch.no_grad()
-def _accuracy(tail: Any, row: int, task: str, loader: _Loader) -> float:
-    """Validation accuracy of the teacher's head on the student's features."""
-    tail.eval()
-    cached = loader.cache.tasks[task]
-    channels = tail.outputs[row]
-    weight = channels.take(as_tensor(cached.teacher["heads.0.weight"]).to(loader.device), 1)
-    bias = as_tensor(cached.teacher["heads.0.bias"]).to(loader.device)
-    labels = as_tensor(cached.labels)
-    correct = 0
-    for start in range(0, len(labels), EVALUATION_BATCH):
-        part = slice(start, start + EVALUATION_BATCH)
-        with autocast(loader.device, loader.precision):
-            features = tail(loader.validation(task, part), row)[-1]
-        logits = F.linear(features.float().mean(dim=(2, 3)), weight, bias)
-        correct += int((logits.argmax(dim=1).cpu() == labels[part]).sum())
-    return correct / len(labels)
+def _error(features: Tensor, target: Tensor, used: Used) -> Tensor:
+    """(K,): mean squared error of students' features (B, K N, H, W) against (B, C, H, W)."""
+    features = features.float().unflatten(1, used.index_KN.shape)
+    if used.full:
+        target = target.unsqueeze(1)
+    else:
+        target = F.pad(target, (0, 0, 0, 0, 0, 1))[:, used.index_KN]
+    squares_K = (features - target).square().mean(dim=(0, 3, 4)).sum(dim=1)
+    return squares_K / used.real_KN.sum(dim=1)

@@ -121,6 +121,73 @@ def channel_groups(config: BackboneConfig, *, stream: bool = False) -> tuple[Cha
     return tuple(groups)
 
 
+@dataclass(frozen=True, kw_only=True)
+class BlockPlan:
+    """A basic block of the tail: the names and widths of the channels that meet in it.
+
+    Attributes:
+        inputs: Group of its input; None where the trunk gives it, which no mask touches.
+        hidden: Group between its two convolutions.
+        outputs: Group of its output.
+        widths: Channels of the three, without masks.
+        stride: Of its first convolution and its shortcut.
+    """
+
+    inputs: str | None
+    hidden: str
+    outputs: str
+    widths: tuple[int, int, int]
+    stride: int
+
+
+def tail_plan(config: BackboneConfig) -> tuple[BlockPlan, ...]:
+    """The blocks of the tail, in order."""
+    plan: list[BlockPlan] = []
+    inputs, width = None, config.trunk_width
+    for stage in range(config.partition_from, len(config.strides) + 1):
+        outputs = f"stage{stage}.stream"
+        stage_width = config.stage_width(stage)
+        for block in range(config.blocks[stage - 1]):
+            plan.append(
+                BlockPlan(
+                    inputs=inputs,
+                    hidden=f"stage{stage}.block{block}.hidden",
+                    outputs=outputs,
+                    widths=(width, stage_width, stage_width),
+                    stride=config.strides[stage - 1] if block == 0 else 1,
+                )
+            )
+            inputs, width = outputs, stage_width
+    return tuple(plan)
+
+
+def check_masks(config: BackboneConfig, masks: Masks) -> None:
+    """Refuses masks that do not fit the backbone's tail.
+
+    Raises:
+        ValueError: A group is missing or has another width than the backbone's, or a network has no
+            channel of a residual stream.
+    """
+    expected = {group.name: group.width for group in channel_groups(config, stream=True)}
+    required = {group.name for group in channel_groups(config)}
+    got = {group.name: group.width for group in masks.groups}
+    if not required <= got.keys() <= expected.keys():
+        raise ValueError(
+            f"the masks must have the backbone's channel groups {sorted(required)} "
+            f"(and at most {sorted(expected)}), got {sorted(got)}"
+        )
+    for name, width in got.items():
+        if width != expected[name]:
+            raise ValueError(
+                f"group {name} has {expected[name]} channels in the backbone, "
+                f"but the masks were made for {width}"
+            )
+    for row, network in enumerate(masks.networks):
+        for name in (g.name for g in masks.groups if g.kind == "stream"):
+            if not masks.forward[name][row].any():
+                raise ValueError(f"network {network} must have a channel of {name}, got none")
+
+
 class Shortcut(nn.Module):
     """The weightless shortcut of one row: pool, then move the channels to their new places."""
 
@@ -273,34 +340,15 @@ class ResNetTail(nn.Module):
 
     def __init__(self, config: BackboneConfig, masks: Masks, *, generator: torch.Generator) -> None:
         super().__init__()
-        expected = {group.name: group.width for group in channel_groups(config, stream=True)}
-        required = {group.name for group in channel_groups(config)}
-        got = {group.name: group.width for group in masks.groups}
-        if not required <= got.keys() <= expected.keys():
-            raise ValueError(
-                f"the masks must have the backbone's channel groups {sorted(required)} "
-                f"(and at most {sorted(expected)}), got {sorted(got)}"
-            )
-        for name, width in got.items():
-            if width != expected[name]:
-                raise ValueError(
-                    f"group {name} has {expected[name]} channels in the backbone, "
-                    f"but the masks were made for {width}"
-                )
+        check_masks(config, masks)
         rows = len(masks.networks)
         blocks: list[BasicBlock] = []
         inputs = [Channels.all(config.trunk_width)] * rows
-        for stage in range(config.partition_from, len(config.strides) + 1):
-            outputs = _rows(masks, f"stage{stage}.stream", config.stage_width(stage))
-            for block in range(config.blocks[stage - 1]):
-                hidden = _rows(masks, f"stage{stage}.block{block}.hidden", None)
-                stride = config.strides[stage - 1] if block == 0 else 1
-                blocks.append(BasicBlock(inputs, hidden, outputs, stride=stride))
-                inputs = outputs
-        for row, network in enumerate(masks.networks):
-            for name in (g.name for g in masks.groups if g.kind == "stream"):
-                if not masks.forward[name][row].any():
-                    raise ValueError(f"network {network} must have a channel of {name}, got none")
+        for plan in tail_plan(config):
+            hidden = _rows(masks, plan.hidden, plan.widths[1])
+            outputs = _rows(masks, plan.outputs, plan.widths[2])
+            blocks.append(BasicBlock(inputs, hidden, outputs, stride=plan.stride))
+            inputs = outputs
         self.blocks = nn.ModuleList(blocks)
         self.outputs = nn.ModuleList(inputs)
         _initialise(self, generator)
@@ -328,9 +376,8 @@ def _compact(blocks: nn.ModuleList, row: int) -> list[PlainBlock]:
     return [block.compact(row) for block in blocks if isinstance(block, BasicBlock)]
 
 
-def _rows(masks: Masks, group: str, width: int | None) -> list[Channels]:
+def _rows(masks: Masks, group: str, width: int) -> list[Channels]:
     if group not in masks.forward:
-        assert width is not None
         return [Channels.all(width)] * len(masks.networks)
     backward: Mapping[str, np.ndarray] = masks.backward or {}
     return [

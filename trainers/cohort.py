@@ -1,0 +1,152 @@
+"""How many candidates train side by side: as many as fit into memory, and as pays.
+
+Legend of shapes: K candidates.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import torch
+
+from partitioning import Masks
+from trainers.backbones import BACKBONES, BackboneConfig
+from trainers.stacked import Convolve, convolve_groups, convolve_matrices
+
+Result = TypeVar("Result")
+
+# On a CPU one student already keeps the cores busy, and each of several waits for the others.
+CPU_CANDIDATES = 1
+
+# Memory that is left alone: other processes, fragments, and what the estimate does not know of.
+SHARE_OF_FREE = 0.7
+
+
+def candidate_bytes(config: BackboneConfig, *, batch_size: int, map_size: int) -> int:
+    """Bytes that one candidate more takes on a device while it trains, at most.
+
+    Weights and, for the row that takes its step, their part, gradient and momentum; and the maps
+    between layers, unfolded where convolutions are matrix products.
+
+    Args:
+        config: The backbone.
+        batch_size: Images in one forward pass.
+        map_size: Height and width of the trunk's maps, in pixels.
+    """
+    total, size = 0, map_size
+    for block in BACKBONES[config.family].plan(config):
+        inputs, hidden, outputs = block.widths
+        size = -(-size // block.stride)
+        total += 4 * 4 * 9 * hidden * (inputs + outputs)
+        # The two convolutions' unfolded inputs and ten maps in single precision.
+        total += (
+            batch_size * size * size * (2 * 9 * (inputs + hidden) + 4 * 10 * (hidden + outputs))
+        )
+    return total
+
+
+def room(device: torch.device, bytes_each: int) -> int:
+    """How many candidates of that size fit on the device, at least 1."""
+    if device.type != "cuda":
+        return CPU_CANDIDATES
+    free, _ = torch.cuda.mem_get_info(device)
+    # What torch holds without using it is free, too.
+    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return max(1, math.floor(SHARE_OF_FREE * free / bytes_each))
+
+
+def in_chunks(
+    items: Sequence[int], size: int, run: Callable[[Sequence[int]], list[Result]]
+) -> Iterator[tuple[int, Result]]:
+    """Runs items a chunk at a time; chunks that do not fit into memory are halved and run again.
+
+    Args:
+        items: What to run, in order.
+        size: Of the first chunk; later ones are no larger than what has fitted.
+        run: One result per item of a chunk.
+
+    Yields:
+        Every item with its result.
+
+    Raises:
+        MemoryError: A chunk of one item does not fit.
+    """
+    start = 0
+    while start < len(items):
+        chunk = items[start : start + size]
+        try:
+            results = run(chunk)
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+            if len(chunk) == 1:
+                raise MemoryError(
+                    "one candidate alone does not fit into memory; lower proxy.sgd.batch_size or "
+                    f"proxy.calibration, or use a larger device: {error}"
+                ) from error
+            size = len(chunk) // 2
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            continue
+        yield from zip(chunk, results, strict=True)
+        start += len(chunk)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    # The CPU's allocator raises a plain RuntimeError.
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        "not enough memory" in str(error) or "can't allocate memory" in str(error)
+    )
+
+
+def fastest_convolution(
+    config: BackboneConfig, device: torch.device, precision: str, candidates: int
+) -> Convolve:
+    """How to convolve with a group per candidate: by a grouped convolution or by matrix products.
+
+    On a CPU a grouped convolution always; on a GPU what a short measurement on the last block's
+    shape finds faster.
+
+    Args:
+        config: The backbone.
+        device: Where to convolve.
+        precision: "fp32" or "bf16".
+        candidates: K.
+    """
+    if device.type != "cuda":
+        return convolve_groups
+    width = BACKBONES[config.family].plan(config)[-1].widths[1]
+    kind = torch.bfloat16 if precision == "bf16" else torch.float32
+    x = torch.randn(4, candidates * width, 8, 8, device=device, dtype=kind)
+    weight = torch.randn(candidates, width, width, 3, 3, device=device, dtype=kind)
+    weight.requires_grad_()
+
+    def seconds(convolve: Convolve) -> float:
+        for repeat in range(8):
+            if repeat == 3:  # the first ones choose algorithms and allocate
+                torch.cuda.synchronize(device)
+                started = time.perf_counter()
+            convolve(x, weight, 1).sum().backward()
+        torch.cuda.synchronize(device)
+        return time.perf_counter() - started
+
+    return min((convolve_groups, convolve_matrices), key=seconds)
+
+
+def alike(cohort: Sequence[Masks]) -> list[list[int]]:
+    """Positions of candidates that can be stacked: of the same networks and groups.
+
+    Those of a list are ordered by how many channels they use, so that neighbours need little
+    padding.
+    """
+    kinds: dict[tuple[object, ...], list[int]] = {}
+    for position, masks in enumerate(cohort):
+        kinds.setdefault((masks.networks, masks.groups), []).append(position)
+    return [sorted(positions, key=lambda i: _use(cohort[i])) for positions in kinds.values()]
+
+
+def _use(masks: Masks) -> float:
+    return float(sum(mask.mean() for mask in masks.forward.values()))
