@@ -1,4 +1,4 @@
-"""The command line: apportion search | front | train | export | report | ui | doctor."""
+"""The command line: apportion COMMAND, of which `apportion --help` prints the list."""
 
 import argparse
 import json
@@ -32,8 +32,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         status: int = options.run(options) or 0
     except KeyboardInterrupt:
-        hint = "; what was scored is in the record: go on with --resume"
-        print("interrupted" + hint * (options.run is _search), file=sys.stderr)
+        hints = {
+            _search: "; what was scored is in the record: go on with --resume",
+            _calibrate: "; what was measured is kept: run it again to go on",
+        }
+        print("interrupted" + hints.get(options.run, ""), file=sys.stderr)
         return 130
     except (ValueError, RuntimeError, OSError, ArithmeticError) as error:
         if os.environ.get("APPORTION_DEBUG"):
@@ -51,6 +54,23 @@ def _search(options: argparse.Namespace) -> None:
     from search.launch import search  # loads Ray and MLflow, which takes seconds
 
     search(config, resume=options.resume, console=CONSOLE)
+
+
+def _calibrate(options: argparse.Namespace) -> None:
+    from search.calibration_tables import show_calibration
+    from search.launch import calibrate, open_study  # loads Ray and MLflow, which takes seconds
+
+    given = options.study
+    study = Study(given) if given.is_dir() else open_study(load_config(given))
+    say = Console(stderr=True) if options.json else CONSOLE
+    summary = calibrate(
+        study, say=lambda line: say.print(line, highlight=False, markup=False, soft_wrap=True)
+    )
+    if options.json:
+        print(json.dumps(summary, indent=2))
+    else:
+        show_calibration(summary, CONSOLE)
+        print(f"picture, points and numbers: {study.folder / 'calibration'}/calibration.*")
 
 
 def _front(options: argparse.Namespace) -> None:
@@ -94,10 +114,13 @@ def _export(options: argparse.Namespace) -> None:
 
 def _report(options: argparse.Namespace) -> None:
     from search.launch import sync, write_report
+    from search.trust import read_trust
 
     study = Study(options.study)
     for path in write_report(study):
         print(path)
+    if (trust := read_trust(study)) is not None:
+        print(trust["verdict"])
     if options.sync:
         sync(study)
         print(f"MLflow: {study.store_uri}")
@@ -139,6 +162,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_search(commands)
+    calibrate = _add(
+        commands, "calibrate", _calibrate, "hold the proxy against full training (hours, resumable)"
+    )
+    calibrate.add_argument(
+        "study", type=Path, metavar="STUDY", help="a study's folder, or a config before any search"
+    )
+    calibrate.add_argument("--json", action="store_true", help="one JSON object, not tables")
     front = _add(commands, "front", _front, "print a study's Pareto front")
     _add_study(front)
     front.add_argument("--json", action="store_true", help="one JSON object instead of a table")

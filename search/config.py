@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from partitioning import SolverConfig, SpaceConfig
+from search.calibration import CalibrationConfig
 from search.config_build import ConfigError, build, plain, unknown
 from search.strategies import STRATEGIES
 from trainers.backbones import BackboneConfig
@@ -204,6 +205,7 @@ class StudyConfig:
         compute: Device and precision.
         schedule: Ray resources and retries.
         tracking: MLflow.
+        calibration: How the proxy is held against full training, by `apportion calibrate`.
         finish: What follows the search.
     """
 
@@ -227,6 +229,7 @@ class StudyConfig:
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
     finish: FinishConfig | None = None
 
     def __post_init__(self) -> None:
@@ -273,7 +276,10 @@ class StudyConfig:
 
 
 #: Sections that may change when a study is resumed: none of them decides a proposal or a score.
-MUTABLE = {"output", "cache", "candidates", "schedule", "tracking", "finish", "train", "seeds"}
+MUTABLE = {
+    "output", "cache", "candidates", "schedule", "tracking", "finish", "train", "calibration",
+    "seeds",
+}  # fmt: skip
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> StudyConfig:

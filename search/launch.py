@@ -10,6 +10,7 @@ import pandas as pd
 from rich.console import Console
 
 from search import scheduler
+from search.calibrate import calibrate as measure_calibration
 from search.candidate import Candidate
 from search.config import COSTS, StudyConfig, dump_config
 from search.display import Display
@@ -18,6 +19,7 @@ from search.progress import front
 from search.report import front_figure, front_html, front_table
 from search.study import Study, TrainedPick, check_strategies
 from search.tracking import Tracker
+from search.trust import picture, read_trust, write_calibration
 from trainers.compact import Check
 
 
@@ -49,6 +51,9 @@ def search(config: StudyConfig, *, resume: bool = False, console: Console | None
     schedule = scheduler.settled(config).schedule
     study = Study.create(config, resume=resume)
     config = replace(study.config, schedule=schedule)
+    trust = read_trust(study)
+    if trust is not None and not trust["trusted"]:
+        display.say(f"warning: {trust['verdict']}")
     writer = scheduler.start_writer(
         study.record_path.absolute(), study.name, make_tracker(study), dump_config(config)
     )
@@ -96,6 +101,31 @@ def export(study: Study, pick: str, out: str | Path, *, say: Say) -> dict[str, C
     return study.export(pick, out, say=say, run=_cluster_run(study))
 
 
+def open_study(config: StudyConfig) -> Study:
+    """The study of a config, its folder made if it is not there; nothing is computed.
+
+    Raises:
+        ValueError: Something in the config, the data or the folder cannot be used.
+    """
+    check(config)
+    check_strategies(config)
+    return Study.create(config, resume=(config.folder / "config.yaml").is_file())
+
+
+def calibrate(study: Study, *, say: Say) -> dict[str, Any]:
+    """Hold the study's proxy against full training, on the cluster.
+
+    Args:
+        study: With candidates or without.
+        say: Called with one line per thing that was done.
+
+    Returns:
+        What `trust.summarise` found; it is written to the study's `calibration` folder, too.
+    """
+    results = measure_calibration(study, say=say, run=_cluster_run(study))
+    return write_calibration(study, results)
+
+
 def _cluster_run(study: Study) -> Run:
     """Starts Ray with the first job, so that what is trained already needs no cluster."""
 
@@ -120,7 +150,7 @@ def make_tracker(study: Study) -> Any:
 
 
 def write_report(study: Study) -> list[Path]:
-    """Write the front as a table, a picture and an interactive page into the study's folder."""
+    """Write the front as a table, a picture and a page; the paths, with a calibration's picture."""
     return _write(study, study.candidates())[1]
 
 
@@ -148,7 +178,13 @@ def _write(study: Study, candidates: list[Candidate]) -> tuple[pd.DataFrame, lis
     table.to_csv(paths[0], index=False)
     words = COSTS[study.config.objective.cost].words
     front_figure(candidates, paths[1], reference, cost=words)
-    front_html(candidates, paths[2], reference, cost=words)
+    trust = read_trust(study)
+    if trust is None or not picture(study).is_file():
+        front_html(candidates, paths[2], reference, cost=words)
+    else:
+        shown = (trust["verdict"], picture(study))
+        front_html(candidates, paths[2], reference, cost=words, calibration=shown)
+        paths.append(picture(study))
     return table, paths
 
 
@@ -161,4 +197,6 @@ def _say_front(study: Study, say: Say) -> None:
     say(f"front: apportion front {study.folder}; MLflow: apportion ui {study.folder}")
 
 
-__all__ = ["ArmsError", "export", "search", "sync", "train", "write_report"]
+__all__ = [
+    "ArmsError", "calibrate", "export", "open_study", "search", "sync", "train", "write_report",
+]  # fmt: skip

@@ -1,5 +1,6 @@
 """The front as an interactive page that needs no network."""
 
+import base64
 import html
 import json
 from collections.abc import Sequence
@@ -32,6 +33,7 @@ def front_html(
     *,
     quality: str = QUALITY,
     cost: str = COST,
+    calibration: tuple[str, Path] | None = None,
 ) -> None:
     """Writes a page with all candidates, their front and who shares how much with whom.
 
@@ -44,6 +46,7 @@ def front_html(
         reference: quality and cost of the hypervolume's reference point.
         quality: what quality is, in words.
         cost: what cost is, in words.
+        calibration: what was found of the proxy, in words, and a PNG; shown below the front.
     """
     from plotly.graph_objects import Heatmap, Scatter
     from plotly.subplots import make_subplots
@@ -111,7 +114,23 @@ def front_html(
         figure.update_yaxes(visible=False, row=1, col=2)
     data = json.dumps(sharing).replace("<", "\\u003c")  # nothing in it may end the script
     script = CLICK.replace("SHARING", data).replace("HEATMAP", str(len(figure.data) - 1))
-    figure.write_html(path, include_plotlyjs=True, post_script=script)
+    page = figure.to_html(include_plotlyjs=True, post_script=script)
+    if calibration is not None:
+        above, end, below = page.rpartition("</body>")
+        page = above + _calibration(*calibration) + end + below
+    path.write_text(page, encoding="utf-8")
+
+
+def _calibration(verdict: str, picture: Path) -> str:
+    """The part of the page about the proxy, its picture within."""
+    image = base64.b64encode(picture.read_bytes()).decode()
+    words = html.escape(verdict[:1].upper() + verdict[1:])
+    return (
+        '<section style="font-family: Open Sans, verdana, arial, sans-serif; color: #2a3f5f; '
+        f'margin: 0 5em"><h3>Calibration</h3><p>{words}.</p>'
+        f'<img style="max-width: 100%" alt="{words}" src="data:image/png;base64,{image}">'
+        "</section>\n"
+    )
 
 
 def _points(name: str, candidates: Sequence[Candidate]) -> Any:

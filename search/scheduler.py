@@ -5,7 +5,7 @@ The only file that imports Ray.
 
 import os
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -281,7 +281,14 @@ def cluster_jobs(schedule: ScheduleConfig) -> Run:
         remote = ray.remote(_with_threads).options(
             num_cpus=schedule.cpus, num_gpus=schedule.gpus or 0, max_retries=3
         )
-        refs = {remote.remote(function, dict(arguments)): key for key, arguments in jobs.items()}
+        given = [value for arguments in jobs.values() for value in arguments.values()]
+        times = Counter(map(id, given))
+        # What several jobs are given lies in the object store once, not once for each.
+        shared = {id(v): ray.put(v) for v in {id(v): v for v in given if times[id(v)] > 1}.values()}
+        refs = {
+            remote.remote(function, {k: shared.get(id(v), v) for k, v in arguments.items()}): key
+            for key, arguments in jobs.items()
+        }
         while refs:
             (ready,), _ = ray.wait(list(refs), num_returns=1)
             yield refs.pop(ready), _get(ready)
@@ -298,6 +305,7 @@ def _get(ref: Any) -> Any:
 
 
 def _with_threads(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+    arguments = {k: ray.get(v) if isinstance(v, ray.ObjectRef) else v for k, v in arguments.items()}
     compute = arguments["compute"]
     if compute.threads:
         torch.set_num_threads(compute.threads)

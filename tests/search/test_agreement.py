@@ -196,13 +196,13 @@ class TestCompare:
     def test_the_interval_covers_as_often_as_it_says(self) -> None:
         rng = np.random.default_rng(7)
         covered = 0
-        for _ in range(200):
+        for _ in range(100):
             x = rng.normal(size=60)
             y = 0.6 * x + 0.8 * rng.normal(size=60)  # a true correlation of .6
             found = compare(x[None], y[None], rng.random(60), rng, 200)["pearson"][0]
             covered += found.low <= 0.6 <= found.high
-        # 95 % of 200 is 190; percentile intervals of 60 cover a little less, chance is +- 4.
-        assert 176 <= covered <= 199
+        # About 94 of 100 are expected, give or take 2.4 by chance.
+        assert 85 <= covered <= 99
 
     def test_a_task_that_does_not_vary_counts_as_0(
         self, data: tuple[Floats, Floats, Floats]
