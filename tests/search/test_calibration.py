@@ -14,13 +14,15 @@ import yaml
 from test_search import tiny
 
 from partitioning import ChannelGroup, Masks, SharingSpace, SolverConfig, SpaceConfig
+from search import scheduler
 from search.calibrate import calibrate, calibration_folder, full_training, result_path
 from search.calibration import CalibrationConfig, choose, draw, measure, repeated, spread
 from search.candidate import Candidate
 from search.cli import main
-from search.config import ConfigError, StudyConfig, dump_config, parse_config
+from search.config import ConfigError, ScheduleConfig, StudyConfig, dump_config, parse_config
 from search.prepare import feature_cache, foundation, run_here
 from search.study import Study
+from trainers.device import ComputeConfig
 from trainers.proxy import DivergedError, distill
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
@@ -270,3 +272,18 @@ def test_neither_a_study_nor_a_config(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "is not a study" in capsys.readouterr().err
     assert main(["calibrate", str(tmp_path / "none.yaml")]) == 2
     assert "does not exist" in capsys.readouterr().err
+
+
+def test_what_jobs_share_is_stored_once(ray_here: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def total(*, numbers: np.ndarray, add: int, compute: ComputeConfig) -> float:
+        return float(numbers.sum()) + add
+
+    scheduler.connect()
+    stored: list[Any] = []
+    put = ray.put
+    monkeypatch.setattr(ray, "put", lambda value: stored.append(value) or put(value))
+    numbers, compute = np.ones(1000), ComputeConfig(device="cpu")
+    jobs = {str(add): {"numbers": numbers, "add": add, "compute": compute} for add in (1000, 2000)}
+    run = scheduler.cluster_jobs(ScheduleConfig(gpus=0))
+    assert dict(run(total, jobs)) == {"1000": 2000.0, "2000": 3000.0}
+    assert [type(value) for value in stored] == [np.ndarray, ComputeConfig]
