@@ -1,6 +1,7 @@
 """Trunk, teachers and features of a study: computed once, then read from the cache."""
 
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,6 +35,10 @@ from trainers.teachers import (
 Jobs = Mapping[str, Mapping[str, Any]]
 Run = Callable[[Callable[..., Any], Jobs], Iterator[tuple[str, Any]]]
 Say = Callable[[str], None]
+
+# Of the memory that is free: Ray's object store takes a third of all memory by default, and the
+# evaluators need some, too.
+SHARE_OF_MEMORY = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -97,15 +102,13 @@ def feature_cache(config: StudyConfig, base: Foundation, run: Run, say: Say) -> 
         run: Where the forward passes run.
         say: Called with one line per thing that was done.
     """
-    need = feature_bytes(
-        config.backbone,
-        input_size=config.input_size,
-        train_images=sum(
-            min(config.proxy.images, len(t.splits["train"])) for t in base.tasks.values()
-        ),
-        validation_images=sum(len(t.splits["validation"]) for t in base.tasks.values()),
+    needs = {name: _feature_bytes(config, task) for name, task in base.tasks.items()}
+    need = sum(needs.values())
+    mapped = need > SHARE_OF_MEMORY * _free_memory()
+    say(
+        f"feature cache: {need / 2**20:.0f} MiB"
+        + (", more than half of the free memory: read from disk" if mapped else "")
     )
-    say(f"feature cache: {need / 2**20:.0f} MiB")
     paths = {
         name: config.cache_folder
         / "features-{}-{}.safetensors".format(
@@ -120,6 +123,7 @@ def feature_cache(config: StudyConfig, base: Foundation, run: Run, say: Say) -> 
         )
         for name, task in base.tasks.items()
     }
+    _require_space(config, sum(needs[name] for name in needs if not paths[name].exists()))
     computed = run(
         compute_features,
         {
@@ -138,8 +142,36 @@ def feature_cache(config: StudyConfig, base: Foundation, run: Run, say: Say) -> 
     for name, result in computed:
         save_features(result, paths[name])
     # Read back even what was just computed, so that a resumed study scores with the same bits.
-    features: dict[str, TaskFeatures] = {n: load_features(path) for n, path in paths.items()}
+    features: dict[str, TaskFeatures] = {
+        name: load_features(path, mapped=mapped) for name, path in paths.items()
+    }
     return build_cache(config.backbone, base.trunk, features, input_size=config.input_size)
+
+
+def _feature_bytes(config: StudyConfig, task: Task) -> int:
+    return feature_bytes(
+        config.backbone,
+        input_size=config.input_size,
+        train_images=min(config.proxy.images, len(task.splits["train"])),
+        validation_images=len(task.splits["validation"]),
+    )
+
+
+def _free_memory() -> int:
+    """Bytes of memory that nobody uses."""
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _require_space(config: StudyConfig, need: int) -> None:
+    """Refuse a feature cache that the disk has no room for, before any of it is computed."""
+    folder = config.cache_folder
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if need > free:
+        raise OSError(
+            f"the feature cache needs {need / 2**30:.1f} GiB more in {folder}, which has "
+            f"{free / 2**30:.1f} GiB left; lower proxy.images, or name another folder as cache"
+        )
 
 
 def _checkpoint(config: StudyConfig) -> Path:

@@ -1,14 +1,19 @@
 """The feature cache: what the proxy needs of the trunk and the teachers, computed once per study.
 
-Arrays are NumPy, so that processes of one machine share them without copies through Ray's object
-store. Legend: N images, K blocks, B batch, C channels, H and W of a map.
+Arrays are NumPy, so that processes of one machine share them without copies: through Ray's object
+store, or through the page cache where they are mapped from their files.
+
+Legend: N images, K blocks, B batch, C channels, H and W of a map.
 """
 
+import functools
+import json
 import os
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,6 +40,8 @@ class TaskFeatures:
         labels: Validation labels, int64 (N_val,).
         teacher: The teacher's state dict (tail and head are used).
         accuracy: The teacher's validation accuracy in [0, 1].
+        path: The file that the features are mapped from, and read again from by any process that
+            they are sent to; None where they are in memory.
     """
 
     inputs: NDArray[np.float16]
@@ -43,6 +50,14 @@ class TaskFeatures:
     labels: NDArray[np.int64]
     teacher: Mapping[str, NDArray[np.float32]]
     accuracy: float
+    path: Path | None = None
+
+    def __reduce__(self) -> tuple[Callable[..., "TaskFeatures"], tuple[Any, ...]]:
+        """Send the path of mapped features, not what it holds."""
+        if self.path is not None:
+            return functools.partial(load_features, mapped=True), (self.path,)
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return functools.partial(TaskFeatures, **values), ()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -231,9 +246,15 @@ def save_features(features: TaskFeatures, path: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-def load_features(path: Path) -> TaskFeatures:
-    """Read one task's features back."""
-    arrays = load_file(path)
+def load_features(path: Path, *, mapped: bool = False) -> TaskFeatures:
+    """Read one task's features back.
+
+    Args:
+        path: What `save_features` wrote.
+        mapped: Leave the features in the file; batches are read as they are asked for, and the
+            operating system keeps what fits into memory, once for all processes.
+    """
+    arrays = _map_file(path) if mapped else load_file(path)
     with safe_open(path, framework="np") as file:
         accuracy = float(file.metadata()["accuracy"])
     blocks = sum(name.startswith("targets.") for name in arrays)
@@ -248,4 +269,24 @@ def load_features(path: Path) -> TaskFeatures:
             if name.startswith("teacher.")
         },
         accuracy=accuracy,
+        path=path.absolute() if mapped else None,
     )
+
+
+def _map_file(path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of a safetensors file, where they lie: a length, a JSON header, then the data."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header: dict[str, Any] = json.loads(file.read(size))
+    kinds = {"F16": np.float16, "F32": np.float32, "I64": np.int64}
+    return {
+        name: np.memmap(
+            path,
+            dtype=kinds[entry["dtype"]],
+            mode="r",
+            offset=8 + size + entry["data_offsets"][0],
+            shape=tuple(entry["shape"]),
+        )
+        for name, entry in header.items()
+        if name != "__metadata__"
+    }

@@ -44,6 +44,7 @@ class PlacedFeatures:
         if device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(device)
             self.on_device = cache.nbytes <= SHARE_OF_DEVICE * free
+        self._ahead = device.type != "cpu" and not self.on_device
         self._arrays = dict(_named(cache))
         self._tensors: dict[str, Tensor] = {}
         if self.on_device:
@@ -66,7 +67,7 @@ class PlacedFeatures:
 
     def stream(self, draws: Iterable[tuple[str, Index]]) -> Iterator[tuple[Tensor, list[Tensor]]]:
         """Training batches in the order of `draws`, each a task and the positions of its images."""
-        if self.on_device or self._device.type == "cpu":
+        if not self._ahead:
             for task, index in draws:
                 yield self.training(task, index)
             return

@@ -3,6 +3,7 @@
 import json
 import pickle
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 from conftest import bright_task, random_masks
 from safetensors.torch import load_file, save_file
 
+import trainers.proxy as proxy_module
 from partitioning import Masks
 from trainers.backbones import BackboneConfig, channel_groups
 from trainers.compact import CompactNetwork, ExportError, check, export
@@ -30,7 +32,8 @@ from trainers.features import (
 from trainers.joint import TrainConfig, TrainResult, curriculum, train
 from trainers.network import Network, accuracy, full_masks
 from trainers.optim import SGDConfig
-from trainers.proxy import DivergedError, Evaluation, ProxyConfig, distill
+from trainers.placement import PlacedFeatures
+from trainers.proxy import DivergedError, Evaluation, Proxy, ProxyConfig, distill
 from trainers.teachers import (
     CheckpointError,
     TeacherConfig,
@@ -219,6 +222,144 @@ def test_features_survive_saving(tmp_path: Path, cache: FeatureCache) -> None:
     assert all(map(np.array_equal, back.targets, cache.tasks["a"].targets))
     assert back.teacher.keys() == cache.tasks["a"].teacher.keys()
     assert back.accuracy == cache.tasks["a"].accuracy
+
+
+def test_mapped_features_are_read_where_they_lie(tmp_path: Path, cache: FeatureCache) -> None:
+    path = tmp_path / "a.safetensors"
+    save_features(cache.tasks["a"], path)
+    read, mapped = load_features(path), load_features(path, mapped=True)
+    assert isinstance(mapped.inputs, np.memmap)
+    assert np.array_equal(read.inputs, mapped.inputs)
+    assert all(map(np.array_equal, read.targets, mapped.targets))
+    assert np.array_equal(read.validation, mapped.validation)
+    assert np.array_equal(read.labels, mapped.labels)
+    assert read.teacher.keys() == mapped.teacher.keys()
+    assert (read.accuracy, read.path, mapped.path) == (mapped.accuracy, None, path)
+    # Another process is sent the path, not the features.
+    sent = pickle.dumps(mapped)
+    assert len(sent) < 1000 < len(pickle.dumps(read))
+    again = pickle.loads(sent)
+    assert isinstance(again.inputs, np.memmap)
+    assert np.array_equal(again.inputs, read.inputs)
+    assert np.array_equal(pickle.loads(pickle.dumps(read)).inputs, read.inputs)
+
+
+def test_scores_from_mapped_features_are_the_same(tmp_path: Path, cache: FeatureCache) -> None:
+    for name, features in cache.tasks.items():
+        save_features(features, tmp_path / f"{name}.safetensors")
+    mapped = replace(
+        cache,
+        tasks={n: load_features(tmp_path / f"{n}.safetensors", mapped=True) for n in cache.tasks},
+    )
+    first, second = score(candidate(0), cache), score(candidate(0), mapped)
+    assert first.distillation_loss == second.distillation_loss
+    assert first.accuracy == second.accuracy
+
+
+def test_batches_are_streamed_in_order_whether_ahead_or_not(
+    cache: FeatureCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    placed = PlacedFeatures(cache, torch.device("cpu"), "fp32")
+    assert not placed.on_device
+    draws = [(name, np.array([i, 3])) for i in range(3) for name in NAMES]
+    direct = list(placed.stream(draws))
+    monkeypatch.setattr(placed, "_ahead", True)
+    ahead = list(placed.stream(draws))
+    assert len(direct) == len(ahead) == len(draws)
+    for (name, index), (x, targets), (x_ahead, targets_ahead) in zip(
+        draws, direct, ahead, strict=True
+    ):
+        assert np.array_equal(x.numpy(), cache.tasks[name].inputs[index].astype(np.float32))
+        assert torch.equal(x, x_ahead)
+        for k, (target, other) in enumerate(zip(targets, targets_ahead, strict=True)):
+            expected = cache.tasks[name].targets[k][index].astype(np.float32)
+            assert np.array_equal(target.numpy(), expected)
+            assert torch.equal(target, other)
+
+
+def test_an_error_while_reading_ahead_is_raised(cache: FeatureCache) -> None:
+    placed = PlacedFeatures(cache, torch.device("cpu"), "fp32")
+    placed._ahead = True
+    with pytest.raises(IndexError):
+        list(placed.stream([("a", np.array([10**6]))]))
+
+
+def test_a_score_may_be_the_mean_of_several_trainings(cache: FeatureCache) -> None:
+    # A head that reads noise, so that trainings differ in what they score.
+    rng = np.random.default_rng(0)
+    noise = {
+        name: rng.normal(size=features.teacher["heads.0.weight"].shape).astype(np.float32)
+        for name, features in cache.tasks.items()
+    }
+    odd = {
+        name: replace(
+            features,
+            labels=rng.integers(2, size=len(features.labels)),
+            teacher={
+                **features.teacher,
+                "heads.0.weight": noise[name] - noise[name].mean(axis=1, keepdims=True),
+                "heads.0.bias": np.zeros(2, dtype=np.float32),
+            },
+        )
+        for name, features in cache.tasks.items()
+    }
+    cache = replace(cache, tasks=odd)
+    once = score(candidate(0), cache)
+    assert once.spread is None
+    three = score(candidate(0), cache, replace(PROXY, repeats=3))
+    proxy = Proxy(cache, PROXY, COMPUTE)
+    proxy.score([candidate(0)])
+    runs = [proxy._train([candidate(0)], PROXY, repeat) for repeat in range(3)]
+    # The first of them is the training that a single score is of.
+    assert np.allclose(runs[0][0][0], list(once.accuracy.values()))
+    mean_R = np.mean([accuracy[0] for accuracy, _ in runs], axis=0)
+    assert np.allclose(mean_R, list(three.accuracy.values()))
+    spread = np.std([accuracy[0].mean() for accuracy, _ in runs], ddof=1)
+    assert three.spread == pytest.approx(spread)
+    assert spread > 0
+
+
+def test_repeats_must_be_at_least_one() -> None:
+    with pytest.raises(ValueError, match=r"proxy\.repeats must be at least 1, got 0"):
+        ProxyConfig(repeats=0)
+
+
+def test_side_by_side_scores_are_those_of_each_alone(
+    cache: FeatureCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cohort = [candidate(seed, use=0.2 + 0.05 * seed) for seed in range(6)]
+    few = replace(PROXY, sgd=replace(PROXY.sgd, steps=12, learning_rate=0.05))
+    alone = [score(masks, cache, few) for masks in cohort]
+    sizes = []
+    monkeypatch.setattr(proxy_module, "room", lambda device, each: 4)
+    train = Proxy._train
+
+    def counted(self: Proxy, masks: Sequence[Masks], *rest: object) -> object:
+        sizes.append(len(masks))
+        return train(self, masks, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Proxy, "_train", counted)
+    together = distill(cohort, cache, few, COMPUTE)
+    assert sizes == [4, 2]
+    for one, other in zip(alone, together, strict=True):
+        assert isinstance(other, Evaluation)
+        assert other.costs == one.costs
+        for name in NAMES:
+            assert other.distillation_loss[name] == pytest.approx(
+                one.distillation_loss[name], rel=1e-3
+            )
+            assert other.accuracy[name] == pytest.approx(one.accuracy[name], abs=0.03)
+
+
+def test_a_score_may_be_of_fewer_steps(cache: FeatureCache) -> None:
+    proxy = Proxy(cache, PROXY, COMPUTE)
+    few = replace(PROXY, sgd=replace(PROXY.sgd, steps=6))
+    (short,), (long,) = proxy.score([candidate(0)], few), proxy.score([candidate(0)])
+    assert isinstance(short, Evaluation)
+    assert isinstance(long, Evaluation)
+    assert short.distillation_loss == score(candidate(0), cache, few).distillation_loss
+    assert long.distillation_loss == score(candidate(0), cache).distillation_loss
+    assert long.distillation_loss != short.distillation_loss
 
 
 def test_distillation_imitates_the_teachers(cache: FeatureCache) -> None:
