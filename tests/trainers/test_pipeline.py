@@ -284,39 +284,41 @@ def test_an_error_while_reading_ahead_is_raised(cache: FeatureCache) -> None:
         list(placed.stream([("a", np.array([10**6]))]))
 
 
-def test_a_score_may_be_the_mean_of_several_trainings(cache: FeatureCache) -> None:
-    # A head that reads noise, so that trainings differ in what they score.
-    rng = np.random.default_rng(0)
-    noise = {
-        name: rng.normal(size=features.teacher["heads.0.weight"].shape).astype(np.float32)
-        for name, features in cache.tasks.items()
-    }
-    odd = {
-        name: replace(
-            features,
-            labels=rng.integers(2, size=len(features.labels)),
-            teacher={
-                **features.teacher,
-                "heads.0.weight": noise[name] - noise[name].mean(axis=1, keepdims=True),
-                "heads.0.bias": np.zeros(2, dtype=np.float32),
-            },
-        )
-        for name, features in cache.tasks.items()
-    }
-    cache = replace(cache, tasks=odd)
-    once = score(candidate(0), cache)
-    assert once.spread is None
-    three = score(candidate(0), cache, replace(PROXY, repeats=3))
+def test_every_repeat_has_mini_batches_of_its_own(cache: FeatureCache) -> None:
     proxy = Proxy(cache, PROXY, COMPUTE)
-    proxy.score([candidate(0)])
-    runs = [proxy._train([candidate(0)], PROXY, repeat) for repeat in range(3)]
+    once, *_ = proxy.score([candidate(0)])
+    losses = [proxy._train([candidate(0)], PROXY, repeat)[1][0] for repeat in range(3)]
+    assert isinstance(once, Evaluation)
     # The first of them is the training that a single score is of.
-    assert np.allclose(runs[0][0][0], list(once.accuracy.values()))
-    mean_R = np.mean([accuracy[0] for accuracy, _ in runs], axis=0)
-    assert np.allclose(mean_R, list(three.accuracy.values()))
-    spread = np.std([accuracy[0].mean() for accuracy, _ in runs], ddof=1)
-    assert three.spread == pytest.approx(spread)
-    assert spread > 0
+    assert np.allclose(losses[0], list(once.distillation_loss.values()))
+    assert not np.allclose(losses[0], losses[1])
+    assert not np.allclose(losses[1], losses[2])
+    assert once.spread is None
+
+
+def test_a_score_of_repeats_is_their_mean_and_has_their_spread(
+    cache: FeatureCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accuracy_SKR = np.array([[[0.5, 0.7], [0.1, 0.1]], [[0.7, 0.9], [0.1, 0.1]]])
+    loss_SKR = np.array([[[1.0, 2.0], [3.0, 3.0]], [[2.0, 4.0], [3.0, np.nan]]])
+    monkeypatch.setattr(
+        Proxy,
+        "_train",
+        lambda self, cohort, config, repeat: (accuracy_SKR[repeat], loss_SKR[repeat]),
+    )
+    cohort = [candidate(0, use=0.3), candidate(1, use=0.9)]  # as they are sorted
+    first, second = distill(cohort, cache, replace(PROXY, repeats=2), COMPUTE)
+    # A cohort is trained in chunks of one on a CPU: both get the first candidate's numbers.
+    assert isinstance(first, Evaluation)
+    assert list(first.accuracy.values()) == pytest.approx([0.6, 0.8])
+    assert list(first.distillation_loss.values()) == pytest.approx([1.5, 3.0])
+    assert first.quality == pytest.approx(0.7)
+    assert first.spread == pytest.approx(np.std([0.6, 0.8], ddof=1))
+    monkeypatch.setattr(proxy_module, "room", lambda device, each: 2)
+    first, second = distill(cohort, cache, replace(PROXY, repeats=2), COMPUTE)
+    assert isinstance(first, Evaluation)
+    assert isinstance(second, DivergedError)
+    assert "loss of b is not finite" in str(second)
 
 
 def test_repeats_must_be_at_least_one() -> None:
