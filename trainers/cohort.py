@@ -58,14 +58,28 @@ def room(device: torch.device, bytes_each: int) -> int:
     return max(1, math.floor(SHARE_OF_FREE * free / bytes_each))
 
 
+def start_measuring(device: torch.device) -> int:
+    """Bytes in use on a GPU, from which `peak_bytes` is measured anew; 0 elsewhere."""
+    if device.type != "cuda":
+        return 0
+    torch.cuda.reset_peak_memory_stats(device)
+    return torch.cuda.memory_allocated(device)
+
+
+def peak_bytes(device: torch.device) -> int:
+    """The most bytes in use on a GPU since `start_measuring`; 0 elsewhere."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+
+
 def in_chunks(
-    items: Sequence[int], size: int, run: Callable[[Sequence[int]], list[Result]]
+    items: Sequence[int], size: Callable[[], int], run: Callable[[Sequence[int]], list[Result]]
 ) -> Iterator[tuple[int, Result]]:
     """Runs items a chunk at a time; chunks that do not fit into memory are halved and run again.
 
     Args:
         items: What to run, in order.
-        size: Of the first chunk; later ones are no larger than what has fitted.
+        size: How many to run next, at most; asked before every chunk. Once a chunk has not fitted,
+            none is larger than its half.
         run: One result per item of a chunk.
 
     Yields:
@@ -74,9 +88,9 @@ def in_chunks(
     Raises:
         MemoryError: A chunk of one item does not fit.
     """
-    start = 0
+    start, most = 0, len(items)
     while start < len(items):
-        chunk = items[start : start + size]
+        chunk = items[start : start + min(size(), most)]
         try:
             results = run(chunk)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
@@ -87,7 +101,7 @@ def in_chunks(
                     "one candidate alone does not fit into memory; lower proxy.sgd.batch_size or "
                     f"proxy.calibration, or use a larger device: {error}"
                 ) from error
-            size = len(chunk) // 2
+            most = len(chunk) // 2
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             continue

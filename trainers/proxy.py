@@ -12,6 +12,7 @@ training, since a running average over its mini-batches of 4 is noise; scores ar
 by default, where the paper averages three (`repeats`).
 """
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +24,15 @@ from torch import Tensor
 
 from partitioning import FloatArray, Masks
 from trainers.backbones import check_masks
-from trainers.cohort import alike, candidate_bytes, fastest_convolution, in_chunks, room
+from trainers.cohort import (
+    alike,
+    candidate_bytes,
+    fastest_convolution,
+    in_chunks,
+    peak_bytes,
+    room,
+    start_measuring,
+)
 from trainers.cost import Costs, costs
 from trainers.device import ComputeConfig, autocast, resolve_device
 from trainers.features import FeatureCache, as_tensor, state_tensors
@@ -127,6 +136,7 @@ class Proxy:
         self._device, self._precision = resolve_device(compute.device), compute.precision
         self._features = PlacedFeatures(cache, self._device, compute.precision)
         self._convolve: Convolve | None = None
+        self._bytes_each: dict[int, int] = {}  # by batch size
         self.last_cohort = 0  # candidates that trained side by side
 
     def score(
@@ -156,22 +166,36 @@ class Proxy:
             check_masks(self._cache.backbone, masks)
         scored: dict[int, Evaluation | DivergedError] = {}
         for positions in alike(cohort):
-            size = self.last_cohort = min(self._room(config), len(positions))
             if self._convolve is None:
                 self._convolve = fastest_convolution(
-                    self._cache.backbone, self._device, self._precision, size
+                    self._cache.backbone, self._device, self._precision, len(positions)
                 )
             scored |= in_chunks(
-                positions, size, lambda chunk: self._score([cohort[i] for i in chunk], config)
+                positions,
+                lambda: self._room(config),
+                lambda chunk: self._measured([cohort[i] for i in chunk], config),
             )
         return [scored[position] for position in range(len(cohort))]
 
     def _room(self, config: ProxyConfig) -> int:
-        """How many candidates to train side by side."""
-        each = candidate_bytes(
-            self._cache.backbone, batch_size=config.sgd.batch_size, map_size=self._map_size
-        )
+        """How many candidates to train side by side: by estimate, then by what they took."""
+        each = self._bytes_each.get(config.sgd.batch_size)
+        if each is None:
+            each = candidate_bytes(
+                self._cache.backbone, batch_size=config.sgd.batch_size, map_size=self._map_size
+            )
         return room(self._device, each)
+
+    def _measured(
+        self, cohort: Sequence[Masks], config: ProxyConfig
+    ) -> list[Evaluation | DivergedError]:
+        """Score a chunk, and note the memory that each of its candidates took."""
+        before = start_measuring(self._device)
+        results = self._score(cohort, config)
+        if (taken := peak_bytes(self._device) - before) > 0:
+            self._bytes_each[config.sgd.batch_size] = math.ceil(taken / len(cohort))
+        self.last_cohort = len(cohort)
+        return results
 
     @property
     def _map_size(self) -> int:

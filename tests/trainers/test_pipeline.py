@@ -353,6 +353,29 @@ def test_side_by_side_scores_are_those_of_each_alone(
             assert other.accuracy[name] == pytest.approx(one.accuracy[name], abs=0.03)
 
 
+def test_the_size_of_cohorts_follows_the_memory_that_they_took(
+    cache: FeatureCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def room(device: torch.device, each: int) -> int:
+        asked.append(each)
+        return 2
+
+    peaks = iter([1010, 510, 0])
+    monkeypatch.setattr(proxy_module, "room", room)
+    monkeypatch.setattr(proxy_module, "start_measuring", lambda device: 10)
+    monkeypatch.setattr(proxy_module, "peak_bytes", lambda device: next(peaks))
+    few = replace(PROXY, sgd=replace(PROXY.sgd, steps=2))
+    proxy = Proxy(cache, few, COMPUTE)
+    proxy.score([candidate(seed) for seed in range(5)])
+    # First the estimate, then a half of what two candidates took; what cannot be is not believed.
+    assert asked[1:] == [500, 250]
+    assert asked[0] > 10_000
+    assert proxy._room(few) == 2
+    assert asked[-1] == 250
+
+
 def test_a_score_may_be_of_fewer_steps(cache: FeatureCache) -> None:
     proxy = Proxy(cache, PROXY, COMPUTE)
     few = replace(PROXY, sgd=replace(PROXY.sgd, steps=6))

@@ -204,9 +204,20 @@ def test_chunks_that_do_not_fit_are_halved_and_none_is_lost(error: Exception) ->
             raise error
         return [10 * item for item in chunk]
 
-    done = dict(in_chunks(list(range(9)), 8, run))
+    done = dict(in_chunks(list(range(9)), lambda: 8, run))
     assert done == {item: 10 * item for item in range(9)}
     assert sizes == [8, 4, 2, 2, 2, 2, 1]
+
+
+def test_the_size_of_a_chunk_is_asked_for_every_time() -> None:
+    sizes, room_left = [], iter([4, 2, 3])
+
+    def run(chunk: list[int]) -> list[int]:
+        sizes.append(len(chunk))
+        return list(chunk)
+
+    assert dict(in_chunks(list(range(9)), lambda: next(room_left), run)) == {i: i for i in range(9)}
+    assert sizes == [4, 2, 3]
 
 
 def test_what_never_fits_is_said_so() -> None:
@@ -214,7 +225,7 @@ def test_what_never_fits_is_said_so() -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with pytest.raises(MemoryError, match="one candidate alone does not fit into memory"):
-        list(in_chunks([1, 2], 2, run))
+        list(in_chunks([1, 2], lambda: 2, run))
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
@@ -222,7 +233,7 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
     with pytest.raises(RuntimeError, match="shapes"):
-        list(in_chunks([1, 2], 2, run))
+        list(in_chunks([1, 2], lambda: 2, run))
 
 
 def test_only_candidates_of_the_same_networks_are_stacked_and_sorted_by_use() -> None:
