@@ -48,6 +48,73 @@ def non_dominated(quality: ArrayLike, cost: ArrayLike) -> NDArray[np.bool_]:
     return front_N
 
 
+def ranks(quality: ArrayLike, cost: ArrayLike) -> NDArray[np.int64]:
+    """In which front each candidate is, when one front after the other is taken away.
+
+    Args:
+        quality: Shape (N,), to be maximised.
+        cost: Shape (N,), to be minimised.
+
+    Returns:
+        Shape (N,): 0 on the front, 1 on the front of the others, and so on; equal candidates have
+        the same. Behind all of them, N, where there is a NaN.
+
+    Raises:
+        ValueError: If the shapes are not both (N,).
+
+    Example:
+        >>> ranks([0.9, 0.8, 0.7, float("nan")], [0.6, 0.3, 0.5, 0.1])
+        array([0, 0, 1, 4])
+    """
+    points_N2 = _objectives(quality, cost)
+    ranks_N = np.full(len(points_N2), len(points_N2), dtype=np.int64)
+    known_N = np.logical_not(np.isnan(points_N2).any(axis=1))
+    if known_N.any():
+        ranks_N[known_N] = moocore.pareto_rank(points_N2[known_N])
+    return ranks_N
+
+
+def crowding(quality: ArrayLike, cost: ArrayLike) -> NDArray[np.float64]:
+    """How much room each member of a front has to itself (Deb et al. 2002, NSGA-II, III-B).
+
+    The sum over both objectives of the distance between a member's two neighbours, as a share of
+    the distance between the extremes; infinite at the extremes.
+
+    Differs from the paper: of equal members the first has the room and the others have none, since
+    they add nothing to it.
+
+    Args:
+        quality: Shape (F,), finite.
+        cost: Shape (F,), finite.
+
+    Returns:
+        Shape (F,), not negative.
+
+    Raises:
+        ValueError: If the shapes are not both (F,) or a value is not finite.
+
+    Example:
+        >>> crowding([0.9, 0.5, 0.8, 0.5], [1.0, 0.2, 0.6, 0.2])
+        array([inf, inf,  2.,  0.])
+    """
+    points_F2 = _objectives(quality, cost)
+    if not np.isfinite(points_F2).all():
+        raise ValueError(f"the members of a front must be finite, got {points_F2.tolist()}")
+    room_F = np.zeros(len(points_F2))
+    if len(points_F2) == 0:
+        return room_F
+    points_U2, first_U = np.unique(points_F2, axis=0, return_index=True)
+    room_U = np.zeros(len(points_U2))
+    for values_U in points_U2.T:
+        order_U = np.argsort(values_U, kind="stable")
+        sorted_U = values_U[order_U]
+        span = sorted_U[-1] - sorted_U[0] or 1.0
+        room_U[order_U[1:-1]] += (sorted_U[2:] - sorted_U[:-2]) / span
+        room_U[order_U[[0, -1]]] = np.inf
+    room_F[first_U] = room_U
+    return room_F
+
+
 def hypervolume(
     quality: ArrayLike, cost: ArrayLike, reference: tuple[float, float] = REFERENCE
 ) -> float:
