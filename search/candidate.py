@@ -1,7 +1,7 @@
 """A candidate: one proposed vector and what came of it, as the record keeps it."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,11 +22,14 @@ class Candidate:
         index: position in the order of asking within its arm, from 0.
         vector: (D,) entries in [0, 1].
         names: (D,) unique, readable names of the entries, such as "use[cifar10]".
-        quality: to be maximised; None or not finite in a failed candidate.
+        quality: at the highest rung that it reached; to be maximised; None or not finite in a
+            failed candidate.
         cost: to be minimised; None or not finite in a failed candidate.
         error: why the candidate failed; None if it did not.
         evaluation: whatever is known of it, as JSON: accuracy {task: share}, costs (in them use
-            {network: share}), realised {group: (R, R)}, and so on; "label" names a baseline.
+            {network: share}), realised {group: (R, R)}, and so on; "label" names a baseline;
+            "rungs" lists what was measured rung by rung, "rung" is the index of the last of them,
+            and "final" says whether that was the last there is.
         started: unix time in seconds.
         finished: unix time in seconds.
 
@@ -73,6 +76,16 @@ class Candidate:
         if self.error is not None or self.quality is None or self.cost is None:
             return True
         return not (math.isfinite(self.quality) and math.isfinite(self.cost))
+
+    @property
+    def rungs(self) -> Sequence[Mapping[str, Any]]:
+        """What was measured at every rung that it reached, the lowest first."""
+        return self.evaluation.get("rungs") or ()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether its score is that of a lower rung, since others were more promising there."""
+        return not self.failed and not self.evaluation.get("final", True)
 
     @property
     def reason(self) -> str | None:

@@ -12,6 +12,7 @@ import yaml
 from partitioning import SolverConfig, SpaceConfig
 from search.calibration import CalibrationConfig
 from search.config_build import ConfigError, build, plain, unknown
+from search.halving import Rung, ladder
 from search.strategies import STRATEGIES
 from trainers.backbones import BackboneConfig
 from trainers.data import DataConfig, TaskConfig
@@ -195,6 +196,12 @@ class StudyConfig:
         trunk: Where its pretrained weights come from.
         teachers: Single-task teachers.
         proxy: How candidates are scored.
+        rungs: Cheaper scorings before it, and who goes on from each (successive halving): proxies
+            of fewer steps, ascending. The last may be of fidelity full, a short training with the
+            settings of `train` and its own steps; then it, not the proxy, is the final scoring.
+            Empty scores every candidate in full.
+        bracket: Candidates, consecutive in the order of asking, that are compared with each other
+            on the rungs.
         train: How winners are trained in full.
         space: What is searched.
         solver: Limits of the integer programme.
@@ -219,6 +226,8 @@ class StudyConfig:
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     teachers: TeacherConfig = field(default_factory=TeacherConfig)
     proxy: ProxyConfig = field(default_factory=ProxyConfig)
+    rungs: tuple[Rung, ...] = ()
+    bracket: int = 16
     train: TrainConfig = field(default_factory=TrainConfig)
     space: SpaceConfig = field(default_factory=SpaceConfig)
     solver: SolverConfig = field(default_factory=SolverConfig)
@@ -246,6 +255,15 @@ class StudyConfig:
                 f"proxy.sgd.steps must be at least the number of tasks, {len(self.tasks)}, since "
                 f"they take turns; got {self.proxy.sgd.steps}"
             )
+        if self.bracket < 2:
+            raise ValueError(
+                f"bracket must be at least 2 (one candidate has no rivals), got {self.bracket}"
+            )
+        if self.ladder[0].fidelity == "proxy" and self.ladder[0].steps < len(self.tasks):
+            raise ValueError(
+                f"rungs: steps must be at least the number of tasks, {len(self.tasks)}, since they "
+                f"take turns; got {self.ladder[0].steps}"
+            )
         if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
             raise ValueError(
                 f"seeds must be one or more different numbers from 0, got {self.seeds}"
@@ -258,6 +276,11 @@ class StudyConfig:
                     f"a strategy's name must be free of '/', '-' and spaces, got {name!r}"
                 )
         _ = self.data  # refuses tasks that do not go together
+
+    @property
+    def ladder(self) -> tuple[Rung, ...]:
+        """All rungs up to the final scoring, which is the study's proxy or a short training."""
+        return ladder(self.rungs, self.proxy.sgd.steps)
 
     @property
     def data(self) -> DataConfig:
@@ -275,7 +298,8 @@ class StudyConfig:
         return Path(self.cache) if self.cache else Path(self.output) / "cache"
 
 
-#: Sections that may change when a study is resumed: none of them decides a proposal or a score.
+#: Sections that may change when a study is resumed: none of them decides a proposal or a score,
+#: but for `train` where the last rung trains with it (its steps are the rung's own).
 MUTABLE = {
     "output", "cache", "candidates", "schedule", "tracking", "finish", "train", "calibration",
     "seeds",
@@ -338,12 +362,13 @@ def dump_config(config: StudyConfig) -> dict[str, Any]:
 def differences(old: StudyConfig, new: StudyConfig) -> list[str]:
     """Readable differences that forbid to resume one config's study with the other."""
     a, b = _flat(dump_config(old)), _flat(dump_config(new))
+    fixed = {"train"} if old.ladder[-1].fidelity == "full" else set()
     return [
         f"{key}: {a.get(key, 'absent')!r} in the study, {b.get(key, 'absent')!r} now"
         for key in sorted(a.keys() | b.keys())
         if a.get(key) != b.get(key)
-        and key.split(".")[0] not in MUTABLE
-        and key != "compute.threads"
+        and key.split(".")[0] not in MUTABLE - fixed
+        and key not in ("compute.threads", "train.sgd.steps")
     ]
 
 

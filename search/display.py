@@ -22,6 +22,7 @@ class ArmState:
         candidates: Candidates told.
         budget: Candidates in all; for the baselines as many as there are.
         failed: Candidates without a score.
+        stopped: Candidates that were not scored beyond a lower rung.
         best: Best quality; NaN before the first.
         hypervolume: Of the arm's own front.
     """
@@ -31,6 +32,7 @@ class ArmState:
     candidates: int
     budget: int
     failed: int
+    stopped: int
     best: float
     hypervolume: float
 
@@ -101,7 +103,7 @@ def _table(arms: Sequence[ArmState], left: str) -> Table:
     table = Table(title=f"search: {left}", title_justify="left")
     table.add_column("strategy-seed")
     table.add_column("state")
-    for name in ("candidates", "failed", "best quality", "hypervolume"):
+    for name in ("candidates", "failed", "stopped", "best quality", "hypervolume"):
         table.add_column(name, justify="right")
     for arm in arms:
         table.add_row(
@@ -109,6 +111,7 @@ def _table(arms: Sequence[ArmState], left: str) -> Table:
             {"TERMINATED": "done", "ERROR": "broken"}.get(arm.status, arm.status.lower()),
             f"{arm.candidates}/{arm.budget}",
             str(arm.failed),
+            str(arm.stopped),
             f"{arm.best:.3f}",
             f"{arm.hypervolume:.4f}",
         )

@@ -62,7 +62,7 @@ def search(config: StudyConfig, *, resume: bool = False, console: Console | None
         run = scheduler.cluster_jobs(config.schedule)
         base = foundation(config, run, display.say)
         cache = feature_cache(config, base, run, display.say)
-        broken = scheduler.run_arms(config, cache, writer, display, study.folder.absolute())
+        broken = scheduler.run_arms(config, cache, base, writer, display, study.folder.absolute())
         status = "FAILED" if broken else "FINISHED"
     finally:
         display.close()
@@ -190,8 +190,9 @@ def _write(study: Study, candidates: list[Candidate]) -> tuple[pd.DataFrame, lis
 
 def _say_front(study: Study, say: Say) -> None:
     summary: Mapping[str, Any] = study.summary()
+    stopped = f", {summary['stopped']} stopped at a lower rung" if summary["stopped"] else ""
     say(
-        f"{summary['candidates']} candidates ({summary['failed']} failed), "
+        f"{summary['candidates']} candidates ({summary['failed']} failed{stopped}), "
         f"{len(summary['front'])} on the front, hypervolume {summary['hypervolume']:.4f}"
     )
     say(f"front: apportion front {study.folder}; MLflow: apportion ui {study.folder}")

@@ -11,8 +11,11 @@ from search.pareto import REFERENCE, hypervolume, non_dominated
 
 
 def scored(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Those that did not fail."""
-    return [candidate for candidate in candidates if not candidate.failed]
+    """Those that were scored to the end: that neither failed nor were stopped at a lower rung.
+
+    They alone can be compared with each other.
+    """
+    return [candidate for candidate in candidates if not (candidate.failed or candidate.stopped)]
 
 
 def coordinates(candidates: Sequence[Candidate]) -> NDArray[np.float64]:
@@ -47,17 +50,17 @@ def history(
         reference: quality and cost of the hypervolume's reference point.
 
     Returns:
-        N rows: candidates (1 to N), failed, hypervolume, front_size, best_quality (NaN before
-        there is one) and finished (unix seconds).
+        N rows: candidates (1 to N), failed, stopped, hypervolume, front_size, best_quality
+        (NaN before there is one) and finished (unix seconds).
     """
     rows = []
     front_F2 = np.empty((0, 2))  # cost and quality of the front so far
-    volume, failed = 0.0, 0
+    volume, failed, stopped = 0.0, 0, 0
     ordered = sorted(candidates, key=lambda c: (c.finished, c.strategy, c.seed, c.index))
     for count, candidate in enumerate(ordered, start=1):
-        if candidate.failed:
-            failed += 1
-        else:
+        failed += candidate.failed
+        stopped += candidate.stopped
+        if scored([candidate]):
             joined_G2 = np.concatenate([front_F2, coordinates([candidate])])
             on_G = non_dominated(joined_G2[:, 1], joined_G2[:, 0])
             if on_G[-1]:
@@ -67,11 +70,13 @@ def history(
             {
                 "candidates": count,
                 "failed": failed,
+                "stopped": stopped,
                 "hypervolume": volume,
                 "front_size": len(front_F2),
                 "best_quality": front_F2[:, 1].max() if len(front_F2) else np.nan,
                 "finished": candidate.finished,
             }
         )
-    columns = ["candidates", "failed", "hypervolume", "front_size", "best_quality", "finished"]
+    columns = ["candidates", "failed", "stopped", "hypervolume", "front_size"]
+    columns += ["best_quality", "finished"]
     return pd.DataFrame(rows, columns=columns)

@@ -2,8 +2,9 @@
 
 The record is the only truth of a study. It is an ordinary Optuna storage (`JournalStorage` on a
 file), with one Optuna study per strategy and seed, named `<study>/<strategy>/<seed>`; quality is
-maximised and cost minimised. A candidate is added when it is complete, as one line of the file,
-so that it is there in full or not at all. Whatever reads Optuna studies reads the record.
+maximised and cost minimised; candidates that were stopped on a lower rung are pruned trials. A
+candidate is added when it is complete, as one line of the file, so that it is there in full or not
+at all. Whatever reads Optuna studies reads the record.
 """
 
 import math
@@ -209,7 +210,11 @@ def _to_trial(candidate: Candidate) -> FrozenTrial:
         "finished": candidate.finished,
     }
     scores = [None if s is None else float(s) for s in (candidate.quality, candidate.cost)]
-    if candidate.failed:  # Optuna keeps no values of a failed trial
+    state = TrialState.COMPLETE
+    if candidate.failed or candidate.stopped:
+        # Optuna keeps no values of a failed trial; those of one that was stopped on a lower rung
+        # must not be among its best.
+        state = TrialState.FAIL if candidate.failed else TrialState.PRUNED
         attributes["unscored"] = scores
     odd: list[list[Any]] = []
     try:
@@ -219,8 +224,8 @@ def _to_trial(candidate: Candidate) -> FrozenTrial:
     if odd:
         attributes["odd"] = odd
     trial = optuna.trial.create_trial(
-        state=TrialState.FAIL if candidate.failed else TrialState.COMPLETE,
-        values=None if candidate.failed else [s for s in scores if s is not None],
+        state=state,
+        values=[s for s in scores if s is not None] if state == TrialState.COMPLETE else None,
         params={n: float(v) for n, v in zip(candidate.names, candidate.vector, strict=True)},
         distributions=dict.fromkeys(candidate.names, FloatDistribution(0.0, 1.0)),
         user_attrs=attributes,

@@ -21,7 +21,7 @@ def front_table(
     """All candidates that were scored, members of the front first, from cheap to dear.
 
     Args:
-        candidates: of a study, in any order; failed ones are left out.
+        candidates: of a study, in any order; failed and stopped ones are left out.
         reference: quality and cost of the hypervolume's reference point.
 
     Returns:
@@ -66,13 +66,14 @@ def summary(
     """What `apportion front --json` prints.
 
     Args:
-        candidates: of a study, in any order; "candidates" counts failed ones, too.
+        candidates: of a study, in any order; "candidates" counts all, "stopped" those that did
+            not get beyond a lower rung.
         reference: quality and cost of the hypervolume's reference point.
 
     Returns:
-        JSON: objectives, reference, hypervolume, candidates, failed, strategies {name:
-        {candidates, hypervolume}} and front, a list of {candidate, strategy, seed, quality, cost,
-        accuracy {task: value}} from the cheapest to the best.
+        JSON: objectives, reference, hypervolume, candidates, failed, stopped, strategies
+        {name: {candidates, hypervolume}} and front, a list of {candidate, strategy, seed, quality,
+        cost, accuracy {task: value}} from the cheapest to the best.
     """
     strategies = {}
     for name in sorted({candidate.strategy for candidate in candidates}):
@@ -86,7 +87,8 @@ def summary(
         "reference": {"quality": float(reference[0]), "cost": float(reference[1])},
         "hypervolume": study_hypervolume(candidates, reference),
         "candidates": len(candidates),
-        "failed": len(candidates) - len(scored(candidates)),
+        "failed": sum(candidate.failed for candidate in candidates),
+        "stopped": sum(candidate.stopped for candidate in candidates),
         "strategies": strategies,
         "front": [
             {

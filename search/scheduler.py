@@ -1,17 +1,13 @@
-"""Ray: arms as Tune trials, their evaluators as actors in the trial's placement group.
-
-The only file that imports Ray.
-"""
+"""Ray Tune: arms as trials, each with a placement group for its evaluators (search/pool.py)."""
 
 import os
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 # Tune's older output takes a reporter of our own; its newer one prints a fixed table.
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 # Tune would take Ctrl-C for the end of the search and return as if the arms were done.
@@ -20,150 +16,41 @@ os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
 import ray
 import torch
 from ray import tune
-from ray.exceptions import (
-    ActorUnavailableError,
-    RayError,
-    RayTaskError,
-)
-from ray.util import get_current_placement_group
-from ray.util.scheduling_strategies import (
-    NodeAffinitySchedulingStrategy,
-    PlacementGroupSchedulingStrategy,
-)
+from ray.exceptions import RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from partitioning import Masks
-from search.arm import Arm, Budget, Scored
+from search.arm import Arm, Budget
 from search.candidate import Candidate
 from search.config import ScheduleConfig, StudyConfig
 from search.display import ArmState, Display
 from search.pareto import hypervolume
-from search.prepare import Jobs, Run
+from search.pool import ActorPool, start_evaluator
+from search.prepare import Foundation, Jobs, Run
+from search.progress import coordinates, scored
 from search.study import baselines, build_space, build_strategy, fixed_names
 from search.writer import Writer
-from trainers.device import ComputeConfig, DeviceError, resolve_device
+from trainers.device import DeviceError, resolve_device
 from trainers.features import FeatureCache
-from trainers.proxy import DivergedError, ProxyConfig, distill
 
 #: Seconds between two results that an arm reports to Tune.
 REPORT_EVERY = 0.5
 
 
-class Evaluator:
-    """Scores cohorts; lives on its share of a GPU or on some CPUs and keeps the cache warm.
-
-    Args:
-        cache: Features; shared by the evaluators of a node without copies.
-        proxy: How candidates are scored.
-        compute: Device, precision and threads.
-    """
-
-    def __init__(self, cache: FeatureCache, proxy: ProxyConfig, compute: ComputeConfig) -> None:
-        if compute.threads:
-            torch.set_num_threads(compute.threads)
-        self._cache, self._proxy, self._compute = cache, proxy, compute
-        self._name = f"{ray.util.get_node_ip_address()}:{os.getpid()}"
-
-    def evaluate(self, cohort: Sequence[Masks]) -> list[Scored]:
-        """Score a cohort; a candidate whose training diverges is an error of that candidate."""
-        return [
-            Scored(error=str(result), evaluator=self._name)
-            if isinstance(result, DivergedError)
-            else Scored(evaluation=result, evaluator=self._name)
-            for result in distill(cohort, self._cache, self._proxy, self._compute)
-        ]
-
-
-@dataclass(kw_only=True)
-class _Work:
-    """A cohort on its way: positions not scored yet, and how often each was tried."""
-
-    ticket: int
-    cohort: Sequence[Masks]
-    results: list[Scored | None]
-    attempts: list[int]
-
-
-class ActorPool:
-    """Hands cohorts to evaluator actors; replaces actors that die and asks their cohort again.
-
-    Args:
-        make: Starts evaluator number i.
-        evaluators: How many.
-        attempts: Tries of a candidate before it is given up as failed.
-    """
-
-    def __init__(self, make: Callable[[int], Any], *, evaluators: int, attempts: int) -> None:
-        self._make = make
-        self._attempts = attempts
-        self._actors = [make(i) for i in range(evaluators)]
-        self._idle = deque(range(evaluators))
-        self._flying: dict[Any, tuple[int, _Work, list[int]]] = {}
-        self._queue: deque[tuple[_Work, list[int]]] = deque()
-        # As many again wait, so that no evaluator is idle while an older cohort is still out.
-        self.slots = 2 * evaluators
-
-    def submit(self, ticket: int, cohort: Sequence[Masks]) -> None:
-        """Start scoring a cohort as soon as an evaluator is free."""
-        size = len(cohort)
-        work = _Work(ticket=ticket, cohort=cohort, results=[None] * size, attempts=[0] * size)
-        self._queue.append((work, list(range(size))))
-        self._dispatch()
-
-    def wait(self) -> tuple[int, list[Scored]]:
-        """Block until a cohort is scored; its ticket and its results in order."""
-        while True:
-            ready, _ = ray.wait(list(self._flying), num_returns=1)
-            evaluator, work, positions = self._flying.pop(ready[0])
-            try:
-                results = ray.get(ready[0])
-            except RayError as error:
-                self._failed(evaluator, work, positions, error)
-            else:
-                for position, scored in zip(positions, results, strict=True):
-                    work.results[position] = scored
-            self._idle.append(evaluator)
-            self._dispatch()
-            if all(scored is not None for scored in work.results):
-                return work.ticket, [scored for scored in work.results if scored is not None]
-
-    def _dispatch(self) -> None:
-        while self._idle and self._queue:
-            evaluator, (work, positions) = self._idle.popleft(), self._queue.popleft()
-            ref = self._actors[evaluator].evaluate.remote([work.cohort[p] for p in positions])
-            self._flying[ref] = (evaluator, work, positions)
-
-    def _failed(self, evaluator: int, work: _Work, positions: list[int], error: RayError) -> None:
-        if isinstance(error, ActorUnavailableError):
-            # The network's fault, not the candidates'; if it is gone for good Ray says so soon.
-            time.sleep(1.0)
-            self._queue.appendleft((work, positions))
-            return
-        if not isinstance(error, RayTaskError):
-            ray.kill(self._actors[evaluator])
-            self._actors[evaluator] = self._make(evaluator)
-        for position in positions:
-            work.attempts[position] += 1
-            if work.attempts[position] >= self._attempts:
-                last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-                work.results[position] = Scored(
-                    error=f"failed {self._attempts} times; last: {last}"
-                )
-            else:
-                # Alone, so that one bad candidate does not take its cohort with it.
-                self._queue.appendleft((work, [position]))
-
-
 def run_arm(
-    settings: Mapping[str, Any], *, config: StudyConfig, writer: Any, cache: list[Any]
+    settings: Mapping[str, Any], *, config: StudyConfig, writer: Any, supplies: list[Any]
 ) -> None:
     """A Tune trial: one strategy with one seed over the evaluators of its placement group."""
     name, seed = settings["strategy"], settings["seed"]
     space = build_space(config)
     fixed = baselines(config, space, seed)
     strategy = build_strategy(config, name, seed, space, fixed)
+    labels = fixed_names(config, name, fixed)
+    ladder = config.ladder
+    if labels:  # what others are compared with is scored to the end, whatever it is
+        ladder = tuple(replace(rung, keep=1.0) for rung in ladder)
     schedule = config.schedule
     pool = ActorPool(
-        lambda index: _evaluator(index, config, cache[0]),
+        lambda index: start_evaluator(index, config, *supplies),
         evaluators=schedule.evaluators,
         attempts=schedule.attempts,
     )
@@ -173,13 +60,16 @@ def run_arm(
         strategy=strategy,
         space=space,
         pool=pool,
-        budget=Budget(candidates=config.candidates, cohort=schedule.cohort),
+        budget=Budget(candidates=config.candidates, cohort=schedule.cohort, bracket=config.bracket),
+        ladder=ladder,
         cost=config.objective.cost,
         record=lambda candidate: ray.get(writer.add.remote(candidate)),
-        labels=fixed_names(config, name, fixed),
+        keep=lambda candidate: ray.get(writer.keep.remote(candidate)),
+        labels=labels,
     )
-    report = _Report(config, budget=min(config.candidates, len(arm.labels) or config.candidates))
-    arm.run(ray.get(writer.known.remote(name, seed)), report.told)
+    report = _Report(config, budget=min(config.candidates, len(labels) or config.candidates))
+    known, begun = ray.get([writer.known.remote(name, seed), writer.begun.remote(name, seed)])
+    arm.run(known, report.told, begun)
     report.send()
 
 
@@ -198,36 +88,18 @@ class _Report:
             self.send()
 
     def send(self) -> None:
-        scored = [c for c in self._told if not c.failed]
-        quality = [c.quality for c in scored if c.quality is not None]
-        cost = [c.cost for c in scored if c.cost is not None]
+        cost_N, quality_N = coordinates(scored(self._told)).T
         tune.report(
             {
                 "candidates": len(self._told),
                 "budget": self._budget,
-                "failed": len(self._told) - len(scored),
-                "best": max(quality, default=float("nan")),
-                "hypervolume": hypervolume(quality, cost, self._reference),
+                "failed": sum(c.failed for c in self._told),
+                "stopped": sum(c.stopped for c in self._told),
+                "best": max(quality_N, default=float("nan")),
+                "hypervolume": hypervolume(quality_N, cost_N, self._reference),
             }
         )
         self._last = time.monotonic()
-
-
-def _evaluator(index: int, config: StudyConfig, cache: Any) -> Any:
-    group = get_current_placement_group()
-    return (
-        ray.remote(Evaluator)
-        .options(
-            num_cpus=config.schedule.cpus,
-            num_gpus=config.schedule.gpus or 0,
-            scheduling_strategy=PlacementGroupSchedulingStrategy(
-                placement_group=group,
-                # The trial's own bundle is empty and dropped, so evaluators count from 0.
-                placement_group_bundle_index=index,
-            ),
-        )
-        .remote(cache, config.proxy, config.compute)
-    )
 
 
 def connect() -> None:
@@ -317,7 +189,7 @@ class _Reporter(tune.CLIReporter):  # type: ignore[misc]  # Ray has no types
 
     def __init__(self, display: Display, budget: int) -> None:
         super().__init__(
-            metric_columns=["candidates", "failed", "best", "hypervolume"],
+            metric_columns=["candidates", "failed", "stopped", "best", "hypervolume"],
             parameter_columns=["strategy", "seed"],
             max_report_frequency=1,
         )
@@ -346,6 +218,7 @@ class _Reporter(tune.CLIReporter):  # type: ignore[misc]  # Ray has no types
             candidates=told,
             budget=result.get("budget", self._budget),
             failed=result.get("failed", 0),
+            stopped=result.get("stopped", 0),
             best=result.get("best", float("nan")),
             hypervolume=result.get("hypervolume", 0.0),
         )
@@ -379,6 +252,7 @@ def close_writer(writer: Any, finish: Callable[[Any, list[Candidate]], None]) ->
 def run_arms(
     config: StudyConfig,
     cache: FeatureCache,
+    base: Foundation,
     writer: Any,
     display: Display,
     storage: Path,
@@ -388,6 +262,7 @@ def run_arms(
     Args:
         config: The study.
         cache: Features, handed to evaluators through the object store.
+        base: Tasks, trunk and teachers; handed to them, too, where the last rung trains on them.
         writer: The study's writer actor.
         display: Shows progress.
         storage: Folder of Tune's own files.
@@ -398,7 +273,9 @@ def run_arms(
     schedule = config.schedule
     bundle = {"CPU": schedule.cpus} | ({"GPU": schedule.gpus} if schedule.gpus else {})
     resources = tune.PlacementGroupFactory([{}] + [dict(bundle)] * schedule.evaluators)
-    trainable = tune.with_parameters(run_arm, config=config, writer=writer, cache=[ray.put(cache)])
+    trains = config.ladder[-1].fidelity == "full"
+    supplies = [ray.put(cache), ray.put(base) if trains else None]
+    trainable = tune.with_parameters(run_arm, config=config, writer=writer, supplies=supplies)
     tuner = tune.Tuner(
         tune.with_resources(trainable, resources),
         param_space={

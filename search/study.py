@@ -220,7 +220,8 @@ class Study:
         """A candidate by name, "best" (highest quality) or "knee" (the front's bend).
 
         Raises:
-            StudyError: There is no such candidate, it failed, or none has been scored.
+            StudyError: There is no such candidate, it failed or was stopped at a lower rung, or
+                none has been scored.
         """
         candidates = self.candidates()
         found = scored(candidates)
@@ -235,6 +236,11 @@ class Study:
             if candidate.id == name:
                 if candidate.failed:
                     raise StudyError(f"candidate {name} failed: {candidate.reason}")
+                if candidate.stopped:
+                    raise StudyError(
+                        f"candidate {name} was stopped after {candidate.rungs[-1]['steps']} steps "
+                        "and has no score to be picked by; pick knee, best or one of the front"
+                    )
                 return candidate
         raise StudyError(
             f"{self.folder} has no candidate {name!r}; pick knee, best or a name such as "

@@ -44,6 +44,10 @@ def metrics(candidate: Candidate) -> dict[str, float]:
     for key in ("accuracy", "distillation_loss", "seconds"):
         found |= dict(_leaves(key, evaluation.get(key)))
     found |= dict(_leaves("costs", costs))
+    if _halved(candidate):
+        for number, rung in enumerate(candidate.rungs):
+            for key in ("quality", "steps", "seconds"):
+                found[f"rungs/{number}/{key}"] = rung.get(key)
     for key in ("deviation", "bound"):  # of the integer programmes, by channel group
         if key in evaluation:
             found[key] = sum(value for _, value in _leaves(key, evaluation[key]))
@@ -92,10 +96,17 @@ def tags(candidate: Candidate, *, front: bool) -> dict[str, str]:
     for key in ("evaluator", "proven"):
         if key in candidate.evaluation:
             found[key] = str(candidate.evaluation[key])
+    if _halved(candidate):
+        found |= {"rung": str(candidate.evaluation["rung"]), "stopped": flag(candidate.stopped)}
     realised = json.dumps(candidate.evaluation.get("realised") or {}, separators=(",", ":"))
     if 2 < len(realised) <= MAX_TAG:
         found["realised"] = realised
     return {key: text[:MAX_TAG] for key, text in found.items()}
+
+
+def _halved(candidate: Candidate) -> bool:
+    """Whether there was more than one rung."""
+    return len(candidate.rungs) > 1 or candidate.stopped
 
 
 def flag(value: bool) -> str:

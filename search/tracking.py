@@ -39,7 +39,7 @@ from search.progress import history
 
 STUDY, ID, KIND = "apportion.study", "apportion.id", "apportion.kind"
 PARENT = "mlflow.parentRunId"
-HISTORY = ("candidates", "failed", "hypervolume", "front_size", "best_quality")
+HISTORY = ("candidates", "failed", "stopped", "hypervolume", "front_size", "best_quality")
 
 
 class TrackingError(RuntimeError):

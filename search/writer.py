@@ -10,6 +10,7 @@ from typing import Any
 from search.candidate import Candidate
 from search.progress import front
 from search.record import DuplicateCandidate, Record
+from search.underway import UnderWay
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +89,7 @@ class Writer:
         self._path, self._study = path, study
         self._make_tracker, self._config = make_tracker, config
         self._record: Record | None = None
+        self._underway: UnderWay | None = None
         self._candidates: dict[str, Candidate] = {}
         self._mirror: Mirror | None = None
 
@@ -121,6 +123,20 @@ class Writer:
             if (c.strategy, c.seed) == (strategy, seed)
         }
 
+    def begun(self, strategy: str, seed: int) -> dict[int, Candidate]:
+        """The candidates of an arm that are under way on lower rungs, by index."""
+        return self._log().of(strategy, seed)
+
+    def keep(self, candidate: Candidate) -> None:
+        """Keep what is known of a candidate under way; it is durable when this returns."""
+        self._log().keep(candidate)
+
+    def _log(self) -> UnderWay:
+        self.open()
+        if self._underway is None:
+            self._underway = UnderWay(self._path.with_suffix(".underway"), self._candidates.keys())
+        return self._underway
+
     def add(self, candidate: Candidate) -> None:
         """Record a candidate; it is durable when this returns. Asked twice, it is recorded once."""
         try:
@@ -128,6 +144,7 @@ class Writer:
         except DuplicateCandidate:
             return
         self._candidates[candidate.id] = candidate
+        self._log().forget(candidate.id)
         if self._mirror is not None:
             self._mirror.add(candidate)
 

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAYERS = ("partitioning", "trainers", "search")
 OWNERS = {
-    "ray": {"search/scheduler.py", "search/doctor.py"},
+    "ray": {"search/scheduler.py", "search/pool.py", "search/doctor.py"},
     "mlflow": {"search/tracking.py"},
     "optuna": {"search/record.py"},
     "pulp": {"partitioning/programmes.py"},

@@ -1,7 +1,7 @@
 """The arm's loop over an in-process pool whose cohorts finish in any order."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +10,7 @@ import pytest
 from partitioning import ChannelGroup, Masks, SharingSpace, SolverConfig, SpaceConfig
 from search.arm import Arm, Budget, ReplayError, Scored
 from search.candidate import Candidate
+from search.halving import Rung
 from search.strategies import STRATEGIES, Problem
 from trainers.cost import Costs
 from trainers.proxy import Evaluation
@@ -22,33 +23,47 @@ LEARNERS = ("random", "es", "policy_gradient")
 class ShuffledPool:
     """Scores by a formula; finished cohorts come back in a random order."""
 
-    def __init__(self, seed: int, *, slots: int = 4, fail: frozenset[int] = frozenset()) -> None:
+    def __init__(
+        self,
+        seed: int,
+        *,
+        slots: int = 4,
+        fail: frozenset[int] = frozenset(),
+        fails: Callable[[Masks, int], bool] = lambda masks, steps: False,
+    ) -> None:
         self.slots = slots
         self.scored = 0
+        self.steps = 0
         self._fail = fail
+        self._fails = fails
         self._order = random.Random(seed)
-        self._flying: dict[int, Sequence[Masks]] = {}
+        self._flying: dict[int, tuple[Sequence[Masks], Rung]] = {}
 
-    def submit(self, ticket: int, cohort: Sequence[Masks]) -> None:
+    def submit(self, ticket: int, cohort: Sequence[Masks], rung: Rung) -> None:
         assert len(self._flying) < self.slots
-        self._flying[ticket] = cohort
+        self._flying[ticket] = cohort, rung
+        self.steps += rung.steps * len(cohort)
 
     def wait(self) -> tuple[int, list[Scored]]:
         ticket = self._order.choice(sorted(self._flying))
-        cohort = self._flying.pop(ticket)
+        cohort, rung = self._flying.pop(ticket)
         self.scored += len(cohort)
         return ticket, [
             Scored(error="made to fail")
-            if ticket + i in self._fail
-            else Scored(evaluation=score(m))
+            if ticket + i in self._fail or self._fails(m, rung.steps)
+            else Scored(evaluation=score(m, rung.steps))
             for i, m in enumerate(cohort)
         ]
 
 
-def score(masks: Masks) -> Evaluation:
+def score(masks: Masks, steps: int) -> Evaluation:
+    """Fewer steps put candidates in another order."""
     use = masks.use()
     return Evaluation(
-        accuracy={name: float(1 - (u - 0.6) ** 2) for name, u in zip(TASKS, use, strict=True)},
+        accuracy={
+            name: float(1 - (u - 0.6) ** 2 - (u * 37 % 1) / steps)
+            for name, u in zip(TASKS, use, strict=True)
+        },
         distillation_loss=dict.fromkeys(TASKS, 0.0),
         costs=Costs(
             use=dict(zip(TASKS, map(float, use), strict=True)),
@@ -68,8 +83,15 @@ def run(
     candidates: int = 70,
     cohort: int = 3,
     stop_after: int | None = None,
+    ladder: Sequence[Rung] = (Rung(steps=100),),
+    bracket: int = 16,
+    begun: dict[int, Candidate] | None = None,
+    stop_after_kept: int | None = None,
 ) -> dict[int, Candidate]:
-    """Runs an arm and returns what it recorded, by index; stops dead after some records."""
+    """Runs an arm and returns what it recorded, by index; stops dead after some records.
+
+    `begun` is what was under way before, and gets what is under way at the end.
+    """
     space = SharingSpace(
         tasks=TASKS, groups=GROUPS, config=SpaceConfig(), solver=SolverConfig(time_limit=5)
     )
@@ -80,6 +102,19 @@ def run(
             raise InterruptedError
         assert candidate.index not in recorded
         recorded[candidate.index] = candidate
+        kept.pop(candidate.index, None)
+
+    kept = {} if begun is None else begun
+    before = dict(kept)
+    counted = 0
+
+    def keep(candidate: Candidate) -> None:
+        nonlocal counted
+        if counted == stop_after_kept:
+            raise InterruptedError
+        counted += 1
+        assert candidate.index not in recorded
+        kept[candidate.index] = candidate
 
     problem = Problem(
         dim=space.dim, names=tuple(space.names()), use_dims=space.use_dims, seed=seed, baselines={}
@@ -88,13 +123,15 @@ def run(
     told: list[int] = []
     arm = Arm(
         name=name, seed=seed, strategy=kind.build(problem, kind.settings()), space=space, pool=pool,
-        budget=Budget(candidates=candidates, cohort=cohort), cost="use", record=record,
+        budget=Budget(candidates=candidates, cohort=cohort, bracket=bracket), ladder=ladder,
+        cost="use", record=record, keep=keep,
     )  # fmt: skip
     try:
-        arm.run(dict(known or {}), lambda candidate: told.append(candidate.index))
+        arm.run(dict(known or {}), lambda candidate: told.append(candidate.index), before)
     except InterruptedError:
         return recorded
     assert told == list(range(candidates))
+    assert not kept
     return recorded
 
 

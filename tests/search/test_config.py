@@ -12,6 +12,7 @@ from search.config import (
     parse_config,
 )
 from search.config_build import ConfigError
+from search.halving import Rung
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 
@@ -85,6 +86,32 @@ def test_the_decathlon_has_the_papers_settings() -> None:
         ({"schedule": {"evaluators": 0}}, "evaluators must be at least 1"),
         ({"proxy": {"sgd": {"steps": 0}}}, r"^proxy\.sgd: steps must be at least 1, got 0"),
         ({"finish": {"seeds": 0}}, r"^finish: seeds must be at least 1"),
+        ({"bracket": 1}, "bracket must be at least 2"),
+        ({"rungs": [{"keep": 0.5}]}, r"^rungs\[0\]\.steps is missing"),
+        ({"rungs": [{"steps": 9, "kepp": 1}]}, r"^rungs\[0\]\.kepp: .*did you mean 'keep'"),
+        (
+            {"rungs": [{"steps": 9, "keep": 1.5}]},
+            r"^rungs\[0\]: keep must be .*at most 1, got 1\.5",
+        ),
+        (
+            {"rungs": [{"steps": 20}, {"steps": 10}]},
+            r"must ascend and be below proxy\.sgd\.steps \(3000\), got \[20, 10\]",
+        ),
+        ({"rungs": [{"steps": 20}, {"steps": 20}]}, r"must ascend .*got \[20, 20\]"),
+        ({"rungs": [{"steps": 3000}]}, r"be below proxy\.sgd\.steps \(3000\), got \[3000\]"),
+        ({"rungs": [{"steps": 1}]}, "at least the number of tasks, 2, .*got 1"),
+        (
+            {"rungs": [{"steps": 9, "fidelity": "full"}, {"steps": 90}]},
+            "only the last rung may be of fidelity full",
+        ),
+        (
+            {"rungs": [{"steps": 9, "fidelity": "full", "keep": 0.5}]},
+            r"keep must be 1, got 0\.5",
+        ),
+        (
+            {"rungs": [{"steps": 3001}, {"steps": 9, "fidelity": "full"}]},
+            r"be at most proxy\.sgd\.steps \(3000\), got \[3001, 9\]",
+        ),
     ],
 )
 def test_bad_values_are_refused_by_name(changed: dict[str, Any], message: str) -> None:
@@ -162,3 +189,31 @@ def test_what_may_change_on_resume() -> None:
     changed = differences(old, parsed(proxy={"sgd": {"steps": 9}}, strategies={"es": {}}))
     assert any(line.startswith("proxy.sgd.steps: 3000 in the study, 9 now") for line in changed)
     assert any(line.startswith("strategies.es") for line in changed)
+
+
+def test_the_ladder_ends_with_the_final_scoring() -> None:
+    assert parsed().ladder == (Rung(steps=3000),)
+    rungs: list[dict[str, Any]] = [{"steps": 300, "keep": 0.5}]
+    assert parsed(rungs=rungs).ladder == (Rung(steps=300, keep=0.5), Rung(steps=3000))
+    rungs += [{"steps": 3000, "keep": 0.25}, {"fidelity": "full", "steps": 50}]
+    ladder = parsed(rungs=rungs).ladder
+    assert [(r.fidelity, r.steps) for r in ladder] == [
+        ("proxy", 300), ("proxy", 3000), ("full", 50),
+    ]  # fmt: skip
+    assert parse_config(dump_config(parsed(rungs=rungs))).ladder == ladder
+
+
+def test_rungs_decide_scores_so_they_may_not_change() -> None:
+    old = parsed(rungs=[{"steps": 300, "keep": 0.5}])
+    other = {"train": {"temperature": 2.0, "sgd": {"steps": 7}}}
+    assert differences(old, parsed(rungs=[{"steps": 300, "keep": 0.5}], **other)) == []
+    for changed in ({"rungs": [{"steps": 300}]}, {"rungs": []}):
+        assert differences(old, parsed(**changed))
+    assert differences(old, parsed(rungs=[{"steps": 300, "keep": 0.5}], bracket=8)) == [
+        "bracket: 16 in the study, 8 now"
+    ]
+    full = [{"fidelity": "full", "steps": 50}]
+    # A short training scores with the settings of train, but for its steps.
+    assert differences(parsed(rungs=full), parsed(rungs=full, **other)) == [
+        "train.temperature: 1.0 in the study, 2.0 now"
+    ]

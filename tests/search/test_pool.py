@@ -11,7 +11,8 @@ import ray
 from ray import cloudpickle
 
 from search.arm import Scored
-from search.scheduler import ActorPool
+from search.halving import Rung
+from search.pool import ActorPool
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -29,7 +30,7 @@ class Fragile:
     def __init__(self, folder: Path, deadly: dict[int, int], raising: dict[int, int]) -> None:
         self.folder, self.deadly, self.raising = folder, deadly, raising
 
-    def evaluate(self, cohort: Sequence[int]) -> list[Scored]:
+    def evaluate(self, cohort: Sequence[int], rung: Rung) -> list[Scored]:
         for number in cohort:
             seen = len(list(self.folder.glob(f"{number}-*")))
             (self.folder / f"{number}-{seen}").touch()
@@ -37,7 +38,7 @@ class Fragile:
                 os._exit(1)
             if seen < self.raising.get(number, 0):
                 raise RuntimeError(f"number {number} is bad")
-        return [Scored(evaluator=f"scored {number}") for number in cohort]
+        return [Scored(evaluator=f"scored {number} in {rung.steps}") for number in cohort]
 
 
 def scores(
@@ -52,7 +53,7 @@ def scores(
 
     pool = ActorPool(make, evaluators=2, attempts=attempts)
     for ticket, cohort in enumerate(cohorts):
-        pool.submit(ticket, cohort)  # type: ignore[arg-type]  # numbers stand for masks
+        pool.submit(ticket, cohort, Rung(steps=10 + ticket))  # type: ignore[arg-type]  # numbers stand for masks
     found = dict(pool.wait() for _ in cohorts)
     assert sorted(found) == list(range(len(cohorts)))
     assert (len(made) > 2) == bool(arguments["deadly"]), "replaced only when one died"
@@ -61,13 +62,13 @@ def scores(
 
 def test_cohorts_are_scored_in_order(tmp_path: Path) -> None:
     found = scores(tmp_path, [[0, 1], [2], [3, 4, 5], [6]])
-    assert [s.evaluator for s in found[2]] == ["scored 3", "scored 4", "scored 5"]
+    assert [s.evaluator for s in found[2]] == [f"scored {n} in 12" for n in (3, 4, 5)]
 
 
 def test_an_evaluator_that_dies_is_replaced_and_its_cohort_asked_again(tmp_path: Path) -> None:
     found = scores(tmp_path, [[0, 1, 2], [3], [4]], deadly={1: 1})
     assert all(s.error is None for results in found.values() for s in results)
-    assert [s.evaluator for s in found[0]] == ["scored 0", "scored 1", "scored 2"]
+    assert [s.evaluator for s in found[0]] == [f"scored {n} in 10" for n in (0, 1, 2)]
 
 
 @pytest.mark.parametrize("trouble", ["deadly", "raising"])

@@ -113,6 +113,7 @@ class TestSummary:
             "hypervolume": pytest.approx(0.5 * 0.3 + 0.7 * 0.3 + 0.9 * 0.2),
             "candidates": 8,
             "failed": 2,
+            "stopped": 0,
             "strategies": {
                 "baselines": {"candidates": 2, "hypervolume": pytest.approx(0.3 * 0.5)},
                 "es": {"candidates": 5, "hypervolume": pytest.approx(0.5 * 0.3 + 0.7 * 0.5)},

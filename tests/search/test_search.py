@@ -27,6 +27,7 @@ from search.launch import search, sync
 from search.prepare import foundation, run_here
 from search.record import read_record
 from search.study import Study, StudyError
+from trainers.joint import train
 
 # Ray starts and ends processes of its own in this one.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
@@ -116,6 +117,8 @@ def mirrored(study: Study) -> list[str]:
     return sorted(runs)
 
 
+RUNGS: dict[str, Any] = {"rungs": [{"steps": 4, "keep": 0.5}], "bracket": 8}
+
 EXPECTED = {
     "baselines": list(range(2)),
     "random": list(range(24)),
@@ -159,6 +162,46 @@ def test_from_a_config_to_an_exported_winner(tmp_path: Path, cache: Path, ray_he
     assert mirrored(study) == sorted(c.id for c in study.candidates())
 
 
+def test_rungs_up_to_a_short_training(tmp_path: Path, cache: Path, ray_here: None) -> None:
+    rungs = [
+        {"steps": 4, "keep": 0.5},
+        {"steps": 12, "keep": 0.5},
+        {"fidelity": "full", "steps": 10},
+    ]
+    config = tiny(
+        tmp_path, cache=str(cache), rungs=rungs, bracket=8, schedule={"cohort": 3, "evaluators": 2}
+    )
+    study = search(config, console=quiet())
+    assert accounted(study) == EXPECTED
+    candidates = study.candidates()
+    summary = study.summary()
+    assert summary["failed"] == 0
+    # Every bracket of 8 leaves 4, then 2.
+    reached = collections.Counter((c.strategy, len(c.rungs)) for c in candidates)
+    assert {n: reached["random", n] for n in (1, 2, 3)} == {1: 12, 2: 6, 3: 6}
+    assert reached["baselines", 3] == 2, "baselines are never stopped"
+    final = [c for c in candidates if not c.stopped]
+    assert summary["stopped"] == len(candidates) - len(final) > 0
+    assert {c.id for c in final} >= {member["candidate"] for member in summary["front"]}
+    for candidate in candidates:
+        kinds = [(rung["fidelity"], rung["steps"]) for rung in candidate.rungs]
+        assert kinds == [("proxy", 4), ("proxy", 12), ("full", 10)][: len(kinds)]
+        assert candidate.quality == candidate.rungs[-1]["quality"]
+    # The last score is that of the training that `apportion train` does, cut to 10 steps.
+    one = study.pick("knee")
+    base = foundation(config, run_here, lambda line: None)
+    again = train(
+        study.masks(one), base.tasks, base.trunk, base.teachers,
+        replace(config.train, sgd=replace(config.train.sgd, steps=10)),
+        backbone=config.backbone, seed=0, compute=config.compute,
+    )  # fmt: skip
+    assert one.accuracy == again.accuracy["validation"]
+    assert mirrored(study) == sorted(c.id for c in candidates)
+    stopped = next(c for c in candidates if c.stopped)
+    with pytest.raises(StudyError, match=f"{stopped.id} was stopped after (4|12) steps"):
+        study.pick(stopped.id)
+
+
 def _no_jobs(function: Any, jobs: Any) -> Iterator[tuple[str, Any]]:
     assert not jobs, "what is trained already is not trained again"
     return iter(())
@@ -199,10 +242,13 @@ def wait_for(condition: Any, timeout: float = 180) -> None:
         time.sleep(0.1)
 
 
-def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, cache: Path) -> None:
-    whole = tiny(tmp_path, name="whole", cache=str(cache))
+@pytest.mark.parametrize("changed", [{}, RUNGS], ids=["plain", "rungs"])
+def test_killed_and_resumed_equals_uninterrupted(
+    tmp_path: Path, cache: Path, changed: dict[str, Any]
+) -> None:
+    whole = tiny(tmp_path, name="whole", cache=str(cache), **changed)
     finished(start(whole, tmp_path))
-    killed = tiny(tmp_path, name="killed", cache=str(cache))
+    killed = tiny(tmp_path, name="killed", cache=str(cache), **changed)
     process = start(killed, tmp_path)
     wait_for(lambda: count(killed) >= 25)
     os.kill(process.pid, signal.SIGKILL)
@@ -216,8 +262,9 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, cache: Path) ->
         assert mirrored(study) == sorted(c.id for c in study.candidates())
     proposals = [{c.id: c.vector for c in study.candidates()} for study in studies]
     assert proposals[0] == proposals[1]
-    scores = [{c.id: c.quality for c in study.candidates()} for study in studies]
+    scores = [{c.id: (c.quality, c.stopped) for c in study.candidates()} for study in studies]
     assert scores[0] == scores[1]
+    assert not (killed.folder / "record.underway").exists()
 
 
 def test_ctrl_c_stops_without_training_a_winner(tmp_path: Path, cache: Path) -> None:
