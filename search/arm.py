@@ -339,11 +339,12 @@ def _quality(candidate: Candidate, rung: int) -> float:
 
 def _measurements(evaluation: Evaluation) -> dict[str, Any]:
     """What is measured anew at every rung."""
-    return {
+    measured = {
         "accuracy": dict(evaluation.accuracy),
         "distillation_loss": dict(evaluation.distillation_loss),
         "seconds": evaluation.seconds,
     }
+    return measured if evaluation.spread is None else measured | {"spread": evaluation.spread}
 
 
 def _outcome(candidate: Candidate) -> Outcome:

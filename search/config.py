@@ -119,7 +119,8 @@ class ScheduleConfig:
         evaluators: Evaluators of each arm.
         cpus: CPUs of each evaluator.
         gpus: GPUs of each evaluator, fractions allowed; None takes one where the cluster has any.
-        cohort: Candidates that an evaluator is handed at once.
+        cohort: Candidates that an evaluator is handed at once; None takes 1 where there is no GPU
+            and 64 on one, which trains as many of them side by side as fit into its memory.
         attempts: How often a candidate is tried before it is recorded as failed.
         arm_retries: How often an arm that died is started again, from its record.
         wait_for_nodes: Queue even if the cluster has too few GPUs now (an autoscaler adds nodes).
@@ -128,15 +129,16 @@ class ScheduleConfig:
     evaluators: int = 1
     cpus: float = 1.0
     gpus: float | None = None
-    cohort: int = 1
+    cohort: int | None = None
     attempts: int = 3
     arm_retries: int = 3
     wait_for_nodes: bool = False
 
     def __post_init__(self) -> None:
         for name in ("evaluators", "cohort", "attempts"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
         gpus = 0.0 if self.gpus is None else self.gpus
         if self.arm_retries < 0 or not 0 < self.cpus < math.inf or not 0 <= gpus < math.inf:
             raise ValueError(

@@ -27,7 +27,7 @@ from search.prepare import Foundation
 from trainers.cost import costs
 from trainers.features import FeatureCache
 from trainers.joint import train
-from trainers.proxy import DivergedError, Evaluation, distill
+from trainers.proxy import DivergedError, Evaluation, Proxy
 
 
 class Evaluator:
@@ -42,7 +42,8 @@ class Evaluator:
     def __init__(self, cache: FeatureCache, config: StudyConfig, base: Foundation | None) -> None:
         if config.compute.threads:
             torch.set_num_threads(config.compute.threads)
-        self._cache, self._config, self._base = cache, config, base
+        self._config, self._base = config, base
+        self._proxy = Proxy(cache, config.proxy, config.compute)
         self._name = f"{ray.util.get_node_ip_address()}:{os.getpid()}"
 
     def evaluate(self, cohort: Sequence[Masks], rung: Rung) -> list[Scored]:
@@ -52,7 +53,7 @@ class Evaluator:
         else:
             proxy = self._config.proxy
             proxy = replace(proxy, sgd=replace(proxy.sgd, steps=rung.steps))
-            results = distill(cohort, self._cache, proxy, self._config.compute)
+            results = self._proxy.score(cohort, proxy)
         return [
             Scored(error=str(result), evaluator=self._name)
             if isinstance(result, DivergedError)

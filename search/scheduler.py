@@ -32,6 +32,9 @@ from search.writer import Writer
 from trainers.device import DeviceError, resolve_device
 from trainers.features import FeatureCache
 
+#: Candidates that an evaluator on a GPU is handed at once, unless the config says.
+GPU_COHORT = 64
+
 #: Seconds between two results that an arm reports to Tune.
 REPORT_EVERY = 0.5
 
@@ -60,7 +63,9 @@ def run_arm(
         strategy=strategy,
         space=space,
         pool=pool,
-        budget=Budget(candidates=config.candidates, cohort=schedule.cohort, bracket=config.bracket),
+        budget=Budget(
+            candidates=config.candidates, cohort=schedule.cohort or 1, bracket=config.bracket
+        ),
         ladder=ladder,
         cost=config.objective.cost,
         record=lambda candidate: ray.get(writer.add.remote(candidate)),
@@ -143,6 +148,8 @@ def settled(config: StudyConfig) -> StudyConfig:
             f"{config.compute.device}), but the cluster has {have:g}; use --set compute.device=cpu "
             "--set schedule.gpus=0, or set schedule.wait_for_nodes where an autoscaler adds them"
         )
+    if schedule.cohort is None:
+        schedule = replace(schedule, cohort=GPU_COHORT if schedule.gpus else 1)
     return replace(config, schedule=schedule)
 
 

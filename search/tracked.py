@@ -41,7 +41,7 @@ def metrics(candidate: Candidate) -> dict[str, float]:
     found: dict[str, float | None] = {"quality": candidate.quality, "cost": candidate.cost}
     costs = dict(evaluation.get("costs") or {})
     costs.pop("use", None)
-    for key in ("accuracy", "distillation_loss", "seconds"):
+    for key in ("accuracy", "distillation_loss", "seconds", "spread"):
         found |= dict(_leaves(key, evaluation.get(key)))
     found |= dict(_leaves("costs", costs))
     if _halved(candidate):
