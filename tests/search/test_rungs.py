@@ -1,9 +1,12 @@
 """Brackets that are scored rung by rung, over an in-process pool that finishes in any order."""
 
 import json
+import runpy
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -201,6 +204,51 @@ def test_the_record_keeps_stopped_candidates(tmp_path: Path) -> None:
     )
     best = optuna.load_study(study_name="s/random/0", storage=storage).best_trials
     assert sorted(t.user_attrs["index"] for t in best) == sorted(c.index for c in front(found))
+
+
+class TestBenchmark:
+    """benchmarks/rungs.py, on the curves of arms that measured every rung."""
+
+    def module(self) -> dict[str, Any]:
+        return runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "rungs.py"))
+
+    def test_curves_are_those_of_whole_climbs(self) -> None:
+        found = halved("random", ShuffledPool(0, fails=sometimes), ladder=ALL, candidates=21)
+        recorded = self.module()["curves"](list(found.values()), (0.0, 1.1))
+        whole = [c for c in found.values() if not c.failed]
+        assert 0 < len(whole) < 21
+        assert recorded["steps"] == [5, 20, 100]
+        assert recorded["quality"] == [[r["quality"] for r in c.rungs] for c in whole]
+        assert recorded["cost"] == [c.cost for c in whole]
+        flat = run("random", ShuffledPool(0), candidates=21)
+        with pytest.raises(ValueError, match="21 candidates with at most 1 rungs"):
+            self.module()["curves"](list(flat.values()), (0.0, 1.1))
+
+    def test_the_table(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        rng = np.random.default_rng(0)
+        quality = rng.random((32, 1)).repeat(3, axis=1)  # rungs that tell no lies
+        recorded = {
+            "steps": [1, 2, 8], "seconds": [2.0, 3.0, 8.0], "quality": quality.tolist(),
+            "cost": rng.random(32).tolist(), "reference": [0.0, 1.1],
+        }  # fmt: skip
+        (tmp_path / "curves.json").write_text(json.dumps({"curves": recorded}))
+        files = ["--study", str(tmp_path / "curves.json"), "--json", str(tmp_path / "out.json")]
+        monkeypatch.setattr(sys, "argv", ["rungs.py", "--quick", *files])
+        self.module()["main"]()
+        written = json.loads((tmp_path / "out.json").read_text())
+        assert written["curves"] == recorded
+        rows = {(*r["steps"], *r["keep"], r["bracket"]): r for r in written["rows"]}
+        row = rows[1, 2, 8, 0.5, 0.5, 16]
+        assert row["compute"] == pytest.approx((1 + 1 + 2) / 8)
+        assert row["compute_seconds"] == pytest.approx((2 + 1.5 + 2) / 8)
+        assert rows[2, 8, 0.5, 32]["compute"] == pytest.approx((2 + 4) / 8)
+        assert all(r["n"] == 32 and r["orders"] == 21 for r in written["rows"])
+        assert rows[1, 8, 0.5, 32]["worst"] == rows[1, 8, 0.5, 32]["hypervolume"] == 1.0
+        lines = capsys.readouterr().out.splitlines()
+        assert len(lines) == 1 + len(rows)
+        assert any(line.startswith("* 1 (50%) -> 2 (50%) -> 8 ") for line in lines)
 
 
 class TestUnderWay:
