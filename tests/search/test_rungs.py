@@ -171,6 +171,22 @@ def test_a_record_in_which_others_went_on_is_refused() -> None:
         halved("random", ShuffledPool(0), known=half)
 
 
+def test_a_record_from_before_there_were_rungs_goes_on() -> None:
+    half = run("es", ShuffledPool(0), stop_after=20)
+    for index, candidate in half.items():
+        old = {
+            key: value
+            for key, value in candidate.evaluation.items()
+            if key not in ("rungs", "rung", "final")
+        }
+        half[index] = replace(candidate, evaluation=old)
+    pool = ShuffledPool(0)
+    resumed = run("es", pool, known=half)
+    assert vectors(resumed) == vectors(run("es", ShuffledPool(0)))
+    assert pool.scored == 50
+    assert len(scored(list(resumed.values()))) == 70
+
+
 def test_only_final_candidates_are_compared() -> None:
     found = list(halved("random", ShuffledPool(1, fails=sometimes)).values())
     final = [c for c in found if not c.failed and c.evaluation["final"]]
@@ -202,7 +218,13 @@ def test_the_record_keeps_stopped_candidates(tmp_path: Path) -> None:
     storage = optuna.storages.JournalStorage(
         optuna.storages.journal.JournalFileBackend(str(tmp_path / "record.journal"))
     )
-    best = optuna.load_study(study_name="s/random/0", storage=storage).best_trials
+    study = optuna.load_study(study_name="s/random/0", storage=storage)
+    states = {t.user_attrs["index"]: t.state.name for t in study.trials}
+    assert states == {
+        c.index: "FAIL" if c.failed else "PRUNED" if c.stopped else "COMPLETE" for c in found
+    }
+    assert set(states.values()) == {"FAIL", "PRUNED", "COMPLETE"}
+    best = study.best_trials
     assert sorted(t.user_attrs["index"] for t in best) == sorted(c.index for c in front(found))
 
 
