@@ -301,7 +301,8 @@ class StudyConfig:
 
 
 #: Sections that may change when a study is resumed: none of them decides a proposal or a score,
-#: but for `train` where the last rung trains with it (its steps are the rung's own).
+#: but for `train` where the last rung trains with it (its steps are the rung's own), and for
+#: `candidates` where there are rungs.
 MUTABLE = {
     "output", "cache", "candidates", "schedule", "tracking", "finish", "train", "calibration",
     "seeds",
@@ -365,6 +366,8 @@ def differences(old: StudyConfig, new: StudyConfig) -> list[str]:
     """Readable differences that forbid to resume one config's study with the other."""
     a, b = _flat(dump_config(old)), _flat(dump_config(new))
     fixed = {"train"} if old.ladder[-1].fidelity == "full" else set()
+    if old.rungs:
+        fixed.add("candidates")  # the last bracket was closed where the budget ended
     return [
         f"{key}: {a.get(key, 'absent')!r} in the study, {b.get(key, 'absent')!r} now"
         for key in sorted(a.keys() | b.keys())

@@ -18,6 +18,16 @@ from trainers.stacked import Convolve, convolve_groups, convolve_matrices
 
 Result = TypeVar("Result")
 
+# What libraries say in a plain RuntimeError when memory has run out.
+OUT_OF_MEMORY = (
+    "out of memory",
+    "not enough memory",
+    "can't allocate memory",
+    "cudnn_status_alloc_failed",
+    "cublas_status_alloc_failed",
+    "unable to find a valid cudnn algorithm",
+)
+
 # On a CPU one student already keeps the cores busy, and each of several waits for the others.
 CPU_CANDIDATES = 1
 
@@ -25,27 +35,35 @@ CPU_CANDIDATES = 1
 SHARE_OF_FREE = 0.7
 
 
-def candidate_bytes(config: BackboneConfig, *, batch_size: int, map_size: int) -> int:
-    """Bytes that one candidate more takes on a device while it trains, at most.
+def candidate_bytes(
+    config: BackboneConfig, *, rows: int, batch_size: int, calibration: int, map_size: int
+) -> int:
+    """Bytes that one candidate more takes on a device, at most.
 
-    Weights and, for the row that takes its step, their part, gradient and momentum; and the maps
-    between layers, unfolded where convolutions are matrix products.
+    Every row's part of the weights with momentum and the positions that it is gathered from, all
+    weights, one row's gradient, and the larger of the maps that training keeps for its backward
+    pass and those of one block while norms are measured; unfolded, as where convolutions are matrix
+    products.
 
     Args:
         config: The backbone.
-        batch_size: Images in one forward pass.
+        rows: Virtual networks.
+        batch_size: Images of a training step.
+        calibration: Images over which the norms' statistics are measured at once.
         map_size: Height and width of the trunk's maps, in pixels.
     """
-    total, size = 0, map_size
+    weights = training = measuring = 0
+    size = map_size
     for block in BACKBONES[config.family].plan(config):
         inputs, hidden, outputs = block.widths
         size = -(-size // block.stride)
-        total += 4 * 4 * 9 * hidden * (inputs + outputs)
-        # The two convolutions' unfolded inputs and ten maps in single precision.
-        total += (
-            batch_size * size * size * (2 * 9 * (inputs + hidden) + 4 * 10 * (hidden + outputs))
-        )
-    return total
+        weights += 9 * hidden * (inputs + outputs)
+        # The two convolutions' unfolded inputs in half and ten maps in single precision.
+        maps = size * size * (2 * 9 * (inputs + hidden) + 4 * 10 * (hidden + outputs))
+        training += batch_size * maps
+        measuring = max(measuring, calibration * maps)
+    # Parts and momentum in single precision, positions in eight bytes for nine weights.
+    return weights * (rows * (4 + 4 + 1) + 4 + 4) + max(training, measuring)
 
 
 def room(device: torch.device, bytes_each: int) -> int:
@@ -91,9 +109,10 @@ def in_chunks(
     start, most = 0, len(items)
     while start < len(items):
         chunk = items[start : start + min(size(), most)]
+        results = None
         try:
             results = run(chunk)
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        except (MemoryError, RuntimeError) as error:  # torch's own are RuntimeErrors
             if not _out_of_memory(error):
                 raise
             if len(chunk) == 1:
@@ -101,6 +120,8 @@ def in_chunks(
                     "one candidate alone does not fit into memory; lower proxy.sgd.batch_size or "
                     f"proxy.calibration, or use a larger device: {error}"
                 ) from error
+        if results is None:
+            # Only now does nothing hold the tensors of the chunk that failed.
             most = len(chunk) // 2
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
@@ -110,9 +131,8 @@ def in_chunks(
 
 
 def _out_of_memory(error: Exception) -> bool:
-    # The CPU's allocator raises a plain RuntimeError.
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        "not enough memory" in str(error) or "can't allocate memory" in str(error)
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(
+        words in str(error).lower() for words in OUT_OF_MEMORY
     )
 
 
@@ -135,6 +155,7 @@ def fastest_convolution(
     width = BACKBONES[config.family].plan(config)[-1].widths[1]
     kind = torch.bfloat16 if precision == "bf16" else torch.float32
     x = torch.randn(4, candidates * width, 8, 8, device=device, dtype=kind)
+    x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
     weight = torch.randn(candidates, width, width, 3, 3, device=device, dtype=kind)
     weight.requires_grad_()
 
@@ -154,12 +175,12 @@ def alike(cohort: Sequence[Masks]) -> list[list[int]]:
     """Positions of candidates that can be stacked: of the same networks and groups.
 
     Those of a list are ordered by how many channels they use, so that neighbours need little
-    padding.
+    padding; the largest first, whose memory the others do not exceed.
     """
     kinds: dict[tuple[object, ...], list[int]] = {}
     for position, masks in enumerate(cohort):
         kinds.setdefault((masks.networks, masks.groups), []).append(position)
-    return [sorted(positions, key=lambda i: _use(cohort[i])) for positions in kinds.values()]
+    return [sorted(positions, key=lambda i: -_use(cohort[i])) for positions in kinds.values()]
 
 
 def _use(masks: Masks) -> float:

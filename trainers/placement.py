@@ -18,7 +18,7 @@ from trainers.features import FeatureCache, as_tensor
 from trainers.network import to_channels_last
 
 #: Positions of images, or a run of them.
-Index: TypeAlias = NDArray[np.int64] | slice
+Index: TypeAlias = NDArray[np.int64] | Tensor | slice
 
 # What students need beside the features: at least half of a GPU's memory.
 SHARE_OF_DEVICE = 0.5
@@ -65,8 +65,17 @@ class PlacedFeatures:
         targets = [self._batch(f"{task}.targets.{k}", index).float() for k in range(count)]
         return self.inputs(task, index), targets
 
-    def stream(self, draws: Iterable[tuple[str, Index]]) -> Iterator[tuple[Tensor, list[Tensor]]]:
+    def stream(
+        self, draws: Iterable[tuple[str, NDArray[np.int64]]]
+    ) -> Iterator[tuple[Tensor, list[Tensor]]]:
         """Training batches in the order of `draws`, each a task and the positions of its images."""
+        if self.on_device:
+            # All positions in one copy: one per step would wait for the device every time.
+            every = list(draws)
+            index_NB = torch.from_numpy(np.stack([index for _, index in every])).to(self._device)
+            for (task, _), index_B in zip(every, index_NB, strict=True):
+                yield self.training(task, index_B)
+            return
         if not self._ahead:
             for task, index in draws:
                 yield self.training(task, index)
@@ -83,10 +92,10 @@ class PlacedFeatures:
 
     def _batch(self, name: str, index: Index) -> Tensor:
         if name in self._tensors:
-            stored = self._tensors[name]
-            if isinstance(index, slice):
-                return stored[index]
-            return stored.index_select(0, torch.from_numpy(index).to(self._device))
+            if isinstance(index, np.ndarray):
+                index = torch.from_numpy(index).to(self._device)
+            return to_channels_last(self._tensors[name][index])
+        assert not isinstance(index, Tensor), "positions go to the device with the features"
         # NumPy copies the images that are asked for and nothing else of a memory-mapped file.
         batch = torch.from_numpy(np.ascontiguousarray(self._arrays[name][index]))
         if self._device.type == "cuda":

@@ -12,6 +12,7 @@ training, since a running average over its mini-batches of 4 is noise; scores ar
 by default, where the paper averages three (`repeats`).
 """
 
+import functools
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -129,6 +130,10 @@ class Proxy:
         cache: Trunk and teacher features.
         config: Steps, batch size, learning rate and seed.
         compute: Device and precision.
+
+    Attributes:
+        largest_cohort: The most candidates that have trained side by side.
+        peak_bytes: The most memory of a GPU that was in use meanwhile; 0 on a CPU.
     """
 
     def __init__(self, cache: FeatureCache, config: ProxyConfig, compute: ComputeConfig) -> None:
@@ -136,8 +141,10 @@ class Proxy:
         self._device, self._precision = resolve_device(compute.device), compute.precision
         self._features = PlacedFeatures(cache, self._device, compute.precision)
         self._convolve: Convolve | None = None
-        self._bytes_each: dict[int, int] = {}  # by batch size
-        self.last_cohort = 0  # candidates that trained side by side
+        # By batch size, calibration images and number of networks.
+        self._bytes_each: dict[tuple[int, int, int], int] = {}
+        self.largest_cohort = 0
+        self.peak_bytes = 0
 
     def score(
         self, cohort: Sequence[Masks], config: ProxyConfig | None = None
@@ -166,23 +173,24 @@ class Proxy:
             check_masks(self._cache.backbone, masks)
         scored: dict[int, Evaluation | DivergedError] = {}
         for positions in alike(cohort):
-            if self._convolve is None:
-                self._convolve = fastest_convolution(
-                    self._cache.backbone, self._device, self._precision, len(positions)
-                )
+            rows = len(cohort[positions[0]].networks)
             scored |= in_chunks(
                 positions,
-                lambda: self._room(config),
+                functools.partial(self._room, config, rows),
                 lambda chunk: self._measured([cohort[i] for i in chunk], config),
             )
         return [scored[position] for position in range(len(cohort))]
 
-    def _room(self, config: ProxyConfig) -> int:
+    def _room(self, config: ProxyConfig, rows: int) -> int:
         """How many candidates to train side by side: by estimate, then by what they took."""
-        each = self._bytes_each.get(config.sgd.batch_size)
+        each = self._bytes_each.get((config.sgd.batch_size, config.calibration, rows))
         if each is None:
             each = candidate_bytes(
-                self._cache.backbone, batch_size=config.sgd.batch_size, map_size=self._map_size
+                self._cache.backbone,
+                rows=rows,
+                batch_size=config.sgd.batch_size,
+                calibration=config.calibration,
+                map_size=self._map_size,
             )
         return room(self._device, each)
 
@@ -190,11 +198,18 @@ class Proxy:
         self, cohort: Sequence[Masks], config: ProxyConfig
     ) -> list[Evaluation | DivergedError]:
         """Score a chunk, and note the memory that each of its candidates took."""
+        if self._convolve is None:
+            self._convolve = fastest_convolution(
+                self._cache.backbone, self._device, self._precision, len(cohort)
+            )
         before = start_measuring(self._device)
         results = self._score(cohort, config)
-        if (taken := peak_bytes(self._device) - before) > 0:
-            self._bytes_each[config.sgd.batch_size] = math.ceil(taken / len(cohort))
-        self.last_cohort = len(cohort)
+        peak = peak_bytes(self._device)
+        if peak > before:
+            kind = (config.sgd.batch_size, config.calibration, len(cohort[0].networks))
+            self._bytes_each[kind] = math.ceil((peak - before) / len(cohort))
+        self.largest_cohort = max(self.largest_cohort, len(cohort))
+        self.peak_bytes = max(self.peak_bytes, peak)
         return results
 
     @property
@@ -216,8 +231,9 @@ class Proxy:
         results: list[Evaluation | DivergedError] = []
         for k, masks in enumerate(cohort):
             loss_R = loss_SKR[:, k].mean(axis=0)
-            if not np.isfinite(loss_R).all():
-                broken = [n for n, loss in zip(names, loss_R, strict=True) if not np.isfinite(loss)]
+            sound_R = np.isfinite(loss_R) & np.isfinite(accuracy_SKR[:, k]).all(axis=0)
+            if not sound_R.all():
+                broken = [n for n, sound in zip(names, sound_R, strict=True) if not sound]
                 results.append(
                     DivergedError(
                         f"the distillation loss of {', '.join(broken)} is not finite after "
@@ -290,7 +306,10 @@ class Proxy:
 
     @torch.no_grad()
     def _accuracy(self, tail: StackedTail, row: int, task: str, config: ProxyConfig) -> Tensor:
-        """(K,): validation accuracy of the teacher's head on the students' features."""
+        """(K,): validation accuracy of the teacher's head on the students' features.
+
+        NaN where a student's features have grown beyond all numbers.
+        """
         cached = self._cache.tasks[task]
         for part in tail.parts(row):
             part.gather()
@@ -301,19 +320,22 @@ class Proxy:
         weight, bias = (as_tensor(cached.teacher[f"heads.0.{n}"]) for n in ("weight", "bias"))
         weight_KLN = F.pad(weight.to(self._device), (0, 1))[:, used.index_KN].transpose(0, 1)
         labels = as_tensor(cached.labels).to(self._device)
+        bias_L = bias.to(self._device)
         correct_K = torch.zeros(tail.num_candidates, device=self._device)
+        sound_K = torch.ones(tail.num_candidates, dtype=torch.bool, device=self._device)
         batch = max(16, EVALUATION_BATCH // tail.num_candidates)
         with autocast(self._device, self._precision):
             tail.forward(self._features.inputs(task, spread), row, "measure")
             for start in range(0, len(labels), batch):
-                part_ = slice(start, start + batch)
-                features = tail.forward(self._features.validation(task, part_), row, "evaluate")
+                images = slice(start, start + batch)
+                features = tail.forward(self._features.validation(task, images), row, "evaluate")
                 pooled_BKN = features[-1].float().mean(dim=(2, 3)).unflatten(1, used.index_KN.shape)
                 with torch.autocast(self._device.type, enabled=False):
                     logits_BKL = torch.einsum("bkn,kln->bkl", pooled_BKN, weight_KLN)
-                guess_BK = (logits_BKL + bias.to(self._device)).argmax(dim=2)
-                correct_K += (guess_BK == labels[part_, None]).sum(dim=0)
-        return correct_K / len(labels)
+                guess_BK = (logits_BKL + bias_L).argmax(dim=2)
+                correct_K += (guess_BK == labels[images, None]).sum(dim=0)
+                sound_K &= logits_BKL.isfinite().all(dim=2).all(dim=0)
+        return torch.where(sound_K, correct_K / len(labels), torch.nan)
 
 
 def _error(features: Tensor, target: Tensor, used: Used) -> Tensor:

@@ -217,3 +217,10 @@ def test_rungs_decide_scores_so_they_may_not_change() -> None:
     assert differences(parsed(rungs=full), parsed(rungs=full, **other)) == [
         "train.temperature: 1.0 in the study, 2.0 now"
     ]
+
+
+def test_a_study_with_rungs_keeps_its_budget() -> None:
+    rungs = [{"steps": 300, "keep": 0.5}]
+    changed = differences(parsed(rungs=rungs, candidates=20), parsed(rungs=rungs, candidates=40))
+    assert [line.split(":")[0] for line in changed] == ["candidates"]
+    assert differences(parsed(candidates=20), parsed(candidates=40)) == []

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 import trainers.proxy as proxy_module
 from partitioning import Masks
-from trainers.backbones import BackboneConfig, channel_groups
+from trainers.backbones import BACKBONES, BackboneConfig, channel_groups
 from trainers.compact import CompactNetwork, ExportError, check, export
 from trainers.cost import costs
 from trainers.data import Split, Task
@@ -28,10 +28,11 @@ from trainers.features import (
     feature_bytes,
     load_features,
     save_features,
+    state_tensors,
 )
 from trainers.joint import TrainConfig, TrainResult, curriculum, train
-from trainers.network import Network, accuracy, full_masks
-from trainers.optim import SGDConfig
+from trainers.network import Network, accuracy, full_masks, load_norms, load_weights
+from trainers.optim import RowSGD, SGDConfig, norm_parameters
 from trainers.placement import PlacedFeatures
 from trainers.proxy import DivergedError, Evaluation, Proxy, ProxyConfig, distill
 from trainers.teachers import (
@@ -306,7 +307,7 @@ def test_a_score_of_repeats_is_their_mean_and_has_their_spread(
         "_train",
         lambda self, cohort, config, repeat: (accuracy_SKR[repeat], loss_SKR[repeat]),
     )
-    cohort = [candidate(0, use=0.3), candidate(1, use=0.9)]  # as they are sorted
+    cohort = [candidate(0, use=0.9), candidate(1, use=0.3)]  # as they are sorted
     first, second = distill(cohort, cache, replace(PROXY, repeats=2), COMPUTE)
     # A cohort is trained in chunks of one on a CPU: both get the first candidate's numbers.
     assert isinstance(first, Evaluation)
@@ -372,8 +373,12 @@ def test_the_size_of_cohorts_follows_the_memory_that_they_took(
     # First the estimate, then a half of what two candidates took; what cannot be is not believed.
     assert asked[1:] == [500, 250]
     assert asked[0] > 10_000
-    assert proxy._room(few) == 2
+    assert proxy._room(few, len(NAMES)) == 2
     assert asked[-1] == 250
+    assert (proxy.largest_cohort, proxy.peak_bytes) == (2, 1010)
+    # It says nothing of other batch sizes.
+    proxy._room(replace(few, calibration=32), len(NAMES))
+    assert asked[-1] > 10_000
 
 
 def test_a_score_may_be_of_fewer_steps(cache: FeatureCache) -> None:
@@ -444,11 +449,90 @@ def test_scores_do_not_depend_on_the_cohort(cache: FeatureCache) -> None:
     assert score(cohort[0], cache).distillation_loss != alone.distillation_loss
 
 
-def test_divergence_is_an_error_of_the_candidate_alone(cache: FeatureCache) -> None:
-    wild = replace(PROXY, sgd=replace(PROXY.sgd, learning_rate=1e30))
-    results = distill([candidate(0), candidate(1)], cache, wild, COMPUTE)
-    assert all(isinstance(result, DivergedError) for result in results)
-    assert "lower proxy.sgd.learning_rate" in str(results[0])
+def test_divergence_is_an_error_of_the_candidate(cache: FeatureCache) -> None:
+    wild = replace(PROXY, sgd=replace(PROXY.sgd, learning_rate=1e6))
+    for result in distill([candidate(0), candidate(1)], cache, wild, COMPUTE):
+        assert isinstance(result, DivergedError)
+        assert "lower proxy.sgd.learning_rate" in str(result)
+
+
+def test_divergence_at_the_very_last_step_is_one_too(cache: FeatureCache) -> None:
+    sgd = replace(PROXY.sgd, steps=len(NAMES), learning_rate=1e38)
+    (result,) = distill([candidate(0)], cache, replace(PROXY, sgd=sgd), COMPUTE)
+    assert isinstance(result, DivergedError)
+
+
+def test_scores_are_those_of_masked_modules_trained_one_at_a_time(
+    cache: FeatureCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole of the proxy against a plain loop: rates, decay, late losses, norms, heads."""
+    groups = channel_groups(BACKBONE, stream=True)
+    cohort = [random_masks(groups, NAMES, seed, use=0.3 + 0.2 * seed) for seed in range(3)]
+    for masks in cohort:
+        for name, mask in masks.forward.items():
+            assert mask.any(axis=1).all() or "stream" not in name
+    sgd = SGDConfig(
+        steps=24, batch_size=8, learning_rate=0.1, momentum=0.0, weight_decay=0.05,
+        schedule="step", drops=(0.5,),
+    )  # fmt: skip
+    config = replace(PROXY, sgd=sgd, calibration=20)
+    monkeypatch.setattr(proxy_module, "room", lambda device, each: 3)
+    results = distill(cohort, cache, config, COMPUTE)
+    for masks, result in zip(cohort, results, strict=True):
+        assert isinstance(result, Evaluation)
+        losses, accuracies = plain_proxy(masks, cache, config)
+        assert list(result.distillation_loss.values()) == pytest.approx(losses, rel=2e-3)
+        assert list(result.accuracy.values()) == pytest.approx(accuracies, abs=0.02)
+
+
+def plain_proxy(
+    masks: Masks, cache: FeatureCache, config: ProxyConfig
+) -> tuple[list[float], list[float]]:
+    tail = BACKBONES[BACKBONE.family].tail(BACKBONE, masks, generator=torch.Generator())
+    load_weights(tail, state_tensors(cache.tail), "tail.")
+    states = [state_tensors(cache.tasks[name].teacher) for name in NAMES]
+    for row, state in enumerate(states):
+        load_norms(tail, row, state, "tail.")
+    tail.train()
+    own = [norm_parameters(tail, row) for row in range(len(NAMES))]
+    optimizer = RowSGD(tail, own, config.sgd)
+    rng = np.random.default_rng(config.seed)
+    late: list[list[float]] = [[] for _ in NAMES]
+    used = [
+        [masks.forward[plan.outputs][row] for plan in BACKBONES[BACKBONE.family].plan(BACKBONE)]
+        for row in range(len(NAMES))
+    ]
+    for step in range(config.sgd.steps):
+        row = step % len(NAMES)
+        task = cache.tasks[NAMES[row]]
+        index = rng.integers(len(task.inputs), size=config.sgd.batch_size)
+        features = tail(torch.tensor(task.inputs[index]).float(), row)
+        loss = torch.stack(
+            [
+                torch.nn.functional.mse_loss(f, torch.tensor(t[index][:, mask]).float())
+                for f, t, mask in zip(features, task.targets, used[row], strict=True)
+            ]
+        ).sum()
+        loss.backward()
+        optimizer.step(row, step)
+        if step >= 0.9 * config.sgd.steps - len(NAMES):
+            late[row].append(float(loss.detach()))
+    for child in tail.modules():
+        if isinstance(child, torch.nn.BatchNorm2d):
+            child.momentum = 1.0
+    accuracies = []
+    with torch.no_grad():
+        for row, name in enumerate(NAMES):
+            task = cache.tasks[name]
+            spread = np.linspace(0, len(task.inputs) - 1, config.calibration).astype(int)
+            tail.train()
+            tail(torch.tensor(task.inputs[spread]).float(), row)
+            tail.eval()
+            pooled = tail(torch.tensor(task.validation).float(), row)[-1].mean(dim=(2, 3))
+            weight = states[row]["heads.0.weight"][:, torch.tensor(used[row][-1])]
+            guess = (pooled @ weight.T + states[row]["heads.0.bias"]).argmax(dim=1)
+            accuracies.append(float((guess == torch.tensor(task.labels)).float().mean()))
+    return [float(np.mean(losses)) for losses in late], accuracies
 
 
 def test_costs_count_what_compact_networks_have(tasks: dict[str, Task]) -> None:
