@@ -13,6 +13,7 @@ import pytest
 from test_arm import LEARNERS, ShuffledPool, run, score, vectors
 
 from partitioning import Masks
+from search import tracked
 from search.arm import ReplayError
 from search.candidate import Candidate
 from search.halving import Rung, promoted, replay
@@ -226,6 +227,22 @@ def test_the_record_keeps_stopped_candidates(tmp_path: Path) -> None:
     assert set(states.values()) == {"FAIL", "PRUNED", "COMPLETE"}
     best = study.best_trials
     assert sorted(t.user_attrs["index"] for t in best) == sorted(c.index for c in front(found))
+
+
+def test_the_mirror_shows_the_rungs() -> None:
+    found = halved("random", ShuffledPool(1, fails=sometimes)).values()
+    stopped = next(c for c in found if c.stopped and len(c.rungs) == 2)
+    final = scored(list(found))[0]
+    shown = tracked.metrics(stopped)
+    assert shown["quality"] == shown["rungs/1/quality"] == stopped.quality
+    assert (shown["rungs/0/steps"], shown["rungs/1/steps"]) == (5, 20)
+    assert "rungs/2/quality" not in shown
+    for candidate, flags in ((stopped, ("1", "true")), (final, ("2", "false"))):
+        tags = tracked.tags(candidate, front=False)
+        assert (tags["rung"], tags["stopped"]) == flags
+    plain = run("random", ShuffledPool(1), candidates=1)[0]
+    assert not any("rung" in key for key in tracked.metrics(plain))
+    assert not {"rung", "stopped"} & set(tracked.tags(plain, front=False))
 
 
 class TestBenchmark:
