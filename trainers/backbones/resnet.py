@@ -89,11 +89,6 @@ class BackboneConfig:
         return self.stage_width(before) if before else self.stem_channels
 
     @property
-    def feature_width(self) -> int:
-        """Channels of the last stage's stream, which the heads read."""
-        return self.stage_width(len(self.strides))
-
-    @property
     def blocks(self) -> tuple[int, ...]:
         """Blocks of each stage."""
         return BLOCKS[self.family]
