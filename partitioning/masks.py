@@ -155,6 +155,15 @@ class Masks:
         """Mean of `use` over the networks, in [0, 1]: the cost of a candidate."""
         return float(self.use().mean())
 
+    def mean_realised(self) -> FloatArray:
+        """(R, R): the forward P of all groups together, every channel counting once.
+
+        Its diagonal is `use`.
+        """
+        channels = sum(group.width for group in self.groups)
+        total_RR = sum(self.realised(group.name) * group.width for group in self.groups)
+        return np.asarray(total_RR / channels, dtype=np.float64)
+
     def union(self, group: str) -> BoolArray:
         """(C,): channels of a group that at least one network reads."""
         return np.asarray(self.forward[self.group(group).name].any(axis=0), dtype=np.bool_)

@@ -93,6 +93,7 @@ class Space(Protocol):
 
     dim: int
     use_dims: tuple[int, ...]  # positions that say how many channels a task uses
+    concerns: tuple[tuple[int, ...], ...]  # for every position, the tasks that it is about
 
     def names(self) -> list[str]:
         """One readable name per position."""
@@ -147,6 +148,10 @@ class SharingSpace:
         self.use_dims = tuple(
             block * self._block + task for block in range(num_blocks) for task in range(num_tasks)
         )
+        rows, columns = np.triu_indices(num_tasks, k=1)
+        pairs = [(int(i), int(j)) for i, j in zip(rows, columns, strict=True)]
+        entries = [*((task,) for task in range(num_tasks)), *pairs]
+        self.concerns = tuple(entries * (self.dim // self._entries))
         low_TT = np.full((num_tasks, num_tasks), config.overlap[0], dtype=np.float64)
         high_TT = np.full((num_tasks, num_tasks), config.overlap[1], dtype=np.float64)
         np.fill_diagonal(low_TT, config.use[0])

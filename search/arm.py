@@ -349,6 +349,7 @@ def _measurements(evaluation: Evaluation) -> dict[str, Any]:
 
 def _outcome(candidate: Candidate) -> Outcome:
     realisable = candidate.evaluation.get("realisable")
+    accuracy = candidate.evaluation.get("accuracy")
     return Outcome(
         index=candidate.index,
         vector=np.array(candidate.vector),
@@ -356,6 +357,7 @@ def _outcome(candidate: Candidate) -> Outcome:
         cost=candidate.cost,
         error=candidate.error,
         realisable=None if realisable is None else np.array(realisable),
+        accuracy=None if accuracy is None else np.array(list(accuracy.values())),
     )
 
 

@@ -210,6 +210,8 @@ class StudyConfig:
         strategies: The competing strategies, by the name they go by.
         seeds: Every strategy runs once per seed.
         candidates: Budget of every strategy and seed.
+        initial: The first candidates of every strategy: random ones, the same for all strategies of
+            a seed.
         objective: Quality and cost.
         compute: Device and precision.
         schedule: Ray resources and retries.
@@ -236,6 +238,7 @@ class StudyConfig:
     strategies: Mapping[str, StrategyConfig]
     seeds: tuple[int, ...] = (0,)
     candidates: int = 40
+    initial: int = 16
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
@@ -252,6 +255,8 @@ class StudyConfig:
             raise ValueError(
                 f"candidates must be at least 1 (a budget of {self.candidates} searches nothing)"
             )
+        if self.initial < 1:
+            raise ValueError(f"initial must be at least 1, got {self.initial}")
         if self.proxy.sgd.steps < len(self.tasks):
             raise ValueError(
                 f"proxy.sgd.steps must be at least the number of tasks, {len(self.tasks)}, since "

@@ -73,6 +73,8 @@ def build_strategy(
         use_dims=space.use_dims,
         seed=seed,
         baselines=fixed,
+        initial=config.initial,
+        concerns=space.concerns,
     )
     strategy: Strategy = STRATEGIES[entry.kind].build(problem, entry.settings)
     return strategy

@@ -48,8 +48,6 @@ class EvolutionSettings:
     """Settings of the evolution strategies, by default those of Newell et al. (2019, A.2).
 
     Attributes:
-        initial: Size of the initial random batch, whose best vector is the start; at least 1. The
-            batch is what random search proposes first under the same seed.
         directions: Number K of antithetic directions per step, at least 1: a step costs 2K
             candidates.
         best: How many directions b count in the step, from 1 to K. None means the better half, but
@@ -71,7 +69,6 @@ class EvolutionSettings:
         ValueError: If a value is outside its range.
     """
 
-    initial: int = 16
     directions: int = 16
     best: int | None = None
     step_size: float = 0.1
@@ -81,11 +78,8 @@ class EvolutionSettings:
     realisable: bool = False
 
     def __post_init__(self) -> None:
-        if self.initial < 1 or self.directions < 1:
-            raise ValueError(
-                f"initial and directions must be at least 1, got {self.initial} and "
-                f"{self.directions}"
-            )
+        if self.directions < 1:
+            raise ValueError(f"directions must be at least 1, got {self.directions}")
         if self.best is not None and not 1 <= self.best <= self.directions:
             raise ValueError(
                 f"best must be from 1 to directions = {self.directions}, got {self.best}"
@@ -215,7 +209,7 @@ class Evolution:
         start = self._ledger.asked
         self._ledger.queue(
             uniform_vector(self._problem.seed, index, self._problem.dim)
-            for index in range(start, start + self._settings.initial)
+            for index in range(start, start + self._problem.initial)
         )
 
     def _start(self, initial: list[Outcome]) -> None:

@@ -33,6 +33,7 @@ from torch import Tensor
 
 from search.strategies.ledger import Ledger
 from search.strategies.protocol import FloatArray, Outcome, Problem
+from search.strategies.random_search import uniform_vector
 
 STREAM = 2
 USES = ("cost", "vector")
@@ -221,7 +222,11 @@ class PolicyGradient:
         self._generator = torch.Generator().manual_seed(int(sequence.generate_state(1)[0]))
         self._agent = Agent(problem, settings, self._generator)
         self._optimizer = torch.optim.Adam(self._agent.parameters(), lr=settings.learning_rate)
-        self._levels_SBD = self._sample()
+        #: Levels of the generation that is out, (S, B, d); None for the initial batch.
+        self._levels_SBD: Tensor | None = None
+        self._ledger.queue(
+            uniform_vector(problem.seed, index, problem.dim) for index in range(problem.initial)
+        )
 
     def probabilities(self, rho: float) -> FloatArray:
         """The distribution over levels for a budget weight, without exploration, shape (d, h)."""
@@ -241,8 +246,10 @@ class PolicyGradient:
         self._ledger.tell(outcomes)
         if not self._ledger.settled:
             return
-        self._learn(self._rewards(self._ledger.drain()))
-        self._generation += 1
+        generation = self._ledger.drain()
+        if self._levels_SBD is not None:
+            self._learn(self._rewards(generation), self._levels_SBD)
+            self._generation += 1
         self._levels_SBD = self._sample()
 
     @property
@@ -280,7 +287,7 @@ class PolicyGradient:
             rewards[i] = quality - settings.budgets[i % len(settings.budgets)] * cost**2
         return rewards.reshape(settings.samples, len(settings.budgets)).T
 
-    def _learn(self, rewards_BS: FloatArray) -> None:
+    def _learn(self, rewards_BS: FloatArray, levels_SBD: Tensor) -> None:
         """One step of Adam on the entropy-regularised REINFORCE estimate (DEN, eq. 7)."""
         advantage_BS = leave_one_out(rewards_BS)
         if not advantage_BS.any():
@@ -288,7 +295,7 @@ class PolicyGradient:
         log_p_BDh = self._agent.log_probabilities(self._settings.budgets)
         expected = reinforce(
             log_behaviour(log_p_BDh, self._epsilon),
-            self._levels_SBD.permute(1, 2, 0),
+            levels_SBD.permute(1, 2, 0),
             torch.from_numpy(advantage_BS),
         )
         entropy = -(log_p_BDh.exp() * log_p_BDh).sum(dim=(1, 2)).mean()

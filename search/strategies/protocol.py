@@ -1,7 +1,7 @@
 """What a strategy is told of its problem, what it proposes, and what comes back.
 
 A strategy knows nothing of Ray, MLflow or masks: it proposes points of the unit cube and learns
-from their quality and cost. Legend: d entries of a vector.
+from their quality and cost. Legend: d entries of a vector, T tasks.
 """
 
 import math
@@ -16,6 +16,23 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float64]
 
 
+@dataclass(frozen=True, kw_only=True)
+class TaskFacts:
+    """What is known of a task before the search.
+
+    Attributes:
+        name: The task's name.
+        classes: Number of classes.
+        images: Number of training images.
+        teacher_accuracy: Validation accuracy of its single-task teacher, in [0, 1].
+    """
+
+    name: str
+    classes: int
+    images: int
+    teacher_accuracy: float
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Problem:
     """What a strategy may know of the search space.
@@ -26,6 +43,14 @@ class Problem:
         use_dims: Positions of the entries that say how much of the channels a task uses.
         seed: Seeds all of the strategy's randomness; not negative.
         baselines: Vectors of shape (d,), entries in [0, 1], by name.
+        initial: How many candidates every strategy proposes first, at least 1: the first uniform
+            vectors of the seed, so that all strategies of a seed start from the same knowledge.
+            The fixed baselines leave them out.
+        concerns: For every entry the tasks that it is about, by position; d of them. Empty where
+            that is not known.
+        tasks: What is known of the T tasks. Empty where nothing is.
+        similarity: How alike the features of the tasks' teachers are, shape (T, T), symmetric,
+            in [0, 1] with 1 on the diagonal. None where it is not known.
 
     Raises:
         ValueError: If the sizes disagree or a position or an entry is out of its range.
@@ -36,6 +61,10 @@ class Problem:
     use_dims: tuple[int, ...]
     seed: int
     baselines: Mapping[str, FloatArray]
+    initial: int = 16
+    concerns: tuple[tuple[int, ...], ...] = ()
+    tasks: tuple[TaskFacts, ...] = ()
+    similarity: FloatArray | None = None
 
     def __post_init__(self) -> None:
         if self.dim < 1:
@@ -51,6 +80,21 @@ class Problem:
                 f"use_dims must be different positions from 0 to {self.dim - 1}, "
                 f"got {self.use_dims}"
             )
+        if self.initial < 1:
+            raise ValueError(f"initial must be at least 1, got {self.initial}")
+        if self.concerns and len(self.concerns) != self.dim:
+            raise ValueError(
+                f"concerns must have dim = {self.dim} entries, got {len(self.concerns)}"
+            )
+        if self.similarity is not None:
+            similarity = np.array(self.similarity, dtype=np.float64)
+            if similarity.shape != (len(self.tasks), len(self.tasks)):
+                raise ValueError(
+                    f"similarity must have shape (T, T) with T = {len(self.tasks)} tasks, got "
+                    f"{similarity.shape}"
+                )
+            similarity.setflags(write=False)
+            object.__setattr__(self, "similarity", similarity)
         baselines = {}
         for name, given in self.baselines.items():
             vector = np.array(given, dtype=np.float64)
@@ -78,6 +122,7 @@ class Outcome:
         error: Why the evaluation failed, if it did.
         realisable: What of the proposal could be realised, shape (d,): the vector nearest to it
             that masks exist for. None where that is not known.
+        accuracy: Validation accuracy of every task, shape (T,); None where that is not known.
     """
 
     index: int
@@ -86,6 +131,7 @@ class Outcome:
     cost: float | None
     error: str | None = None
     realisable: FloatArray | None = None
+    accuracy: FloatArray | None = None
 
     @property
     def failed(self) -> bool:

@@ -15,18 +15,19 @@ USE = (0, 1, 2)
 Quality = Callable[[FloatArray], float]
 
 
-def make_problem(seed: int = 0, use_dims: tuple[int, ...] = USE) -> Problem:
+def make_problem(seed: int = 0, use_dims: tuple[int, ...] = USE, initial: int = 4) -> Problem:
     return Problem(
         dim=DIM,
         names=tuple(f"entry[{i}]" for i in range(DIM)),
         use_dims=use_dims,
         seed=seed,
         baselines={},
+        initial=initial,
     )
 
 
 def small(**changes: Any) -> EvolutionSettings:
-    return dataclasses.replace(EvolutionSettings(initial=4, directions=5), **changes)
+    return dataclasses.replace(EvolutionSettings(directions=5), **changes)
 
 
 def generation(
@@ -216,7 +217,7 @@ def test_the_start_is_the_best_of_the_initial_batch_by_quality_less_pull() -> No
     # Quality prefers the vector that uses most, by a little less than the pull costs it.
     qualities = {i: 0.5 * use[i] for i in range(8)}
     for weight, expected in ((0.4, greedy), (0.6, int(np.argmin(use)))):
-        strategy = Evolution(make_problem(), small(initial=8, diagonal_l2=weight))
+        strategy = Evolution(make_problem(initial=8), small(diagonal_l2=weight))
         vectors = strategy.ask(8)
         np.testing.assert_array_equal(np.array(vectors), np.array(initial))
         strategy.tell(
@@ -353,8 +354,7 @@ def test_the_best_candidate_beats_random_search() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"initial": 0}, "initial and directions must be at least 1, got 0 and 16"),
-        ({"directions": 0}, "initial and directions must be at least 1, got 16 and 0"),
+        ({"directions": 0}, "directions must be at least 1, got 0"),
         ({"best": 0}, "best must be from 1 to directions = 16, got 0"),
         ({"best": 17}, "best must be from 1 to directions = 16, got 17"),
         ({"step_size": 0.0}, "step_size must be positive and finite, got 0.0"),

@@ -31,12 +31,17 @@ def make_problem(seed: int = 0, use_dims: tuple[int, ...] = USE) -> Problem:
         use_dims=use_dims,
         seed=seed,
         baselines={},
+        initial=1,
     )
 
 
 def build(problem: Problem | None = None, **changes: Any) -> PolicyGradient:
+    """An agent that has been told of the initial batch: candidate 1 is the first of its own."""
     settings = dataclasses.replace(PolicyGradientSettings(), **changes)
-    return PolicyGradient(problem or make_problem(), settings)
+    agent = PolicyGradient(problem or make_problem(), settings)
+    (vector,) = agent.ask(1)
+    agent.tell([Outcome(index=0, vector=vector, quality=0.5, cost=0.5)])
+    return agent
 
 
 def mean_use(vector: FloatArray) -> float:

@@ -55,10 +55,11 @@ TINY: dict[str, Any] = {
     "strategies": {
         "baselines": {"names": ["share_all", "independent"]},
         "random": {},
-        "es": {"initial": 4, "directions": 2},
+        "es": {"directions": 2},
         "policy_gradient": {"budgets": [0.0, 0.3], "samples": 3},
     },
     "candidates": 24,
+    "initial": 4,
     "compute": {"device": "cpu"},
     "schedule": {"cpus": 1, "gpus": 0},
 }

@@ -22,13 +22,14 @@ from search.strategies.random_search import RandomSettings, uniform_vector
 # Small generations, so that a short run spans several; a new strategy has to join.
 SETTINGS: dict[str, Any] = {
     "random": RandomSettings(),
-    "es": EvolutionSettings(initial=4, directions=3),
+    "es": EvolutionSettings(directions=3),
     "policy_gradient": PolicyGradientSettings(
         budgets=(0.0, 0.2), samples=3, levels=4, learning_rate=0.2
     ),
     "baselines": BaselineSettings(),
 }
 NUM = 22  # for es and policy_gradient three generations and a part of the fourth
+INITIAL = 4
 Evaluate = Callable[[int, FloatArray], Outcome]
 
 every_strategy = pytest.mark.parametrize("name", list(STRATEGIES))
@@ -43,6 +44,7 @@ def make_problem(dim: int = 5, seed: int = 0) -> Problem:
         use_dims=tuple(range(min(2, dim))),
         seed=seed,
         baselines={f"fixed_{i}": rng.random(dim) for i in range(NUM + 3)},
+        initial=INITIAL,
     )
 
 
@@ -305,7 +307,7 @@ def test_a_generation_is_waited_for(name: str) -> None:
 
 
 LEARNING: dict[str, Any] = {
-    "es": EvolutionSettings(initial=8, directions=4, diagonal_l2=0.0),
+    "es": EvolutionSettings(directions=4, diagonal_l2=0.0),
     "policy_gradient": PolicyGradientSettings(budgets=(0.0,)),
 }
 
@@ -353,9 +355,9 @@ def test_random_proposals_are_uniform() -> None:
     assert abs(correlation) < 3.5 / num**0.5
 
 
-def test_evolution_starts_from_what_random_search_proposes_first() -> None:
-    random, es = propose(build("random"), 4), propose(build("es"), 4)
-    np.testing.assert_array_equal(random, es)
+@every_random_strategy
+def test_all_start_from_what_random_search_proposes_first(name: str) -> None:
+    np.testing.assert_array_equal(propose(build(name), INITIAL), propose(build("random"), INITIAL))
 
 
 def test_baselines_are_proposed_in_order_and_then_no_more() -> None:
