@@ -10,6 +10,7 @@ from partitioning.baselines import (
     share_half,
 )
 from partitioning.masks import ChannelGroup, MaskFileError, Masks, VirtualNetwork
+from partitioning.nested import NestedSpace
 from partitioning.projection import project
 from partitioning.sharing import (
     BoolArray,
@@ -42,6 +43,7 @@ __all__ = [
     "IntArray",
     "MaskFileError",
     "Masks",
+    "NestedSpace",
     "SharingMatrixError",
     "SharingSpace",
     "Solution",

@@ -6,13 +6,13 @@ Legend of shapes: T tasks, C channels of a group, E = T (T + 1) / 2 free entries
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from partitioning.decoded import Decoded, Space, check_names, check_vector
 from partitioning.masks import ChannelGroup, Masks, VirtualNetwork
+from partitioning.nested import NestedSpace
 from partitioning.projection import project
 from partitioning.sharing import (
     NO_CHOICE,
@@ -31,81 +31,12 @@ from partitioning.sharing import (
 )
 from partitioning.solver import Solution, solve, solve_backward
 from partitioning.solver_config import SolverConfig, check_num_tasks
+from partitioning.space_config import SpaceConfig
+
+__all__ = ["SPACES", "Decoded", "NestedSpace", "SharingSpace", "Space", "SpaceConfig"]
 
 # How near the linear programme comes to a P that is realisable.
 SOLVED = 1e-6
-
-
-@dataclass(frozen=True, kw_only=True)
-class SpaceConfig:
-    """What is searched.
-
-    Attributes:
-        kind: a key of SPACES.
-        per_group: one P per channel group instead of one for all.
-        backward: search backward masks, too: which of its channels' weights a task may change.
-        use: lowest and highest raw P on the diagonal: the fraction of the channels a task uses.
-        overlap: lowest and highest raw P off the diagonal, where 0 is the least and 1 the most
-            that a pair of tasks can share given what each uses.
-    """
-
-    kind: str = "sharing"
-    per_group: bool = False
-    backward: bool = False
-    use: tuple[float, float] = (0.05, 1.0)
-    overlap: tuple[float, float] = (0.0, 1.0)
-
-    def __post_init__(self) -> None:
-        """Refuses unknown kinds and bounds that leave nothing to search."""
-        if self.kind not in SPACES:
-            raise ValueError(f"space.kind must be one of {sorted(SPACES)}, got {self.kind!r}")
-        for name, bounds in (("use", self.use), ("overlap", self.overlap)):
-            if len(bounds) != 2 or not 0 <= bounds[0] <= bounds[1] <= 1:
-                raise ValueError(
-                    f"space.{name} must be [lowest, highest] with 0 <= lowest <= highest <= 1, "
-                    f"got {list(bounds)}"
-                )
-        if self.use[1] == 0:
-            raise ValueError("space.use must leave tasks some channels, got [0, 0]")
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Decoded:
-    """What a vector means.
-
-    Attributes:
-        masks: the masks of all groups.
-        solutions: the solver's report by group, and by "<group>.backward".
-        target: the refined P (T, T), under the same keys.
-        realisable: (dim,), the vector of the nearest P that masks could realise, given channels
-            enough, as far as the space reaches; see `projection.project`. What it differs by from
-            the vector that was decoded had no effect. None where it was not found in time.
-    """
-
-    masks: Masks
-    solutions: Mapping[str, Solution]
-    target: Mapping[str, FloatArray]
-    realisable: FloatArray | None
-
-
-class Space(Protocol):
-    """Decodes vectors in [0, 1]^dim; knows nothing of who proposes or evaluates them."""
-
-    dim: int
-    use_dims: tuple[int, ...]  # positions that say how many channels a task uses
-    concerns: tuple[tuple[int, ...], ...]  # for every position, the tasks that it is about
-
-    def names(self) -> list[str]:
-        """One readable name per position."""
-        ...
-
-    def decode(self, vector: ArrayLike) -> Decoded:
-        """Masks of a vector (dim,), and how well they fit it."""
-        ...
-
-    def encode(self, P: ArrayLike) -> FloatArray:
-        """A vector (dim,) that decodes to the target P (T, T) in every group."""
-        ...
 
 
 class SharingSpace:
@@ -136,9 +67,7 @@ class SharingSpace:
     ) -> None:
         self._tasks, self._groups = tuple(tasks), tuple(groups)
         self._config, self._solver = config, solver
-        for what, given in (("tasks", self._tasks), ("groups", [g.name for g in self._groups])):
-            if not given or len(set(given)) != len(given):
-                raise ValueError(f"{what} must be at least one and differ, got {list(given)}")
+        check_names(self._tasks, self._groups)
         check_num_tasks(len(self._tasks))
         num_tasks = len(self._tasks)
         self._entries = num_tasks * (num_tasks + 1) // 2
@@ -187,7 +116,7 @@ class SharingSpace:
         Raises:
             ValueError: another shape, or an entry that is NaN or out of range, which is named.
         """
-        blocks = self._checked(vector).reshape(-1, self._block)
+        blocks = check_vector(vector, self.names()).reshape(-1, self._block)
         # Equal blocks and widths are one problem; solving it once also makes the masks equal.
         solved: dict[tuple[bytes, int], tuple[list[FloatArray], list[Solution]]] = {}
         targets: dict[str, FloatArray] = {}
@@ -244,19 +173,6 @@ class SharingSpace:
         block = np.concatenate([forward, np.ones(self._block - self._entries)])
         return np.tile(block, self.dim // self._block)
 
-    def _checked(self, vector: ArrayLike) -> FloatArray:
-        array = np.array(vector, dtype=np.float64)
-        if array.shape != (self.dim,):
-            raise ValueError(
-                f"the vector must have shape (dim,) = ({self.dim},), got {array.shape}"
-            )
-        for position in np.flatnonzero(~((array >= 0) & (array <= 1)))[:1]:
-            raise ValueError(
-                f"entries of the vector must lie in [0, 1], got {self.names()[position]} = "
-                f"{array[position]}"
-            )
-        return array
-
     def _realisable(self, blocks: FloatArray) -> FloatArray | None:
         """The vector with the nearest realisable forward P in every block."""
         try:
@@ -303,4 +219,8 @@ class SharingSpace:
         )
 
 
-SPACES: dict[str, Callable[..., Space]] = {"sharing": SharingSpace}
+SPACES: dict[str, Callable[..., Space]] = {
+    "sharing": SharingSpace,
+    "unit_order": NestedSpace,
+    "block_level": NestedSpace,
+}

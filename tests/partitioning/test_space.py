@@ -1,4 +1,5 @@
 import pickle
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -19,6 +20,7 @@ from partitioning.sharing import (
 )
 from partitioning.solver_config import MAX_TASKS, SolverConfig
 from partitioning.space import SPACES, SharingSpace, SpaceConfig
+from partitioning.space_config import SETTINGS
 
 TASKS = ("cats", "dogs", "birds")
 FIRST = ChannelGroup(name="stage3.block0.hidden", width=16)
@@ -39,15 +41,33 @@ def make_space(config=None, *, tasks=TASKS, groups=GROUPS, kind="sharing"):
     )
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-@pytest.mark.parametrize("kind", SPACES)
-def test_every_space_keeps_the_contract(kind, name):
-    space = make_space(CONFIGS[name], kind=kind)
+# Every kind of space, each with whatever changes the shape of what it decodes to.
+CONTRACT = {
+    **CONFIGS,
+    "orders": SpaceConfig(kind="unit_order"),
+    "orders_per_group": SpaceConfig(kind="unit_order", per_group=True),
+    "orders_in_levels": SpaceConfig(kind="unit_order", levels=(0.5, 1.0)),
+    "block_levels": SpaceConfig(kind="block_level", units=2),
+    "block_levels_in_levels": SpaceConfig(kind="block_level", levels=(0.25, 0.5, 1.0)),
+}
+
+
+def test_every_kind_is_under_contract():
+    assert {config.kind for config in CONTRACT.values()} == SPACES.keys() == SETTINGS.keys()
+
+
+@pytest.mark.parametrize("name", CONTRACT)
+def test_every_space_keeps_the_contract(name):
+    config = CONTRACT[name]
+    space = make_space(config, kind=config.kind)
     names = space.names()
-    assert len(names) == len(set(names)) == space.dim
+    assert len(names) == len(set(names)) == space.dim == len(space.concerns)
     # Exactly the forward entries of the diagonal say how many channels a task uses.
     uses = [d for d, entry in enumerate(names) if entry.split("/")[-1].startswith("use[")]
     assert list(space.use_dims) == uses
+    for entry, concerned in zip(names, space.concerns, strict=True):
+        named = re.split(r"[\[\],]", entry)
+        assert [task in named for task in TASKS] == [t in concerned for t in range(3)]
     vector = np.random.default_rng(0).random(space.dim)
     before = vector.copy()
     decoded, again = space.decode(vector), pickle.loads(pickle.dumps(space)).decode(vector)
@@ -55,14 +75,24 @@ def test_every_space_keeps_the_contract(kind, name):
     assert decoded.masks == again.masks
     assert decoded.masks.tasks == TASKS
     assert decoded.masks.groups == GROUPS
-    assert (decoded.masks.backward is not None) == CONFIGS[name].backward
-    keys = {g.name for g in GROUPS}
-    if CONFIGS[name].backward:
+    assert len(decoded.masks.networks) == 3 * len(config.levels)
+    assert (decoded.masks.backward is not None) == config.backward
+    keys = {g.name for g in GROUPS} if config.kind == "sharing" else set()
+    if config.backward:
         keys |= {f"{g.name}.backward" for g in GROUPS}
     assert set(decoded.solutions) == set(decoded.target) == keys
-    encoded = space.encode(share_half(3))
+    assert decoded.realisable.shape == (space.dim,)
+    assert ((decoded.realisable >= 0) & (decoded.realisable <= 1)).all()
+    encoded = space.encode(share_all(3))
     assert encoded.shape == (space.dim,)
     assert ((encoded >= 0) & (encoded <= 1)).all()
+    assert np.array_equal(space.decode(encoded).realisable, encoded)
+    highest = [space.decode(encoded).masks.row(task, len(config.levels) - 1) for task in TASKS]
+    assert (space.decode(encoded).masks.use()[highest] == 1).all()
+    with pytest.raises(ValueError, match=rf"\(dim,\) = \({space.dim},\), got \(1,\)"):
+        space.decode(np.zeros(1))
+    with pytest.raises(ValueError, match=re.escape(f"{names[-1]} = nan")):
+        space.decode([*np.zeros(space.dim - 1), np.nan])
 
 
 def test_names_and_dimensions():
@@ -232,7 +262,24 @@ def test_wrong_vectors_are_refused_by_name(vector, message):
 @pytest.mark.parametrize(
     ("settings_", "message"),
     [
-        ({"kind": "other"}, r"space\.kind must be one of \['sharing'\], got 'other'"),
+        ({"kind": "other"}, r"space\.kind must be one of \['block_level', 'sh.*\], got 'other'"),
+        ({"units": 3}, r"space\.units is a setting of unit_order and block_level, .*kind sharing"),
+        ({"levels": (0.5, 1.0)}, r"space\.levels is a setting of unit_order and block_level"),
+        ({"kind": "unit_order", "overlap": (0.0, 0.5)}, r"space\.overlap .*of sharing.*unit_order"),
+        ({"kind": "block_level", "backward": True}, r"space\.backward is a setting of sharing"),
+        (
+            {"kind": "block_level", "per_group": True},
+            r"space\.per_group is a setting of sharing and unit_order, .*kind block_level .*True",
+        ),
+        ({"kind": "unit_order", "units": 0}, r"space\.units must be at least 1, got 0"),
+        ({"kind": "unit_order", "levels": ()}, r"space\.levels must be shares .*got \[\]"),
+        ({"kind": "unit_order", "levels": (0.5,)}, r"space\.levels .*ascend to 1, got \[0\.5\]"),
+        ({"kind": "unit_order", "levels": (0.0, 1.0)}, r"space\.levels must be shares above 0"),
+        ({"kind": "unit_order", "levels": (0.7, 0.5, 1.0)}, r"space\.levels"),
+        ({"kind": "block_level", "levels": (1.0, 1.0)}, r"space\.levels"),
+        ({"kind": "block_level", "levels": (float("nan"), 1.0)}, r"space\.levels"),
+        ({"kind": "block_level", "use": (0.3, 0.4)}, r"space\.use .*whole number of the 4 units"),
+        ({"kind": "block_level", "use": (0.0, 0.2)}, r"space\.use .*4 units, from 1; got \[0\.0"),
         ({"use": (0.8, 0.2)}, r"space\.use must be \[lowest, highest\].*got \[0\.8, 0\.2\]"),
         ({"overlap": (1.0, 0.0)}, r"space\.overlap must be \[lowest, highest\]"),
         ({"use": (-0.1, 0.2)}, r"space\.use"),
