@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from partitioning import Decoded, Masks, Space
+from partitioning import Decoded, Masks, Space, VirtualNetwork
 from search.candidate import Candidate
 from search.config import COSTS
 from search.halving import Rung, promoted
@@ -349,7 +349,6 @@ def _measurements(evaluation: Evaluation) -> dict[str, Any]:
 
 def _outcome(candidate: Candidate) -> Outcome:
     realisable = candidate.evaluation.get("realisable")
-    accuracy = candidate.evaluation.get("accuracy")
     return Outcome(
         index=candidate.index,
         vector=np.array(candidate.vector),
@@ -357,21 +356,36 @@ def _outcome(candidate: Candidate) -> Outcome:
         cost=candidate.cost,
         error=candidate.error,
         realisable=None if realisable is None else np.array(realisable),
-        accuracy=None if accuracy is None else np.array(list(accuracy.values())),
+        accuracy=_task_accuracy(candidate),
     )
 
 
+def _task_accuracy(candidate: Candidate) -> np.ndarray | None:
+    """(T,): mean accuracy over the levels of every task; None where nothing was measured."""
+    if not candidate.accuracy:
+        return None
+    by_task: dict[str, list[float]] = {}
+    for entry in candidate.evaluation["masks"]["networks"]:
+        network = VirtualNetwork(task=entry["task"], level=entry["level"])
+        by_task.setdefault(network.task, []).append(candidate.accuracy[str(network)])
+    return np.array([np.mean(levels) for levels in by_task.values()])
+
+
 def _decoding(decoded: Decoded) -> dict[str, Any]:
-    """What the record keeps of the step from P to masks, by channel group."""
-    return {
+    """What the record keeps of the step from the vector to masks, by channel group."""
+    kept = {
         "masks": decoded.masks.to_dict(),
-        "target": {k: _rounded(target) for k, target in decoded.target.items()},
         "realised": {
             g.name: _rounded(decoded.masks.realised(g.name)) for g in decoded.masks.groups
         },
+        "realisable": None if decoded.realisable is None else decoded.realisable.tolist(),
+    }
+    if not decoded.solutions:
+        return kept
+    return kept | {
+        "target": {k: _rounded(target) for k, target in decoded.target.items()},
         "deviation": {name: s.deviation for name, s in decoded.solutions.items()},
         "bound": {name: s.bound for name, s in decoded.solutions.items()},
-        "realisable": None if decoded.realisable is None else decoded.realisable.tolist(),
         "proven": all(s.proven for s in decoded.solutions.values()),
     }
 

@@ -257,19 +257,20 @@ class StudyConfig:
             )
         if self.initial < 1:
             raise ValueError(f"initial must be at least 1, got {self.initial}")
-        if self.proxy.sgd.steps < len(self.tasks):
+        networks = len(self.tasks) * len(self.space.levels)
+        if self.proxy.sgd.steps < networks:
             raise ValueError(
-                f"proxy.sgd.steps must be at least the number of tasks, {len(self.tasks)}, since "
-                f"they take turns; got {self.proxy.sgd.steps}"
+                f"proxy.sgd.steps must be at least the number of virtual networks, {networks}, "
+                f"since they take turns; got {self.proxy.sgd.steps}"
             )
         if self.bracket < 2:
             raise ValueError(
                 f"bracket must be at least 2 (one candidate has no rivals), got {self.bracket}"
             )
-        if self.ladder[0].fidelity == "proxy" and self.ladder[0].steps < len(self.tasks):
+        if self.ladder[0].fidelity == "proxy" and self.ladder[0].steps < networks:
             raise ValueError(
-                f"rungs: steps must be at least the number of tasks, {len(self.tasks)}, since they "
-                f"take turns; got {self.ladder[0].steps}"
+                f"rungs: steps must be at least the number of virtual networks, {networks}, since "
+                f"they take turns; got {self.ladder[0].steps}"
             )
         if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
             raise ValueError(

@@ -99,7 +99,16 @@ def test_the_decathlon_has_the_papers_settings() -> None:
         ),
         ({"rungs": [{"steps": 20}, {"steps": 20}]}, r"must ascend .*got \[20, 20\]"),
         ({"rungs": [{"steps": 3000}]}, r"be below proxy\.sgd\.steps \(3000\), got \[3000\]"),
-        ({"rungs": [{"steps": 1}]}, "at least the number of tasks, 2, .*got 1"),
+        ({"rungs": [{"steps": 1}]}, "at least the number of virtual networks, 2, .*got 1"),
+        (
+            {
+                "space": {"kind": "unit_order", "levels": [0.5, 1]},
+                "proxy": {"sgd": {"steps": 3}},
+            },
+            r"proxy\.sgd\.steps must be at least the number of virtual networks, 4, .*got 3",
+        ),
+        ({"space": {"kind": "nested"}}, r"^space: space\.kind must be one of .*got 'nested'"),
+        ({"space": {"units": 2}}, r"^space: space\.units is a setting of unit_order and block"),
         (
             {"rungs": [{"steps": 9, "fidelity": "full"}, {"steps": 90}]},
             "only the last rung may be of fidelity full",

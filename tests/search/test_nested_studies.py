@@ -1,0 +1,224 @@
+"""Studies of nested spaces from a config to exported networks, with the proxy in this process."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from partitioning import Masks, VirtualNetwork
+from search.arm import Arm, Budget, Scored
+from search.calibration import draw
+from search.candidate import Candidate
+from search.config import StudyConfig, parse_config
+from search.figures import front_figure
+from search.halving import Rung
+from search.page import front_html
+from search.prepare import Foundation, feature_cache, foundation, run_here
+from search.record import Record
+from search.report import front_table
+from search.strategies import Outcome, Strategy
+from search.study import (
+    Study,
+    baselines,
+    build_space,
+    build_strategy,
+    check_strategies,
+    fixed_names,
+)
+from search.tracked import metrics, params, tags
+from trainers.compact import export
+from trainers.features import FeatureCache
+from trainers.joint import train
+from trainers.proxy import DivergedError, Evaluation, Proxy
+
+SPACES: dict[str, dict[str, Any]] = {
+    "orders": {"kind": "unit_order"},
+    "orders_in_levels": {"kind": "unit_order", "per_group": True, "levels": [0.5, 1]},
+    "block_levels": {"kind": "block_level", "use": [0, 1]},
+    "block_levels_in_levels": {"kind": "block_level", "units": 2, "levels": [0.5, 1]},
+}
+STRATEGIES: dict[str, dict[str, Any]] = {
+    "baselines": {},
+    "random": {},
+    "es": {"directions": 2, "realisable": True, "diagonal_l2": 0.1},
+    "policy_gradient": {"budgets": [0.0, 0.3], "samples": 3, "use": "vector"},
+}
+
+
+def tiny(output: Path, **changed: Any) -> StudyConfig:
+    base: dict[str, Any] = {
+        "name": "tiny",
+        "output": str(output),
+        "input_size": 8,
+        "tasks": [{"name": n, "source": "toy", "limit": 100} for n in ("digits", "colours")],
+        "backbone": {"family": "resnet14", "width": 4},
+        "trunk": {
+            "dataset": {"name": "glyphs", "source": "toy", "limit": 100},
+            "sgd": {"steps": 5, "batch_size": 16},
+        },
+        "teachers": {"sgd": {"steps": 5, "batch_size": 16}},
+        "proxy": {
+            "images": 32,
+            "calibration": 16,
+            "sgd": {"steps": 8, "batch_size": 4, "learning_rate": 0.1, "momentum": 0.0},
+        },
+        "train": {"sgd": {"steps": 8, "batch_size": 8}},
+        "strategies": STRATEGIES,
+        "candidates": 8,
+        "initial": 3,
+        "compute": {"device": "cpu", "threads": 1},
+    }
+    return parse_config(base | changed)
+
+
+@pytest.fixture(scope="module")
+def supplies(tmp_path_factory: pytest.TempPathFactory) -> tuple[Foundation, FeatureCache]:
+    torch.set_num_threads(1)
+    config = tiny(tmp_path_factory.mktemp("cache"))
+    base = foundation(config, run_here, lambda line: None)
+    return base, feature_cache(config, base, run_here, lambda line: None)
+
+
+class Monitored:
+    """A strategy, and what it is told."""
+
+    def __init__(self, strategy: Strategy, heard: list[Outcome]) -> None:
+        self._strategy, self._heard = strategy, heard
+
+    def ask(self, n: int) -> list[NDArray[np.float64]]:
+        return self._strategy.ask(n)
+
+    def tell(self, outcomes: Sequence[Outcome]) -> None:
+        self._heard.extend(outcomes)
+        self._strategy.tell(outcomes)
+
+
+class ProxyPool:
+    """One evaluator, in this process."""
+
+    slots = 1
+
+    def __init__(self, proxy: Proxy) -> None:
+        self._proxy = proxy
+        self._results: list[tuple[int, list[Scored]]] = []
+
+    def submit(self, ticket: int, cohort: Sequence[Masks], rung: Rung) -> None:
+        scores = [
+            Scored(error=str(result))
+            if isinstance(result, DivergedError)
+            else Scored(evaluation=result)
+            for result in self._proxy.score(cohort)
+        ]
+        self._results.append((ticket, scores))
+
+    def wait(self) -> tuple[int, list[Scored]]:
+        return self._results.pop(0)
+
+
+def run_arm(
+    config: StudyConfig, name: str, cache: FeatureCache, record: Record
+) -> tuple[list[Candidate], list[Outcome]]:
+    """Runs an arm as the scheduler does; what the record has of it, and what its strategy heard."""
+    space = build_space(config)
+    fixed = baselines(config, space, 0)
+    strategy = build_strategy(config, name, 0, space, fixed)
+    heard: list[Outcome] = []
+    monitored = Monitored(strategy, heard)
+    arm = Arm(
+        name=name, seed=0, strategy=monitored, space=space,
+        pool=ProxyPool(Proxy(cache, config.proxy, config.compute)),
+        budget=Budget(candidates=config.candidates, cohort=3), ladder=config.ladder, cost="use",
+        record=record.add, keep=lambda candidate: None, labels=fixed_names(config, name, fixed),
+    )  # fmt: skip
+    arm.run({c.index: c for c in record.candidates(name, 0)}, lambda candidate: None)
+    return record.candidates(name, 0), heard
+
+
+@pytest.mark.parametrize("name", ["orders_in_levels", "block_levels"])
+def test_from_a_config_to_exported_networks(
+    tmp_path: Path, supplies: tuple[Foundation, FeatureCache], name: str
+) -> None:
+    base, cache = supplies
+    config = tiny(tmp_path, space=SPACES[name])
+    levels = range(len(config.space.levels))
+    check_strategies(config)
+    study = Study.create(config)
+    networks = tuple(
+        VirtualNetwork(task=task, level=level) for task in ("digits", "colours") for level in levels
+    )
+    with Record(study.record_path, study.name) as record:
+        for strategy in STRATEGIES:
+            recorded, heard = run_arm(config, strategy, cache, record)
+            assert len(recorded) == (len(heard) if strategy == "baselines" else 8)
+            for candidate, outcome in zip(recorded, heard, strict=True):
+                check_candidate(candidate, outcome, networks)
+            # What is recorded is told again as it was, and nothing is scored again.
+            _, again = run_arm(config, strategy, cache, record)
+            assert [o.accuracy.tolist() for o in again] == [o.accuracy.tolist() for o in heard]
+    candidates = study.candidates()
+    # What whole units, and in a space of block levels first units, cannot realise is left out.
+    labels = {candidate.label for candidate in candidates}
+    assert {"share_all", "equal_50"} <= labels
+    assert "equal_30" not in labels
+    assert ("independent" in labels) == (config.space.kind == "unit_order")
+    assert len(front_table(candidates)) == len(candidates)
+    front_figure(candidates, tmp_path / "front.png")
+    front_html(candidates, tmp_path / "front.html")
+    trained = study.train("knee", base=base, say=lambda line: None)
+    assert set(trained.accuracy[0]["validation"]) == set(map(str, networks))
+    checks = study.export("knee", tmp_path / "exported", base=base, say=lambda line: None)
+    assert set(checks) == set(map(str, networks))
+
+
+def check_candidate(
+    candidate: Candidate, outcome: Outcome, networks: tuple[VirtualNetwork, ...]
+) -> None:
+    """What a candidate with those virtual networks of two tasks says of itself everywhere."""
+    assert candidate.error is None
+    masks = Masks.from_dict(candidate.evaluation["masks"])
+    assert masks.networks == networks
+    assert list(candidate.accuracy) == list(map(str, networks))
+    accuracies = np.array(list(candidate.accuracy.values()))
+    assert candidate.quality == pytest.approx(accuracies.mean())
+    assert candidate.cost == pytest.approx(masks.mean_use())
+    # Nothing was solved for, so nothing is said of how well.
+    assert not {"deviation", "bound", "proven", "target"} & candidate.evaluation.keys()
+    assert outcome.accuracy == pytest.approx(accuracies.reshape(2, -1).mean(axis=1))
+    assert outcome.realisable is not None
+    assert metrics(candidate)["mean_overlap"] >= 0
+    assert len(params(candidate)) == 3 + len(candidate.vector)
+    assert "proven" not in tags(candidate, front=False)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_candidates_of_a_calibration_are_spread_over_use(tmp_path: Path, name: str) -> None:
+    config = tiny(tmp_path, space=SPACES[name])
+    space = build_space(config)
+    uses = [space.decode(v).masks.mean_use() for v in draw(space, config.space.use, 16, 0)]
+    least, most = (space.decode(np.full(space.dim, use)).masks.mean_use() for use in (0, 1))
+    assert min(uses) < least + 0.25 * (most - least)
+    assert max(uses) > most - 0.25 * (most - least)
+
+
+def test_a_task_that_skips_every_block_is_scored_trained_and_exported(
+    tmp_path: Path, supplies: tuple[Foundation, FeatureCache]
+) -> None:
+    base, cache = supplies
+    config = tiny(tmp_path, space=SPACES["block_levels"])
+    space = build_space(config)
+    vector = np.zeros(space.dim)
+    vector[space.names().index("stage3.block0.hidden/use[colours]")] = 1.0
+    masks = space.decode(vector).masks
+    assert masks.use().tolist() == [0.0, 0.5]
+    (scored,) = Proxy(cache, config.proxy, config.compute).score([masks])
+    assert isinstance(scored, Evaluation)
+    assert scored.costs.use == {"digits": 0.0, "colours": 0.5}
+    trained = train(
+        masks, base.tasks, base.trunk, base.teachers, config.train,
+        backbone=config.backbone, seed=0, compute=config.compute,
+    )  # fmt: skip
+    assert set(export(trained.network, base.tasks, tmp_path)) == {"digits", "colours"}
