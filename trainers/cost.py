@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-import torch
 
 from partitioning import Masks
-from trainers.backbones import BackboneConfig
+from trainers.backbones import BACKBONES, BackboneConfig
 from trainers.masking import MaskedConv
-from trainers.network import Network, full_masks
+from trainers.network import full_masks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,32 +72,48 @@ def _count_full(
     return _count(config, full_masks(config, names), classes, input_size)
 
 
+@lru_cache(maxsize=8)
+def _count_trunk(config: BackboneConfig, input_size: int) -> tuple[int, int, int, int]:
+    """Weights, parameters of norms, MACs, and the size of the maps that the tail is given."""
+    weights = norms = macs = 0
+    size = input_size
+    trunk = BACKBONES[config.family].trunk(config, rows=1, generator=None)
+    # The convolutions form one chain, shortcuts have none: strides multiply in order.
+    for conv in (m for m in trunk.modules() if isinstance(m, MaskedConv)):
+        size = -(-size // conv.stride)
+        weights += conv.weight.numel()
+        norms += 2 * conv.weight.shape[0]
+        macs += conv.weight.numel() * size * size
+    return weights, norms, macs, size
+
+
 def _count(
     config: BackboneConfig, masks: Masks, classes: Sequence[int], input_size: int
 ) -> tuple[list[int], list[int], int]:
     """Parameters and MACs by row, and parameters of the union."""
-    network = Network(config, masks, classes, generator=None)
-    rows = range(len(classes))
-    parameters = [0] * len(classes)
-    macs = [0] * len(classes)
-    union = 0
-    size = input_size
-    # The convolutions form one chain, shortcuts have none: strides multiply in order.
-    for conv in (m for m in network.modules() if isinstance(m, MaskedConv)):
-        size = -(-size // conv.stride)
-        used = torch.zeros(conv.weight.shape[:2], dtype=torch.bool)
-        for row in rows:
-            outputs, inputs = conv.channels(row)
-            weights = 9 * outputs.count * inputs.count
-            norm = 2 * outputs.count
-            parameters[row] += weights + norm
-            macs[row] += weights * size * size
-            union += norm
-            used[outputs.index[:, None], inputs.index[None, :]] = True
-        union += 9 * int(used.sum())
-    for row, count in enumerate(classes):
-        features = network.tail.out_channels(row)
-        parameters[row] += (features + 1) * count
-        macs[row] += features * count
-        union += (features + 1) * count
-    return parameters, macs, union
+    rows = len(classes)
+    weights, norms, trunk_macs, size = _count_trunk(config, input_size)
+    parameters_R = np.full(rows, weights + norms)
+    macs_R = np.full(rows, trunk_macs)
+    union = weights + rows * norms
+    outputs_R = np.zeros(rows, dtype=np.int64)
+    for block in BACKBONES[config.family].plan(config):
+        inputs_RC, hidden_RC, outputs_RC = (
+            masks.forward.get(group or "", np.ones((rows, width), dtype=np.bool_)).astype(np.int64)
+            for group, width in zip(
+                (block.inputs, block.hidden, block.outputs), block.widths, strict=True
+            )
+        )
+        size = -(-size // block.stride)
+        hidden_R, outputs_R = hidden_RC.sum(axis=1), outputs_RC.sum(axis=1)
+        for others_RC in (inputs_RC, outputs_RC):
+            weights_R = 9 * hidden_R * others_RC.sum(axis=1)
+            parameters_R = parameters_R + weights_R
+            macs_R = macs_R + weights_R * size * size
+            union += 9 * int(np.count_nonzero(hidden_RC.T @ others_RC))
+        norms_R = 2 * (hidden_R + outputs_R)
+        parameters_R = parameters_R + norms_R
+        union += int(norms_R.sum())
+    heads_R = (outputs_R + 1) * np.asarray(classes)
+    macs_R = macs_R + outputs_R * np.asarray(classes)
+    return (parameters_R + heads_R).tolist(), macs_R.tolist(), union + int(heads_R.sum())

@@ -340,10 +340,12 @@ class Proxy:
 
 def _error(features: Tensor, target: Tensor, used: Used) -> Tensor:
     """(K,): mean squared error of students' features (B, K N, H, W) against (B, C, H, W)."""
-    features = features.float().unflatten(1, used.index_KN.shape)
+    # Channels last as they lie in memory, a row per pixel: (B H W, K N) against (B H W, C).
+    flat = features.permute(0, 2, 3, 1).flatten(0, 2).float()
+    target = target.permute(0, 2, 3, 1).flatten(0, 2)
     if used.full:
-        target = target.unsqueeze(1)
+        target = target.repeat(1, len(used.index_KN))
     else:
-        target = F.pad(target, (0, 0, 0, 0, 0, 1))[:, used.index_KN]
-    squares_K = (features - target).square().mean(dim=(0, 3, 4)).sum(dim=1)
-    return squares_K / used.real_KN.sum(dim=1)
+        target = F.pad(target, (0, 1)).index_select(1, used.index_KN.flatten())
+    squares_KN: Tensor = (flat - target).square().mean(dim=0).unflatten(0, used.index_KN.shape)
+    return squares_KN.sum(dim=1) / used.real_KN.sum(dim=1)

@@ -270,13 +270,16 @@ class StackedBlock:
         shared = x.shape[1] != candidates * self._inputs[row].count
         if source_KN is None and not (shared and candidates > 1):
             return x
-        x = x.unflatten(1, (1 if shared else candidates, -1))
+        # Channels last as they lie in memory: other layouts would slow down all that follows.
+        x = x.permute(0, 2, 3, 1)  # (B, H, W, C)
         if source_KN is None:
-            return x.expand(-1, candidates, -1, -1, -1).flatten(1, 2)
+            return x.repeat(1, 1, 1, candidates).permute(0, 3, 1, 2)
         # One past the inputs is a channel of zeros, for outputs that have no source.
-        x = F.pad(x, (0, 0, 0, 0, 0, 1)).expand(-1, candidates, -1, -1, -1).flatten(1, 2)
-        first_K = torch.arange(candidates, device=x.device) * (x.shape[1] // candidates)
-        return x.index_select(1, (first_K[:, None] + source_KN).flatten())
+        padded = F.pad(x.unflatten(3, (1 if shared else candidates, -1)), (0, 1)).flatten(0, 2)
+        first_K = torch.arange(candidates, device=x.device) * (0 if shared else padded.shape[2])
+        source = (first_K[:, None] + source_KN).flatten()
+        gathered: Tensor = padded.flatten(1).index_select(1, source).unflatten(0, x.shape[:3])
+        return gathered.permute(0, 3, 1, 2)
 
 
 class StackedTail:
