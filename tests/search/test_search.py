@@ -287,18 +287,19 @@ def test_a_study_survives_the_loss_of_a_node(tmp_path: Path, cache: Path) -> Non
     second = cluster.add_node(num_cpus=2)
     ray.init(address=cluster.address, log_to_driver=False)
     config = tiny(tmp_path, name="lossy", cache=str(cache))
-    seen: set[str] = set()
+    lost_at: list[int] = []
 
     def lose() -> None:
-        def two_nodes_at_work() -> bool:
+        def all_nodes_at_work() -> bool:
             path = config.folder / "record.journal"
             if not path.exists():
                 return False
             candidates = read_record(path, config.name)
-            seen.update(c.strategy for c in candidates)
-            return len(candidates) >= 20
+            lost_at[:] = [len(candidates)]
+            # The second node has two of the three CPUs: one of three arms at least runs there.
+            return len({c.strategy for c in candidates}) >= 3
 
-        wait_for(two_nodes_at_work)
+        wait_for(all_nodes_at_work)
         cluster.remove_node(second, allow_graceful=False)
 
     thread = threading.Thread(target=lose)
@@ -306,7 +307,7 @@ def test_a_study_survives_the_loss_of_a_node(tmp_path: Path, cache: Path) -> Non
     try:
         study = search(config, console=quiet())
         thread.join()
-        assert len(seen) >= 2, "arms must have run on both nodes"
+        assert lost_at[0] < sum(map(len, EXPECTED.values())), "nothing was left to lose"
         assert accounted(study) == EXPECTED
         assert mirrored(study) == sorted(c.id for c in study.candidates())
         assert study.summary()["failed"] == 0
