@@ -13,6 +13,7 @@ from partitioning import SolverConfig, SpaceConfig
 from search.calibration import CalibrationConfig
 from search.config_build import ConfigError, build, plain, unknown
 from search.halving import Rung, ladder
+from search.simulated import SimulationConfig, build_simulation
 from search.strategies import STRATEGIES
 from trainers.backbones import BackboneConfig
 from trainers.data import DataConfig, TaskConfig
@@ -39,6 +40,9 @@ class CostKind:
     attribute: str
     words: str
 
+
+#: What may score candidates.
+EVALUATORS = ("proxy", "simulated")
 
 #: Costs by the name that the config uses.
 COSTS: dict[str, CostKind] = {
@@ -154,10 +158,13 @@ class TrackingConfig:
     Attributes:
         uri: Tracking URI; None keeps an SQLite store in the study's folder.
         experiment: Name of the MLflow experiment.
+        candidates: Mirror every candidate as a run of its own; without it only the study's own run
+            with its progress, which is what tens of thousands of simulated candidates need.
     """
 
     uri: str | None = None
     experiment: str = "apportion"
+    candidates: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,9 +200,12 @@ class StudyConfig:
         cache: Folder of trunks, teachers and features; None is `<output>/cache`.
         data_root: Folder that the tasks' paths are relative to.
         input_size: Height and width that images are resized to, in pixels.
-        tasks: The tasks.
+        tasks: The tasks. Simulated ones need no more than a name.
         backbone: The network.
-        trunk: Where its pretrained weights come from.
+        trunk: Where its pretrained weights come from; None only where scores are simulated.
+        evaluator: What scores candidates: proxy (training, as `proxy` and `rungs` say) or simulated
+            (a problem without training, see `simulation`, to compare strategies in minutes).
+        simulation: Which problem is simulated.
         teachers: Single-task teachers.
         proxy: How candidates are scored.
         rungs: Cheaper scorings before it, and who goes on from each (successive halving): proxies
@@ -222,7 +232,9 @@ class StudyConfig:
 
     name: str
     tasks: tuple[TaskConfig, ...]
-    trunk: TrunkConfig
+    trunk: TrunkConfig | None = None
+    evaluator: str = "proxy"
+    simulation: SimulationConfig = field(default_factory=SimulationConfig)
     output: str = "studies"
     cache: str | None = None
     data_root: str | None = None
@@ -255,6 +267,14 @@ class StudyConfig:
             raise ValueError(
                 f"candidates must be at least 1 (a budget of {self.candidates} searches nothing)"
             )
+        if self.evaluator not in EVALUATORS:
+            raise ValueError(
+                f"evaluator must be one of {', '.join(EVALUATORS)}, got {self.evaluator!r}"
+            )
+        if self.evaluator == "simulated":
+            self._check_simulated()
+        elif self.trunk is None:
+            raise ValueError("trunk is missing: give it a dataset to pretrain on, or a checkpoint")
         if self.initial < 1:
             raise ValueError(f"initial must be at least 1, got {self.initial}")
         networks = len(self.tasks) * len(self.space.levels)
@@ -284,6 +304,13 @@ class StudyConfig:
                     f"a strategy's name must be free of '/', '-' and spaces, got {name!r}"
                 )
         _ = self.data  # refuses tasks that do not go together
+
+    def _check_simulated(self) -> None:
+        """Refuses what a study without images cannot do, and tasks that its problem has not."""
+        build_simulation([task.name for task in self.tasks], self.simulation)
+        for name in ("rungs", "finish"):
+            if getattr(self, name):
+                raise ValueError(f"{name} must be left out where the evaluator is simulated")
 
     @property
     def ladder(self) -> tuple[Rung, ...]:

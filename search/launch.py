@@ -60,8 +60,10 @@ def search(config: StudyConfig, *, resume: bool = False, console: Console | None
     status = "KILLED"
     try:
         run = scheduler.cluster_jobs(config.schedule)
-        base = foundation(config, run, display.say)
-        cache = feature_cache(config, base, run, display.say)
+        base = cache = None
+        if config.evaluator != "simulated":
+            base = foundation(config, run, display.say)
+            cache = feature_cache(config, base, run, display.say)
         broken = scheduler.run_arms(config, cache, base, writer, display, study.folder.absolute())
         status = "FAILED" if broken else "FINISHED"
     finally:

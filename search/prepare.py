@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from search.config import StudyConfig
+from search.config import StudyConfig, TrunkConfig
+from search.config_build import ConfigError
 from trainers.data import Task, check_tasks, load_task, load_tasks
 from trainers.features import (
     FeatureCache,
@@ -69,11 +70,13 @@ def check(config: StudyConfig) -> None:
         DataError: Of a dataset.
         CheckpointError: Of the trunk's checkpoint.
     """
+    if config.trunk is None:  # scores are simulated
+        return
     check_tasks(config.data)
     if config.trunk.dataset is not None:
         check_tasks(replace(config.data, tasks=(config.trunk.dataset,)))
     else:
-        load_checkpoint(config.backbone, _checkpoint(config))
+        load_checkpoint(config.backbone, _checkpoint(config.trunk))
 
 
 def foundation(config: StudyConfig, run: Run, say: Say) -> Foundation:
@@ -83,13 +86,20 @@ def foundation(config: StudyConfig, run: Run, say: Say) -> Foundation:
         config: The study.
         run: Where training runs.
         say: Called with one line per thing that was done.
+
+    Raises:
+        ConfigError: The study's scores are simulated: there is nothing to train on.
     """
+    if config.trunk is None:
+        raise ConfigError(
+            f"the study {config.name} is simulated: it has no images to train networks on"
+        )
     tasks = load_tasks(config.data)
     for name, task in tasks.items():
         sizes = " / ".join(str(len(split)) for split in task.splits.values())
         say(f"task {name}: {task.num_classes} classes, {sizes} images")
-    trunk = _trunk(config, run, say)
-    teachers = _teachers(config, tasks, trunk, run, say)
+    trunk = _trunk(config, config.trunk, run, say)
+    teachers = _teachers(config, tasks, trunk, config.trunk.seed, run, say)
     return Foundation(tasks=tasks, trunk=trunk, teachers=teachers)
 
 
@@ -178,18 +188,18 @@ def _require_space(config: StudyConfig, need: int) -> None:
         )
 
 
-def _checkpoint(config: StudyConfig) -> Path:
-    assert config.trunk.checkpoint is not None
-    return Path(config.trunk.checkpoint).expanduser()
+def _checkpoint(source: TrunkConfig) -> Path:
+    assert source.checkpoint is not None
+    return Path(source.checkpoint).expanduser()
 
 
-def _trunk(config: StudyConfig, run: Run, say: Say) -> Trained:
-    if config.trunk.dataset is None:
-        trunk = load_checkpoint(config.backbone, _checkpoint(config))
-        say(f"trunk: {config.trunk.checkpoint}")
+def _trunk(config: StudyConfig, source: TrunkConfig, run: Run, say: Say) -> Trained:
+    if source.dataset is None:
+        trunk = load_checkpoint(config.backbone, _checkpoint(source))
+        say(f"trunk: {source.checkpoint}")
         return trunk
-    task = load_task(config.trunk.dataset, config.data)
-    sgd, seed = config.trunk.sgd, config.trunk.seed
+    task = load_task(source.dataset, config.data)
+    sgd, seed = source.sgd, source.seed
     digest = trunk_digest(config.backbone, task, sgd, seed=seed, precision=config.compute.precision)
     path = config.cache_folder / f"trunk-{digest[:20]}.safetensors"
     if not path.exists():
@@ -210,9 +220,13 @@ def _trunk(config: StudyConfig, run: Run, say: Say) -> Trained:
 
 
 def _teachers(
-    config: StudyConfig, tasks: Mapping[str, Task], trunk: Trained, run: Run, say: Say
+    config: StudyConfig,
+    tasks: Mapping[str, Task],
+    trunk: Trained,
+    seed: int,
+    run: Run,
+    say: Say,
 ) -> dict[str, Trained]:
-    seed = config.trunk.seed
     paths: dict[str, Path] = {}
     jobs: dict[str, dict[str, Any]] = {}
     for name, task in tasks.items():

@@ -19,7 +19,7 @@ from ray import tune
 from ray.exceptions import RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from search.arm import Arm, Budget
+from search.arm import Arm, Budget, Pool
 from search.candidate import Candidate
 from search.config import ScheduleConfig, StudyConfig
 from search.display import ArmState, Display
@@ -27,6 +27,7 @@ from search.pareto import hypervolume
 from search.pool import ActorPool, start_evaluator
 from search.prepare import Foundation, Jobs, Run
 from search.progress import coordinates, scored
+from search.simulated.evaluator import SimulatedPool
 from search.study import baselines, build_space, build_strategy, fixed_names
 from search.writer import Writer
 from trainers.device import DeviceError, resolve_device
@@ -52,11 +53,15 @@ def run_arm(
     if labels:  # what others are compared with is scored to the end, whatever it is
         ladder = tuple(replace(rung, keep=1.0) for rung in ladder)
     schedule = config.schedule
-    pool = ActorPool(
-        lambda index: start_evaluator(index, config, *supplies),
-        evaluators=schedule.evaluators,
-        attempts=schedule.attempts,
-    )
+    pool: Pool
+    if config.evaluator == "simulated":
+        pool = SimulatedPool(config)
+    else:
+        pool = ActorPool(
+            lambda index: start_evaluator(index, config, *supplies),
+            evaluators=schedule.evaluators,
+            attempts=schedule.attempts,
+        )
     arm = Arm(
         name=name,
         seed=seed,
@@ -149,7 +154,8 @@ def settled(config: StudyConfig) -> StudyConfig:
             "--set schedule.gpus=0, or set schedule.wait_for_nodes where an autoscaler adds them"
         )
     if schedule.cohort is None:
-        schedule = replace(schedule, cohort=GPU_COHORT if schedule.gpus else 1)
+        batch = schedule.gpus or config.evaluator == "simulated"
+        schedule = replace(schedule, cohort=GPU_COHORT if batch else 1)
     return replace(config, schedule=schedule)
 
 
@@ -258,8 +264,8 @@ def close_writer(writer: Any, finish: Callable[[Any, list[Candidate]], None]) ->
 
 def run_arms(
     config: StudyConfig,
-    cache: FeatureCache,
-    base: Foundation,
+    cache: FeatureCache | None,
+    base: Foundation | None,
     writer: Any,
     display: Display,
     storage: Path,
@@ -268,7 +274,8 @@ def run_arms(
 
     Args:
         config: The study.
-        cache: Features, handed to evaluators through the object store.
+        cache: Features, handed to evaluators through the object store; None where scores are
+            simulated.
         base: Tasks, trunk and teachers; handed to them, too, where the last rung trains on them.
         writer: The study's writer actor.
         display: Shows progress.
@@ -294,6 +301,8 @@ def run_arms(
             mode="max",
             trial_dirname_creator=_arm_name,
             trial_name_creator=_arm_name,
+            # A simulated arm takes less time than the start of a process.
+            reuse_actors=config.evaluator == "simulated",
         ),
         run_config=tune.RunConfig(
             name="tune",

@@ -1,0 +1,68 @@
+"""The simulated problems by name, and what each of them offers."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from partitioning import FloatArray
+from search.simulated.convex_front import Bracket
+from search.simulated.surrogate import Surrogate
+from search.simulated.synthetic import SyntheticConfig, SyntheticProblem
+from search.strategies.protocol import TaskFacts
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulationConfig:
+    """What is simulated, where `evaluator` is simulated.
+
+    Attributes:
+        problem: Key of `PROBLEMS`: synthetic (tasks, capacities and interference, whose true front
+            is known) or mini_decathlon (a surrogate of real proxy scores of its nine tasks).
+        synthetic: Which synthetic problem.
+    """
+
+    problem: str = "synthetic"
+    synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
+
+    def __post_init__(self) -> None:
+        if self.problem not in PROBLEMS:
+            raise ValueError(f"problem must be one of {', '.join(PROBLEMS)}, got {self.problem!r}")
+
+
+class Simulation(Protocol):
+    """A problem whose accuracies are a function of the realised sharing matrix.
+
+    Attributes:
+        facts: What a strategy may know of the T tasks.
+        similarity: (T, T); None where it is not known.
+    """
+
+    facts: tuple[TaskFacts, ...]
+    similarity: FloatArray | None
+
+    def accuracy(self, P_TT: FloatArray) -> FloatArray:
+        """Accuracy of every task, shape (T,), at a realised P of shape (T, T)."""
+        ...
+
+    def front(self) -> Bracket | None:
+        """The true front of mean accuracy against mean use; None where it is not known."""
+        ...
+
+
+PROBLEMS: dict[str, Callable[[tuple[str, ...], SimulationConfig], Simulation]] = {
+    "synthetic": lambda tasks, config: SyntheticProblem(tasks, config.synthetic),
+    "mini_decathlon": lambda tasks, config: Surrogate.shipped("mini_decathlon", tasks),
+}
+
+
+def build_simulation(tasks: Sequence[str], config: SimulationConfig) -> Simulation:
+    """The problem of a config.
+
+    Args:
+        tasks: Names of the tasks.
+        config: Which problem.
+
+    Raises:
+        ValueError: The problem does not have these tasks, or not as many.
+    """
+    return PROBLEMS[config.problem](tuple(tasks), config)

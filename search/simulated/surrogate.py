@@ -1,0 +1,149 @@
+r"""A surrogate of real proxy scores: Gaussian processes over the realised sharing matrix.
+
+Legend: T tasks, E = T (T + 1) / 2 free entries of P, N scored points.
+
+The accuracy of task t is a Gaussian process with a constant mean and a Matern kernel of smoothness
+5/2 (Rasmussen and Williams 2006, eq. 4.17) over the entries of P. Four lengths, fitted for each
+task by its marginal likelihood (eq. 5.8), say how far accuracy depends on an entry: the task's own
+use, what it shares with others, what others use, and what others share. Uses and overlaps enter by
+their square roots, since the first channels matter most. What is predicted is the posterior mean,
+without the noise of a training.
+"""
+
+import csv
+import io
+import json
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Self
+
+import numpy as np
+
+from partitioning import FloatArray, IntArray, matrix_to_vector
+from search.strategies.protocol import TaskFacts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kernel:
+    """The fitted process of one task.
+
+    Attributes:
+        mean: Of accuracies, before anything is observed.
+        scale: Standard deviation of what is to be explained.
+        noise: Standard deviation of one score around it.
+        lengths: Of own use, own overlaps, others' uses and others' overlaps, after the square root.
+    """
+
+    mean: float
+    scale: float
+    noise: float
+    lengths: tuple[float, float, float, float]
+
+
+def entry_kinds(num_tasks: int, task: int) -> IntArray:
+    """Which of a kernel's four lengths every entry of P has, shape (E,)."""
+    rows, columns = np.triu_indices(num_tasks, k=1)
+    use_T = np.where(np.arange(num_tasks) == task, 0, 2)
+    overlap = np.where((rows == task) | (columns == task), 1, 3)
+    return np.concatenate([use_T, overlap])
+
+
+def matern(left_ME: FloatArray, right_NE: FloatArray) -> FloatArray:
+    """Correlations, shape (M, N), of points whose entries are in units of their lengths."""
+    squared_MN = (
+        np.square(left_ME).sum(axis=1)[:, None]
+        + np.square(right_NE).sum(axis=1)
+        - 2 * left_ME @ right_NE.T
+    )
+    r_MN = np.sqrt(5 * np.maximum(squared_MN, 0.0))
+    return np.asarray((1 + r_MN + r_MN**2 / 3) * np.exp(-r_MN))
+
+
+class Surrogate:
+    """Predicts accuracies from points that were scored.
+
+    Args:
+        facts: What a strategy may know of the T tasks.
+        similarity: (T, T); None where it is not known.
+        points_NE: Realised P of the points, laid out as by `matrix_to_vector`.
+        accuracy_NT: Their accuracies.
+        kernels: One per task.
+    """
+
+    def __init__(
+        self,
+        facts: tuple[TaskFacts, ...],
+        similarity: FloatArray | None,
+        points_NE: FloatArray,
+        accuracy_NT: FloatArray,
+        kernels: tuple[Kernel, ...],
+    ) -> None:
+        self.facts, self.similarity = facts, similarity
+        self._lengths_TE = np.array(
+            [np.array(k.lengths)[entry_kinds(len(facts), t)] for t, k in enumerate(kernels)]
+        )
+        self._mean_T = np.array([kernel.mean for kernel in kernels])
+        self._points = [np.sqrt(points_NE) / lengths_E for lengths_E in self._lengths_TE]
+        self._weights = []
+        for t, kernel in enumerate(kernels):
+            covariance_NN = kernel.scale**2 * matern(self._points[t], self._points[t])
+            covariance_NN += kernel.noise**2 * np.eye(len(points_NE))
+            centred_N = accuracy_NT[:, t] - kernel.mean
+            self._weights.append(kernel.scale**2 * np.linalg.solve(covariance_NN, centred_N))
+
+    @classmethod
+    def shipped(cls, name: str, tasks: tuple[str, ...]) -> Self:
+        """One of the tables that come with the project.
+
+        Args:
+            name: Of the table, such as "mini_decathlon".
+            tasks: The study's tasks, which must be those of the table, in its order.
+
+        Raises:
+            ValueError: Other tasks.
+        """
+        folder = files("search.simulated") / "tables"
+        fitted = json.loads((folder / f"{name}.json").read_text())
+        facts = tuple(TaskFacts(**task) for task in fitted["tasks"])
+        names = tuple(task.name for task in facts)
+        if tasks != names:
+            raise ValueError(
+                f"the surrogate {name} is of the tasks {', '.join(names)}, in this order; got "
+                f"{', '.join(tasks)}"
+            )
+        points_NE, accuracy_NT = read_table((folder / f"{name}.csv").read_text())
+        kernels = tuple(
+            Kernel(**{**kernel, "lengths": tuple(kernel["lengths"])})
+            for kernel in fitted["kernels"]
+        )
+        return cls(facts, np.array(fitted["similarity"]), points_NE, accuracy_NT, kernels)
+
+    def accuracy(self, P_TT: FloatArray) -> FloatArray:
+        """Accuracy of every task, shape (T,), in [0, 1], at a realised P of shape (T, T)."""
+        point_E = np.sqrt(matrix_to_vector(P_TT))
+        predicted_T = self._mean_T + np.array(
+            [
+                float((matern((point_E / lengths_E)[None], points_NE) @ weights_N)[0])
+                for lengths_E, points_NE, weights_N in zip(
+                    self._lengths_TE, self._points, self._weights, strict=True
+                )
+            ]
+        )
+        return np.asarray(np.clip(predicted_T, 0.0, 1.0))
+
+    def front(self) -> None:
+        """Not known."""
+        return
+
+
+def read_table(text: str) -> tuple[FloatArray, FloatArray]:
+    """Realised P (N, E) and accuracies (N, T) of the points of a table (CSV), by its columns."""
+    rows = list(csv.DictReader(io.StringIO(text)))
+    columns = list(rows[0])
+    accuracy = [name for name in columns if name.startswith("accuracy[")]
+    entries = [name for name in columns if name.startswith(("use[", "overlap["))]
+
+    def values(names: list[str]) -> FloatArray:
+        return np.array([[float(row[name]) for name in names] for row in rows])
+
+    return values(entries), values(accuracy)

@@ -1,0 +1,129 @@
+r"""A synthetic problem of tasks, capacities and interference, whose true front is known.
+
+Legend: T tasks, S a set of tasks, N = 2^T of them, P the realised sharing matrix.
+
+A channel that task t shares with task j is worth $1 + w_{tj}$ of a channel of its own to t: more
+where the tasks help each other, less where they interfere. What t has at its disposal is
+
+    $e_t = P_{tt} + \sum_{j \neq t} w_{tj} P_{tj}$
+
+and its accuracy grows with diminishing returns from chance $a_t$ to its best $b_t$,
+
+    $A_t = a_t + (b_t - a_t) \frac{1 - \exp(-k_t e_t)}{1 - \exp(-k_t h)}$,
+
+where h is the most that a task can have, all channels shared with its whole cluster and none else.
+
+Tasks belong to clusters: within one they help, across they interfere, by little enough that no
+channel is ever worth less than nothing.
+
+Masks are a distribution p of channels over the N sets of tasks that use them, so P is linear in p
+and the mean accuracy is concave in p. The front of all distributions, which no number of channels
+can exceed, is therefore found exactly by convex programming (see `front`).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from partitioning import FloatArray
+from search.simulated.convex_front import Bracket, concave_front
+from search.strategies.protocol import TaskFacts
+
+#: Beyond this the sets of tasks are too many to go through one by one.
+MAX_TASKS = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyntheticConfig:
+    """Which synthetic problem.
+
+    Attributes:
+        seed: Draws clusters, capacities and best accuracies; not negative.
+        clusters: Number of clusters, at least 1.
+        interference: How much of the worst possible interference there is, in [0, 1]: at 1 a
+            channel that all tasks share would be worth nothing to tasks without relatives.
+        help: What sharing a channel with all others of its cluster adds to its worth, not negative.
+    """
+
+    seed: int = 0
+    clusters: int = 3
+    interference: float = 0.9
+    help: float = 0.4
+
+    def __post_init__(self) -> None:
+        if self.seed < 0 or self.clusters < 1:
+            raise ValueError(
+                "seed must not be negative and clusters at least 1, got "
+                f"{self.seed} and {self.clusters}"
+            )
+        if not 0 <= self.interference <= 1:
+            raise ValueError(f"interference must be in [0, 1], got {self.interference}")
+        if not 0 <= self.help < np.inf:
+            raise ValueError(f"help must be finite and not negative, got {self.help}")
+
+
+class SyntheticProblem:
+    """See the module.
+
+    Args:
+        tasks: Names of the T tasks, at most `MAX_TASKS`.
+        config: Which problem.
+
+    Attributes:
+        facts: What a strategy may know of the tasks; drawn to fit the accuracies.
+        similarity: (T, T), larger for tasks that help each other.
+
+    Raises:
+        ValueError: More tasks than `MAX_TASKS`.
+    """
+
+    def __init__(self, tasks: tuple[str, ...], config: SyntheticConfig) -> None:
+        count = len(tasks)
+        if count > MAX_TASKS:
+            raise ValueError(
+                f"the synthetic problem has at most {MAX_TASKS} tasks (its front goes through all "
+                f"sets of tasks), got {count}"
+            )
+        rng = np.random.default_rng(config.seed)
+        cluster_T = rng.permutation(np.arange(count) % config.clusters)
+        related_TT = (cluster_T[:, None] == cluster_T[None, :]) & ~np.eye(count, dtype=np.bool_)
+        strength_TT = rng.uniform(0.5, 1.0, (count, count))
+        worst = 1.0 / max(1, count - 1)
+        helps_TT = config.help * strength_TT / np.maximum(1, related_TT.sum(axis=1, keepdims=True))
+        self.worth_TT = np.where(related_TT, helps_TT, -config.interference * worst * strength_TT)
+        np.fill_diagonal(self.worth_TT, 1.0)
+        self.rate_T = rng.uniform(2.0, 10.0, count)
+        self.most_T = 1.0 + np.where(related_TT, helps_TT, 0.0).sum(axis=1)
+        classes_T = rng.integers(2, 101, count)
+        self.chance_T = 1.0 / classes_T
+        self.best_T = rng.uniform(0.6, 1.0, count)
+        span_T = 1 - np.exp(-self.rate_T * self.most_T)
+        self.scale_T = (self.best_T - self.chance_T) / span_T
+        self.facts = tuple(
+            TaskFacts(name=name, classes=int(classes), images=2000, teacher_accuracy=float(best))
+            for name, classes, best in zip(tasks, classes_T, self.best_T, strict=True)
+        )
+        mutual_TT = (self.worth_TT + self.worth_TT.T) / 2
+        span = np.ptp(mutual_TT[~np.eye(count, dtype=np.bool_)]) if count > 1 else 0.0
+        low = mutual_TT.min()
+        self.similarity = (mutual_TT - low) / (span or 1.0)
+        np.fill_diagonal(self.similarity, 1.0)
+
+    def accuracy(self, P_TT: FloatArray) -> FloatArray:
+        """Accuracy of every task, shape (T,), at a realised P of shape (T, T)."""
+        effect_T = (self.worth_TT * P_TT).sum(axis=1)
+        return np.asarray(self.chance_T + self.scale_T * (1 - np.exp(-self.rate_T * effect_T)))
+
+    def front(self) -> Bracket:
+        """Inner and outer approximation of the true front: mean accuracy against mean use."""
+        count = len(self.rate_T)
+        member_NT = (np.arange(2**count)[:, None] >> np.arange(count)) & 1
+        # What a channel used by a set is worth to each of its tasks: e is linear in p.
+        worth_NT = member_NT * (member_NT @ self.worth_TT.T)
+
+        def quality(effect_T: FloatArray) -> tuple[float, FloatArray]:
+            decay_T = np.exp(-self.rate_T * effect_T)
+            value = float(np.mean(self.chance_T + self.scale_T * (1 - decay_T)))
+            return value, self.scale_T * self.rate_T * decay_T / count
+
+        return concave_front(worth_NT.astype(np.float64), member_NT.mean(axis=1), quality)
