@@ -66,7 +66,8 @@ class Budget:
     Attributes:
         candidates: Candidates in all.
         cohort: Candidates handed to an evaluator at once.
-        bracket: Candidates that are compared with each other, where there are lower rungs.
+        bracket: Candidates that are compared with each other, where there are lower rungs; no
+            fewer than a cohort, which brackets would otherwise cut short.
     """
 
     candidates: int
@@ -161,7 +162,7 @@ class Arm:
     def _ask(self) -> None:
         """Fill brackets, as many as keep the evaluators busy, as far as the strategy goes."""
         halving = len(self.ladder) > 1
-        size = self.budget.bracket if halving else self.budget.cohort
+        size = max(self.budget.bracket if halving else 1, self.budget.cohort)
         # Two at least, so that there is something to do while few are left in the first.
         ahead = max(2, -(-self.pool.slots * self.budget.cohort // size))
         while self._asked < self.budget.candidates:

@@ -20,7 +20,7 @@ from trainers.data import DataConfig, TaskConfig
 from trainers.device import ComputeConfig
 from trainers.joint import TrainConfig
 from trainers.optim import SGDConfig
-from trainers.proxy import ProxyConfig
+from trainers.proxy import ProxyConfig, check_images
 from trainers.teachers import TeacherConfig
 
 #: Where `configs/...` is looked for when it is not below the working folder (a script that `ray
@@ -213,7 +213,7 @@ class StudyConfig:
             settings of `train` and its own steps; then it, not the proxy, is the final scoring.
             Empty scores every candidate in full.
         bracket: Candidates, consecutive in the order of asking, that are compared with each other
-            on the rungs.
+            on the rungs; no fewer than `schedule.cohort`.
         train: How winners are trained in full.
         space: What is searched.
         solver: Limits of the integer programme.
@@ -275,6 +275,8 @@ class StudyConfig:
             self._check_simulated()
         elif self.trunk is None:
             raise ValueError("trunk is missing: give it a dataset to pretrain on, or a checkpoint")
+        else:
+            check_images(self.proxy, self.backbone, self.input_size)
         if self.initial < 1:
             raise ValueError(f"initial must be at least 1, got {self.initial}")
         networks = len(self.tasks) * len(self.space.levels)
@@ -308,6 +310,11 @@ class StudyConfig:
     def _check_simulated(self) -> None:
         """Refuses what a study without images cannot do, and tasks that its problem has not."""
         build_simulation([task.name for task in self.tasks], self.simulation)
+        if len(self.space.levels) > 1:
+            raise ValueError(
+                "space.levels must be one level where the evaluator is simulated, got "
+                f"{list(self.space.levels)}"
+            )
         for name in ("rungs", "finish"):
             if getattr(self, name):
                 raise ValueError(f"{name} must be left out where the evaluator is simulated")

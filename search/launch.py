@@ -14,9 +14,18 @@ from search.calibrate import calibrate as measure_calibration
 from search.candidate import Candidate
 from search.config import COSTS, StudyConfig, dump_config
 from search.display import Display
-from search.prepare import Jobs, Run, Say, check, feature_cache, foundation
+from search.prepare import (
+    Jobs,
+    Run,
+    Say,
+    check,
+    feature_cache,
+    foundation,
+    task_knowledge,
+)
 from search.progress import front
 from search.report import front_figure, front_html, front_table
+from search.simulated import build_simulation
 from search.study import Study, TrainedPick, check_strategies
 from search.tracking import Tracker
 from search.trust import picture, read_trust, write_calibration
@@ -61,10 +70,16 @@ def search(config: StudyConfig, *, resume: bool = False, console: Console | None
     try:
         run = scheduler.cluster_jobs(config.schedule)
         base = cache = None
-        if config.evaluator != "simulated":
+        if config.evaluator == "simulated":
+            names = [task.name for task in config.tasks]
+            knowledge = build_simulation(names, config.simulation).knowledge
+        else:
             base = foundation(config, run, display.say)
             cache = feature_cache(config, base, run, display.say)
-        broken = scheduler.run_arms(config, cache, base, writer, display, study.folder.absolute())
+            knowledge = task_knowledge(config, base, run, display.say)
+        broken = scheduler.run_arms(
+            config, cache, base, knowledge, writer, display, study.folder.absolute()
+        )
         status = "FAILED" if broken else "FINISHED"
     finally:
         display.close()

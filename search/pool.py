@@ -43,7 +43,8 @@ class Evaluator:
         if config.compute.threads:
             torch.set_num_threads(config.compute.threads)
         self._config, self._base = config, base
-        self._proxy = Proxy(cache, config.proxy, config.compute)
+        share = min(1.0, config.schedule.gpus or 1.0)
+        self._proxy = Proxy(cache, config.proxy, config.compute, share)
         self._name = f"{ray.util.get_node_ip_address()}:{os.getpid()}"
 
     def evaluate(self, cohort: Sequence[Masks], rung: Rung) -> list[Scored]:

@@ -7,8 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from search.config import StudyConfig, TrunkConfig
 from search.config_build import ConfigError
+from search.strategies.protocol import TaskFacts, TaskKnowledge
 from trainers.data import Task, check_tasks, load_task, load_tasks
 from trainers.features import (
     FeatureCache,
@@ -19,6 +22,12 @@ from trainers.features import (
     features_digest,
     load_features,
     save_features,
+)
+from trainers.similarity import (
+    linear_cka,
+    probe_images,
+    similarity_digest,
+    teacher_features,
 )
 from trainers.teachers import (
     Trained,
@@ -117,7 +126,12 @@ def feature_cache(config: StudyConfig, base: Foundation, run: Run, say: Say) -> 
     mapped = need > SHARE_OF_MEMORY * _free_memory()
     say(
         f"feature cache: {need / 2**20:.0f} MiB"
-        + (", more than half of the free memory: read from disk" if mapped else "")
+        + (
+            f", more than half of the free memory: read from {config.cache_folder}, which every "
+            "node must see"
+            if mapped
+            else ""
+        )
     )
     paths = {
         name: config.cache_folder
@@ -156,6 +170,46 @@ def feature_cache(config: StudyConfig, base: Foundation, run: Run, say: Say) -> 
         name: load_features(path, mapped=mapped) for name, path in paths.items()
     }
     return build_cache(config.backbone, base.trunk, features, input_size=config.input_size)
+
+
+def task_knowledge(config: StudyConfig, base: Foundation, run: Run, say: Say) -> TaskKnowledge:
+    """What strategies may know of the tasks before the search: facts, and how alike teachers are.
+
+    Args:
+        config: The study.
+        base: Tasks and teachers.
+        run: Where the forward passes run.
+        say: Called with one line per thing that was done.
+    """
+    digest = similarity_digest(base.teachers, base.tasks, precision=config.compute.precision)
+    path = config.cache_folder / f"similarity-{digest[:20]}.npy"
+    if not path.exists():
+        say("similarity of the teachers: every teacher is shown images of every task")
+        images = probe_images(list(base.tasks.values()))
+        jobs = {
+            name: {
+                "config": config.backbone,
+                "teacher": base.teachers[name],
+                "task": task,
+                "images": images,
+                "compute": config.compute,
+            }
+            for name, task in base.tasks.items()
+        }
+        found = dict(run(teacher_features, jobs))
+        partial = path.with_suffix(f".{os.getpid()}.npy")
+        np.save(partial, linear_cka([found[name] for name in base.tasks]))
+        partial.replace(path)
+    facts = tuple(
+        TaskFacts(
+            name=name,
+            classes=task.num_classes,
+            images=len(task.splits["train"]),
+            teacher_accuracy=base.teachers[name].accuracy,
+        )
+        for name, task in base.tasks.items()
+    )
+    return TaskKnowledge(tasks=facts, similarity=np.load(path))
 
 
 def _feature_bytes(config: StudyConfig, task: Task) -> int:

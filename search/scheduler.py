@@ -28,6 +28,7 @@ from search.pool import ActorPool, start_evaluator
 from search.prepare import Foundation, Jobs, Run
 from search.progress import coordinates, scored
 from search.simulated.evaluator import SimulatedPool
+from search.strategies.protocol import TaskKnowledge
 from search.study import baselines, build_space, build_strategy, fixed_names
 from search.writer import Writer
 from trainers.device import DeviceError, resolve_device
@@ -41,13 +42,18 @@ REPORT_EVERY = 0.5
 
 
 def run_arm(
-    settings: Mapping[str, Any], *, config: StudyConfig, writer: Any, supplies: list[Any]
+    settings: Mapping[str, Any],
+    *,
+    config: StudyConfig,
+    knowledge: TaskKnowledge,
+    writer: Any,
+    supplies: list[Any],
 ) -> None:
     """A Tune trial: one strategy with one seed over the evaluators of its placement group."""
     name, seed = settings["strategy"], settings["seed"]
     space = build_space(config)
     fixed = baselines(config, space, seed)
-    strategy = build_strategy(config, name, seed, space, fixed)
+    strategy = build_strategy(config, name, seed, space, fixed, knowledge)
     labels = fixed_names(config, name, fixed)
     ladder = config.ladder
     if labels:  # what others are compared with is scored to the end, whatever it is
@@ -266,6 +272,7 @@ def run_arms(
     config: StudyConfig,
     cache: FeatureCache | None,
     base: Foundation | None,
+    knowledge: TaskKnowledge,
     writer: Any,
     display: Display,
     storage: Path,
@@ -277,6 +284,7 @@ def run_arms(
         cache: Features, handed to evaluators through the object store; None where scores are
             simulated.
         base: Tasks, trunk and teachers; handed to them, too, where the last rung trains on them.
+        knowledge: What strategies may know of the tasks.
         writer: The study's writer actor.
         display: Shows progress.
         storage: Folder of Tune's own files.
@@ -289,7 +297,9 @@ def run_arms(
     resources = tune.PlacementGroupFactory([{}] + [dict(bundle)] * schedule.evaluators)
     trains = config.ladder[-1].fidelity == "full"
     supplies = [ray.put(cache), ray.put(base) if trains else None]
-    trainable = tune.with_parameters(run_arm, config=config, writer=writer, supplies=supplies)
+    trainable = tune.with_parameters(
+        run_arm, config=config, knowledge=knowledge, writer=writer, supplies=supplies
+    )
     tuner = tune.Tuner(
         tune.with_resources(trainable, resources),
         param_space={

@@ -26,6 +26,7 @@ from search.progress import coordinates, front, scored
 from search.record import read_record
 from search.report import summary
 from search.strategies import STRATEGIES, Problem, Strategy
+from search.strategies.protocol import TaskKnowledge
 from trainers.backbones import BACKBONES
 from trainers.compact import Check, export
 from trainers.joint import train
@@ -63,9 +64,24 @@ def baselines(config: StudyConfig, space: Space, seed: int) -> dict[str, FloatAr
 
 
 def build_strategy(
-    config: StudyConfig, name: str, seed: int, space: Space, fixed: Mapping[str, FloatArray]
+    config: StudyConfig,
+    name: str,
+    seed: int,
+    space: Space,
+    fixed: Mapping[str, FloatArray],
+    knowledge: TaskKnowledge | None = None,
 ) -> Strategy:
-    """A fresh strategy of the study."""
+    """A fresh strategy of the study.
+
+    Args:
+        config: The study.
+        name: The strategy's.
+        seed: Of its arm.
+        space: What it searches.
+        fixed: The baselines, as vectors of the space.
+        knowledge: What it may know of the tasks; None where nothing has been made yet.
+    """
+    known = knowledge or TaskKnowledge()
     entry = config.strategies[name]
     problem = Problem(
         dim=space.dim,
@@ -75,6 +91,8 @@ def build_strategy(
         baselines=fixed,
         initial=config.initial,
         concerns=space.concerns,
+        tasks=known.tasks,
+        similarity=known.similarity,
     )
     strategy: Strategy = STRATEGIES[entry.kind].build(problem, entry.settings)
     return strategy

@@ -66,13 +66,15 @@ def candidate_bytes(
     return weights * (rows * (4 + 4 + 1) + 4 + 4) + max(training, measuring)
 
 
-def room(device: torch.device, bytes_each: int) -> int:
-    """How many candidates of that size fit on the device, at least 1."""
+def room(device: torch.device, bytes_each: int, share: float = 1.0) -> int:
+    """How many candidates of that size fit into a share of the device's memory, at least 1."""
     if device.type != "cuda":
         return CPU_CANDIDATES
-    free, _ = torch.cuda.mem_get_info(device)
+    free, total = torch.cuda.mem_get_info(device)
+    allocated = torch.cuda.memory_allocated(device)
     # What torch holds without using it is free, too.
-    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    free += torch.cuda.memory_reserved(device) - allocated
+    free = min(free, int(share * total) - allocated)
     return max(1, math.floor(SHARE_OF_FREE * free / bytes_each))
 
 

@@ -157,8 +157,7 @@ def train(
     for step in range(config.sgd.steps):
         elapsed = time.perf_counter() - started - measuring
         if len(taken) < len(snapshots) and elapsed >= snapshots[len(taken)]:
-            with autocast(device, compute.precision):
-                reached = _measure(network, data, order, names, "validation")
+            reached = _measure(network, data, order, names, "validation")
             taken.append(Snapshot(seconds=elapsed, steps=step, accuracy=reached))
             measuring = time.perf_counter() - started - elapsed
             network.train()

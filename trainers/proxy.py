@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from partitioning import FloatArray, Masks
-from trainers.backbones import check_masks
+from trainers.backbones import BackboneConfig, check_masks
 from trainers.cohort import (
     alike,
     candidate_bytes,
@@ -112,6 +112,26 @@ class Evaluation:
         return float(np.mean(list(self.accuracy.values())))
 
 
+def check_images(config: ProxyConfig, backbone: BackboneConfig, input_size: int) -> None:
+    """Refuse what would leave a batch norm a single number per channel to normalise by.
+
+    Args:
+        config: The proxy.
+        backbone: The network.
+        input_size: Height and width of images, in pixels.
+
+    Raises:
+        ValueError: Batches or cached images are too few for maps as small as these.
+    """
+    size = backbone.smallest_map(input_size)
+    for name, count in (("sgd.batch_size", config.sgd.batch_size), ("images", config.images)):
+        if count * size * size < 2:
+            raise ValueError(
+                f"proxy.{name} must be at least 2 with maps of {size} x {size} pixels, which "
+                f"batch norms cannot normalise one image of; got {count}"
+            )
+
+
 class DivergedError(RuntimeError):
     """The shared layers' loss became infinite or NaN."""
 
@@ -130,14 +150,22 @@ class Proxy:
         cache: Trunk and teacher features.
         config: Steps, batch size, learning rate and seed.
         compute: Device and precision.
+        share: Share of a GPU's memory that cohorts may take, in (0, 1]: of several proxies on one
+            GPU each has its own.
 
     Attributes:
         largest_cohort: The most candidates that have trained side by side.
         peak_bytes: The most memory of a GPU that was in use meanwhile; 0 on a CPU.
     """
 
-    def __init__(self, cache: FeatureCache, config: ProxyConfig, compute: ComputeConfig) -> None:
-        self._cache, self._config = cache, config
+    def __init__(
+        self,
+        cache: FeatureCache,
+        config: ProxyConfig,
+        compute: ComputeConfig,
+        share: float = 1.0,
+    ) -> None:
+        self._cache, self._config, self._share = cache, config, share
         self._device, self._precision = resolve_device(compute.device), compute.precision
         self._features = PlacedFeatures(cache, self._device, compute.precision)
         self._convolve: Convolve | None = None
@@ -160,7 +188,8 @@ class Proxy:
             evaluation does not depend on the others in its cohort, but for rounding.
 
         Raises:
-            ValueError: Fewer steps than virtual networks, or masks that do not fit the backbone.
+            ValueError: Fewer steps than virtual networks, masks that do not fit the backbone, or a
+                task that is not in the cache.
             MemoryError: A candidate alone does not fit into memory.
         """
         config = config or self._config
@@ -171,6 +200,12 @@ class Proxy:
                     f"{len(masks.networks)}, since they take turns; got {config.sgd.steps}"
                 )
             check_masks(self._cache.backbone, masks)
+            for task in masks.tasks:
+                if task not in self._cache.tasks:
+                    raise ValueError(
+                        f"masks name the task {task}, which is not among those whose features are "
+                        f"cached: {', '.join(self._cache.tasks)}"
+                    )
         scored: dict[int, Evaluation | DivergedError] = {}
         for positions in alike(cohort):
             rows = len(cohort[positions[0]].networks)
@@ -192,7 +227,7 @@ class Proxy:
                 calibration=config.calibration,
                 map_size=self._map_size,
             )
-        return room(self._device, each)
+        return room(self._device, each, self._share)
 
     def _measured(
         self, cohort: Sequence[Masks], config: ProxyConfig

@@ -30,7 +30,7 @@ class SimulatedPool:
     def __init__(self, config: StudyConfig) -> None:
         self._config = config
         self._simulation = build_simulation([t.name for t in config.tasks], config.simulation)
-        self._classes = [facts.classes for facts in self._simulation.facts]
+        self._classes = [facts.classes for facts in self._simulation.knowledge.tasks]
         self._name = f"{socket.gethostname()}:{os.getpid()}"
         self._scored: deque[tuple[int, list[Scored]]] = deque()
 

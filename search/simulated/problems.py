@@ -8,7 +8,7 @@ from partitioning import FloatArray
 from search.simulated.convex_front import Bracket
 from search.simulated.surrogate import Surrogate
 from search.simulated.synthetic import SyntheticConfig, SyntheticProblem
-from search.strategies.protocol import TaskFacts
+from search.strategies.protocol import TaskKnowledge
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,12 +33,10 @@ class Simulation(Protocol):
     """A problem whose accuracies are a function of the realised sharing matrix.
 
     Attributes:
-        facts: What a strategy may know of the T tasks.
-        similarity: (T, T); None where it is not known.
+        knowledge: What a strategy may know of the T tasks.
     """
 
-    facts: tuple[TaskFacts, ...]
-    similarity: FloatArray | None
+    knowledge: TaskKnowledge
 
     def accuracy(self, P_TT: FloatArray) -> FloatArray:
         """Accuracy of every task, shape (T,), at a realised P of shape (T, T)."""

@@ -20,7 +20,7 @@ from typing import Self
 import numpy as np
 
 from partitioning import FloatArray, IntArray, matrix_to_vector
-from search.strategies.protocol import TaskFacts
+from search.strategies.protocol import TaskFacts, TaskKnowledge
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +63,7 @@ class Surrogate:
     """Predicts accuracies from points that were scored.
 
     Args:
-        facts: What a strategy may know of the T tasks.
-        similarity: (T, T); None where it is not known.
+        knowledge: What a strategy may know of the T tasks.
         points_NE: Realised P of the points, laid out as by `matrix_to_vector`.
         accuracy_NT: Their accuracies.
         kernels: One per task.
@@ -72,15 +71,14 @@ class Surrogate:
 
     def __init__(
         self,
-        facts: tuple[TaskFacts, ...],
-        similarity: FloatArray | None,
+        knowledge: TaskKnowledge,
         points_NE: FloatArray,
         accuracy_NT: FloatArray,
         kernels: tuple[Kernel, ...],
     ) -> None:
-        self.facts, self.similarity = facts, similarity
+        self.knowledge = knowledge
         self._lengths_TE = np.array(
-            [np.array(k.lengths)[entry_kinds(len(facts), t)] for t, k in enumerate(kernels)]
+            [np.array(k.lengths)[entry_kinds(len(kernels), t)] for t, k in enumerate(kernels)]
         )
         self._mean_T = np.array([kernel.mean for kernel in kernels])
         self._points = [np.sqrt(points_NE) / lengths_E for lengths_E in self._lengths_TE]
@@ -104,8 +102,11 @@ class Surrogate:
         """
         folder = files("search.simulated") / "tables"
         fitted = json.loads((folder / f"{name}.json").read_text())
-        facts = tuple(TaskFacts(**task) for task in fitted["tasks"])
-        names = tuple(task.name for task in facts)
+        knowledge = TaskKnowledge(
+            tasks=tuple(TaskFacts(**task) for task in fitted["tasks"]),
+            similarity=np.array(fitted["similarity"]),
+        )
+        names = tuple(task.name for task in knowledge.tasks)
         if tasks != names:
             raise ValueError(
                 f"the surrogate {name} is of the tasks {', '.join(names)}, in this order; got "
@@ -116,7 +117,7 @@ class Surrogate:
             Kernel(**{**kernel, "lengths": tuple(kernel["lengths"])})
             for kernel in fitted["kernels"]
         )
-        return cls(facts, np.array(fitted["similarity"]), points_NE, accuracy_NT, kernels)
+        return cls(knowledge, points_NE, accuracy_NT, kernels)
 
     def accuracy(self, P_TT: FloatArray) -> FloatArray:
         """Accuracy of every task, shape (T,), in [0, 1], at a realised P of shape (T, T)."""

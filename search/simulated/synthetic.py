@@ -27,7 +27,7 @@ import numpy as np
 
 from partitioning import FloatArray
 from search.simulated.convex_front import Bracket, concave_front
-from search.strategies.protocol import TaskFacts
+from search.strategies.protocol import TaskFacts, TaskKnowledge
 
 #: Beyond this the sets of tasks are too many to go through one by one.
 MAX_TASKS = 12
@@ -70,8 +70,8 @@ class SyntheticProblem:
         config: Which problem.
 
     Attributes:
-        facts: What a strategy may know of the tasks; drawn to fit the accuracies.
-        similarity: (T, T), larger for tasks that help each other.
+        knowledge: What a strategy may know of the tasks: facts drawn to fit the accuracies, and a
+            similarity that is larger for tasks that help each other.
 
     Raises:
         ValueError: More tasks than `MAX_TASKS`.
@@ -99,15 +99,16 @@ class SyntheticProblem:
         self.best_T = rng.uniform(0.6, 1.0, count)
         span_T = 1 - np.exp(-self.rate_T * self.most_T)
         self.scale_T = (self.best_T - self.chance_T) / span_T
-        self.facts = tuple(
+        facts = tuple(
             TaskFacts(name=name, classes=int(classes), images=2000, teacher_accuracy=float(best))
             for name, classes, best in zip(tasks, classes_T, self.best_T, strict=True)
         )
         mutual_TT = (self.worth_TT + self.worth_TT.T) / 2
         span = np.ptp(mutual_TT[~np.eye(count, dtype=np.bool_)]) if count > 1 else 0.0
         low = mutual_TT.min()
-        self.similarity = (mutual_TT - low) / (span or 1.0)
-        np.fill_diagonal(self.similarity, 1.0)
+        similarity_TT = (mutual_TT - low) / (span or 1.0)
+        np.fill_diagonal(similarity_TT, 1.0)
+        self.knowledge = TaskKnowledge(tasks=facts, similarity=similarity_TT)
 
     def accuracy(self, P_TT: FloatArray) -> FloatArray:
         """Accuracy of every task, shape (T,), at a realised P of shape (T, T)."""

@@ -34,6 +34,19 @@ class TaskFacts:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class TaskKnowledge:
+    """What is known of all T tasks before the search; see `Problem` for both.
+
+    Attributes:
+        tasks: Facts, in the order of the study.
+        similarity: How alike the features of the tasks' teachers are, shape (T, T), or None.
+    """
+
+    tasks: tuple[TaskFacts, ...] = ()
+    similarity: FloatArray | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Problem:
     """What a strategy may know of the search space.
 

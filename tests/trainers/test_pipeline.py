@@ -359,7 +359,7 @@ def test_the_size_of_cohorts_follows_the_memory_that_they_took(
 ) -> None:
     asked = []
 
-    def room(device: torch.device, each: int) -> int:
+    def room(device: torch.device, each: int, share: float) -> int:
         asked.append(each)
         return 2
 

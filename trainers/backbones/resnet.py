@@ -82,6 +82,13 @@ class BackboneConfig:
         """Channels of the residual stream of a stage (from 1)."""
         return int(self.width * 2 ** (stage - 1))
 
+    def smallest_map(self, input_size: int) -> int:
+        """Height and width of the last stage's maps for images of `input_size` pixels."""
+        size = input_size
+        for stride in (self.stem_stride, *self.strides):
+            size = -(-size // stride)
+        return size
+
     @property
     def trunk_width(self) -> int:
         """Channels that the trunk hands to the tail."""

@@ -1,0 +1,246 @@
+"""Problems without training: their fronts, their surrogates and studies of them."""
+
+import io
+import itertools
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+from rich.console import Console
+
+from partitioning import FloatArray, Masks, independent, realised, share_all
+from search.arm import Arm, Budget
+from search.candidate import Candidate
+from search.config import StudyConfig, parse_config
+from search.config_build import ConfigError
+from search.launch import search
+from search.prepare import foundation, run_here
+from search.simulated.convex_front import concave_front
+from search.simulated.evaluator import SimulatedPool
+from search.simulated.surrogate import Kernel, Surrogate, entry_kinds, matern
+from search.simulated.synthetic import SyntheticConfig, SyntheticProblem
+from search.strategies.protocol import TaskKnowledge
+from search.study import baselines, build_space, build_strategy
+
+THREE = ("a", "b", "c")
+SIMULATED: dict[str, Any] = {
+    "name": "simulated",
+    "evaluator": "simulated",
+    "tasks": [{"name": name} for name in THREE],
+    "backbone": {"family": "resnet14", "width": 4},
+    "strategies": {"random": {}},
+    "candidates": 20,
+}
+
+
+def config(**changed: Any) -> StudyConfig:
+    return parse_config(SIMULATED | changed)
+
+
+def every_count(num_tasks: int, channels: int) -> list[FloatArray]:
+    """P of all masks of so many channels, up to the order of channels."""
+    subsets = np.array(list(itertools.product([False, True], repeat=num_tasks)))
+    chosen = itertools.combinations_with_replacement(range(len(subsets)), channels)
+    return [realised(subsets[list(indices)].T) for indices in chosen]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_front_holds_all_masks_and_is_reached_by_some(seed: int) -> None:
+    problem = SyntheticProblem(THREE, SyntheticConfig(seed=seed, clusters=2))
+    bracket = problem.front()
+    points = np.array([[np.diag(P).mean(), problem.accuracy(P).mean()] for P in every_count(3, 8)])
+    slope_M, offset_M = bracket.outer_M2.T
+    bound_N = (points[:, :1] * slope_M + offset_M).min(axis=1)
+    assert (points[:, 1] <= bound_N + 1e-12).all()
+    # Sixteenths of the channels come as near as a front of eighths can.
+    assert (bound_N - points[:, 1]).min() < 1e-4
+    low, high = bracket.hypervolume((0.0, 1.1))
+    assert low <= high < low * 1.001
+    cost_N, quality_N = points.T
+    staircase = [quality_N[cost_N <= c + 1e-9].max() for c in np.arange(25) / 24]
+    assert np.mean(staircase) < high
+    # Every inner point lies below every line, and between neighbours, too.
+    middle_M2 = (bracket.inner_M2[1:] + bracket.inner_M2[:-1]) / 2
+    for cost, quality in (*bracket.inner_M2, *middle_M2):
+        assert quality <= (cost * slope_M + offset_M).min() + 1e-12
+
+
+def test_a_front_in_closed_form() -> None:
+    """One vertex costs 1 and has effect 1, one is free and has none: quality is sqrt(share)."""
+
+    def quality(effect_T: FloatArray) -> tuple[float, FloatArray]:
+        root = float(np.sqrt(effect_T[0] + 1e-12))
+        return root, np.array([0.5 / root])
+
+    bracket = concave_front(np.array([[1.0], [0.0]]), np.array([1.0, 0.0]), quality)
+    cost_M, quality_M = bracket.inner_M2.T
+    np.testing.assert_allclose(quality_M, np.sqrt(cost_M), atol=1e-5)
+    low, high = bracket.hypervolume((0.0, 1.0))
+    assert low <= 2 / 3 <= high
+    assert high - low < 2e-3
+
+
+def test_help_and_interference_have_their_signs() -> None:
+    problem = SyntheticProblem(tuple("abcdef"), SyntheticConfig(clusters=2))
+    alone_TT = np.eye(6) / 2
+    together_TT = np.full((6, 6), 0.5)
+    off = ~np.eye(6, dtype=bool)
+    helps_TT = (problem.worth_TT > 0) & off
+    assert helps_TT.sum() == 2 * 3 * 2
+    base_T = problem.accuracy(alone_TT)
+    gain_T = problem.accuracy(np.where(helps_TT, together_TT, alone_TT)) - base_T
+    loss_T = problem.accuracy(np.where(helps_TT, alone_TT, together_TT)) - base_T
+    assert (gain_T > 0).all()
+    assert (loss_T < 0).all()
+    # Similar are those that help each other.
+    similar_TT = problem.knowledge.similarity
+    assert similar_TT is not None
+    assert similar_TT[helps_TT].min() > similar_TT[off & ~helps_TT].max()
+    assert (np.diag(similar_TT) == 1).all()
+
+
+def test_accuracies_stay_between_chance_and_best() -> None:
+    for seed in range(5):
+        problem = SyntheticProblem(tuple("abcdefghi"), SyntheticConfig(seed=seed, interference=1.0))
+        rng = np.random.default_rng(seed)
+        for share in (0.0, 0.3, 0.7, 1.0):
+            masks_TC = rng.random((9, 32)) < share
+            accuracy_T = problem.accuracy(realised(masks_TC))
+            assert (accuracy_T >= problem.chance_T - 1e-12).all()
+            assert (accuracy_T <= problem.best_T).all()
+    # With all of its cluster and nobody else's channels a task is at its best.
+    problem = SyntheticProblem(THREE, SyntheticConfig(clusters=1))
+    np.testing.assert_allclose(problem.accuracy(np.ones((3, 3))), problem.best_T)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"seed": -1}, "seed must not be negative"),
+        ({"clusters": 0}, "clusters at least 1"),
+        ({"interference": 1.5}, r"interference must be in \[0, 1\], got 1.5"),
+        ({"help": float("inf")}, "help must be finite"),
+    ],
+)
+def test_wrong_synthetic_problems_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SyntheticConfig(**settings)
+
+
+def test_a_surrogate_is_the_posterior_mean() -> None:
+    """Against the formula (Rasmussen and Williams 2006, eq. 2.23) in plain loops."""
+    rng = np.random.default_rng(0)
+    points_NE, accuracy_NT = rng.random((7, 3)), rng.random((7, 2))
+    kernels = tuple(
+        Kernel(mean=0.4 + t, scale=0.3, noise=0.05, lengths=(0.5, 1.0 + t, 2.0, 3.0))
+        for t in range(2)
+    )
+    surrogate = Surrogate(TaskKnowledge(), points_NE, accuracy_NT, kernels)
+    P_TT = np.array([[0.5, 0.2], [0.2, 0.7]])
+    new_E = np.array([0.5, 0.7, 0.2])
+
+    def covariance(kernel: Kernel, task: int, one: FloatArray, other: FloatArray) -> float:
+        own, others, shared = (task, 1 - task, 2)
+        squared = 0.0
+        for position, length in ((own, 0), (others, 2), (shared, 1)):
+            difference = np.sqrt(one[position]) - np.sqrt(other[position])
+            squared += (difference / kernel.lengths[length]) ** 2
+        r = np.sqrt(5 * squared)
+        return float(kernel.scale**2 * (1 + r + r**2 / 3) * np.exp(-r))
+
+    for t, kernel in enumerate(kernels):
+        K = np.array([[covariance(kernel, t, a, b) for b in points_NE] for a in points_NE])
+        k = np.array([covariance(kernel, t, new_E, a) for a in points_NE])
+        weights = np.linalg.solve(K + kernel.noise**2 * np.eye(7), accuracy_NT[:, t] - kernel.mean)
+        expected = np.clip(kernel.mean + k @ weights, 0, 1)
+        assert surrogate.accuracy(P_TT)[t] == pytest.approx(expected, abs=1e-9)
+
+
+def test_kinds_of_entries() -> None:
+    # use a, b, c; overlap ab, ac, bc
+    assert entry_kinds(3, 1).tolist() == [2, 0, 2, 1, 3, 1]
+    assert matern(np.zeros((1, 2)), np.zeros((1, 2))).tolist() == [[1.0]]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"evaluator": "guess"}, "evaluator must be one of proxy, simulated, got 'guess'"),
+        ({"evaluator": "proxy"}, "trunk is missing"),
+        ({"simulation": {"problem": "other"}}, "problem must be one of synthetic, mini_decathlon"),
+        ({"rungs": [{"steps": 30}]}, "rungs must be left out"),
+        ({"finish": {}}, "finish must be left out"),
+        ({"space": {"kind": "block_level", "levels": [0.5, 1]}}, "space.levels must be one level"),
+        ({"tasks": [{"name": f"t{i}"} for i in range(13)]}, "at most 12 tasks"),
+    ],
+)
+def test_wrong_simulated_studies_are_refused(changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config(**changed)
+
+
+def test_a_simulated_study_has_nothing_to_train_on() -> None:
+    with pytest.raises(ConfigError, match="the study simulated is simulated: it has no images"):
+        foundation(config(), run_here, print)
+
+
+def run(settings: StudyConfig, name: str = "random", seed: int = 0) -> list[Candidate]:
+    space = build_space(settings)
+    told: list[Candidate] = []
+    Arm(
+        name=name,
+        seed=seed,
+        strategy=build_strategy(settings, name, seed, space, baselines(settings, space, seed)),
+        space=space,
+        pool=SimulatedPool(settings),
+        budget=Budget(candidates=settings.candidates, cohort=4),
+        ladder=settings.ladder,
+        cost=settings.objective.cost,
+        record=lambda candidate: None,
+        keep=lambda candidate: None,
+    ).run({}, told.append)
+    return told
+
+
+def test_scores_are_those_of_the_realised_matrix() -> None:
+    settings = config()
+    problem = SyntheticProblem(THREE, settings.simulation.synthetic)
+    told = run(settings)
+    assert len(told) == 20
+    for candidate in told:
+        masks = Masks.from_dict(candidate.evaluation["masks"])
+        accuracy_T = problem.accuracy(masks.mean_realised())
+        assert candidate.accuracy == dict(zip(THREE, accuracy_T.tolist(), strict=True))
+        assert candidate.quality == pytest.approx(accuracy_T.mean())
+        assert candidate.cost == pytest.approx(masks.mean_use())
+        assert 0 < candidate.evaluation["seconds"] <= 1
+    again = run(settings)
+    assert [c.quality for c in again] == [c.quality for c in told]
+    other = run(replace(settings, seeds=(1,)), seed=1)
+    assert [c.quality for c in other] != [c.quality for c in told]
+
+
+def test_baselines_of_the_synthetic_problem() -> None:
+    problem = SyntheticProblem(tuple("abcdefghi"), SyntheticConfig())
+    slope_M, offset_M = problem.front().outer_M2.T
+    for P in (share_all(9), independent(9)):
+        cost = float(np.diag(P).mean())
+        assert problem.accuracy(P).mean() < (cost * slope_M + offset_M).min()
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
+def test_a_simulated_study_goes_through_tune(tmp_path: Path) -> None:
+    settings = config(
+        output=str(tmp_path), strategies={"random": {}, "baselines": {}}, seeds=[0, 1]
+    )
+    try:
+        study = search(settings, console=Console(file=io.StringIO()))
+    finally:
+        ray.shutdown()
+    arms = {(c.strategy, c.seed) for c in study.candidates()}
+    assert arms == {("random", 0), ("random", 1), ("baselines", 0), ("baselines", 1)}
+    by_arm = [c for c in study.candidates() if (c.strategy, c.seed) == ("random", 1)]
+    assert [c.quality for c in by_arm] == [c.quality for c in run(settings, seed=1)]
