@@ -66,7 +66,7 @@ def generation(strategy: PolicyGradient, score: Score | None, start: int) -> Flo
 
 
 def learn(strategy: PolicyGradient, score: Score, num_generations: int) -> PolicyGradient:
-    index = 0
+    index = 1
     for _ in range(num_generations):
         index += len(generation(strategy, score, index))
     return strategy
@@ -122,7 +122,7 @@ def test_exploration_decays_as_set() -> None:
     initial = strategy.probabilities(0.0)[USE[0], -1]
     for step in range(3):
         # All fail, so that nothing is learnt and the share of the highest level follows epsilon.
-        vectors = generation(strategy, None, step * num)
+        vectors = generation(strategy, None, 1 + step * num)
         epsilon = 0.5**step
         expected = (1 - epsilon) * initial + epsilon / (levels + 1)
         share = float((vectors[:, list(USE)] == 1.0).mean())
@@ -231,7 +231,7 @@ def test_the_reward_is_quality_less_rho_times_squared_cost() -> None:
         use = float(vector[0])
         return 0.5 * use, 0.5 + 0.5 * use
 
-    problem = Problem(dim=1, names=("use",), use_dims=(0,), seed=0, baselines={})
+    problem = Problem(dim=1, names=("use",), use_dims=(0,), seed=0, baselines={}, initial=1)
     strategy = build(problem, budgets=(0.0, 1.0), samples=16, levels=1, tau=0.0)
     learn(strategy, score, 40)
     assert strategy.probabilities(0.0)[0, 1] > 0.9
@@ -262,7 +262,7 @@ def test_the_difference_of_two_budgets_is_not_taken_for_an_advantage() -> None:
     strategy.tell(
         [
             Outcome(index=i, vector=vector, quality=float(i % 2), cost=0.5)
-            for i, vector in enumerate(vectors)
+            for i, vector in enumerate(vectors, start=1)
         ]
     )
     for rho, probabilities in zip((0.0, 0.5), before, strict=True):
@@ -295,8 +295,8 @@ def test_single_survivors_teach_nothing() -> None:
     vectors = strategy.ask(6)
     strategy.tell(
         [
-            Outcome(index=i, vector=vector, quality=0.1 * i if i < 2 else None, cost=0.5)
-            for i, vector in enumerate(vectors)
+            Outcome(index=i, vector=vector, quality=0.1 * i if i < 3 else None, cost=0.5)
+            for i, vector in enumerate(vectors, start=1)
         ]
     )
     np.testing.assert_array_equal(strategy.probabilities(0.0), before)
