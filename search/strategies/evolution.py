@@ -19,10 +19,28 @@ pulls every task towards fewer channels:
 Differs from the paper, which gives its weight no unit; its authors' code subtracts $\lambda x_i$
 from the normalised gradient, which lets the same weight mean more where qualities differ less.
 Here $\lambda$ is the quality given up for the use of all channels, whatever the number of tasks,
-and can be compared with the budget weights of the policy-gradient agent. The penalty goes through
-the finite differences although its gradient is known: at an optimum of $r$ the noise of both parts
-then cancels, while the exact gradient would leave that of quality alone, divided by a vanishing
-$\sigma_R$ (it was tried, and lost).
+and can be compared with the budget weights of the policy-gradient agent.
+
+One weight leads to one point, and a sequence of them sweeps out a front: weights take turns of a
+few steps each, over and over. A turn starts from whatever candidate told so far, from anyone's
+turn, has the greatest reward under its weight, which for the very first is the best of the initial
+batch. Starting every turn from where its own weight had come to, or going on from the place that
+the weight before had reached, gave smaller hypervolumes.
+
+With momentum $\mu$ the step is that of a heavy ball (Polyak 1964): to line 7 is added $\mu (x -
+x')$, where x' is the place before the last step, so that what a bound has stopped does not push
+on; a turn starts at rest.
+
+Gradients per task (`per_task`) take each task's accuracy less the penalty of its own use for a
+reward of its own, of which line 6 and 7 make a step of its own. It moves the entries that concern
+the task: an entry of several tasks moves by the mean of theirs, which are all of about the same
+length, so that a pair on which two tasks agree moves as far as the use of one. What the other
+entries do to a task is left out of its estimate with their noise. Since every task's rewards are
+divided by a deviation of its own, tasks that hardly differ count as much as those that do.
+
+The penalty goes through the finite differences although its gradient is known: at an optimum of $r$
+the noise of both parts then cancels, while the exact gradient would leave that of quality alone,
+divided by a vanishing $\sigma_R$ (it was tried, and lost).
 """
 
 import math
@@ -31,6 +49,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from search.strategies.gradients import Part, ascent, parts_per_task
 from search.strategies.ledger import Ledger
 from search.strategies.protocol import FloatArray, Outcome, Problem
 from search.strategies.random_search import uniform_vector
@@ -45,7 +64,11 @@ SIGMOID_MARGIN = 0.02
 
 @dataclass(frozen=True, kw_only=True)
 class EvolutionSettings:
-    """Settings of the evolution strategies, by default those of Newell et al. (2019, A.2).
+    """Settings of the evolution strategies.
+
+    Newell et al. (2019, A.2) take 16 directions, a step size and a learning rate of 0.1 and one
+    weight at a time. Here, too, the two are 0.1; few directions and short turns are for a front
+    from some hundred candidates.
 
     Attributes:
         directions: Number K of antithetic directions per step, at least 1: a step costs 2K
@@ -55,9 +78,15 @@ class EvolutionSettings:
         step_size: Size nu of the perturbations, as a share of an entry's range; positive.
         learning_rate: Learning rate alpha, positive. Steps are about twice as long as it, since
             rewards are divided by their standard deviation.
-        diagonal_l2: Weight lambda of the pull towards using fewer channels, not negative: the
-            quality given up for an L2 norm of all uses at their upper bound rather than at their
-            lower. Entries count as they stand in the vector, 0 and 1 being the space's bounds.
+        diagonal_l2: Weights lambda of the pull towards using fewer channels, not negative: the
+            quality given up for all uses at their upper bound rather than at their lower. Entries
+            count as they stand in the vector, 0 and 1 being the space's bounds. Several take turns
+            in the order given.
+        turn: Steps of a turn, at least 1, and at least 2 of several weights: what the last step of
+            a turn leads to is not scored.
+        momentum: Weight mu of the last step in the next, in [0, 1).
+        per_task: Estimate a gradient per task, from its own accuracy, of the entries that concern
+            it.
         bounds: How entries are kept in [0, 1]: "clip", or "sigmoid" for the search of y with
             x = sigmoid(4 y - 2), which has slope 1 in the middle, so that the other settings keep
             their meaning.
@@ -69,11 +98,14 @@ class EvolutionSettings:
         ValueError: If a value is outside its range.
     """
 
-    directions: int = 16
+    directions: int = 4
     best: int | None = None
     step_size: float = 0.1
     learning_rate: float = 0.1
-    diagonal_l2: float = 0.05
+    diagonal_l2: tuple[float, ...] = (20.0, 5.0, 1.0, 0.2)
+    turn: int = 4
+    momentum: float = 0.0
+    per_task: bool = False
     bounds: str = "clip"
     realisable: bool = False
 
@@ -87,11 +119,20 @@ class EvolutionSettings:
         for name, value in (("step_size", self.step_size), ("learning_rate", self.learning_rate)):
             if not (value > 0.0 and math.isfinite(value)):
                 raise ValueError(f"{name} must be positive and finite, got {value}")
-        if not (self.diagonal_l2 >= 0.0 and math.isfinite(self.diagonal_l2)):
+        if not self.diagonal_l2 or not all(
+            weight >= 0.0 and math.isfinite(weight) for weight in self.diagonal_l2
+        ):
             raise ValueError(
-                f"diagonal_l2 must be finite and not negative, got {self.diagonal_l2}: a positive "
-                "weight pulls towards fewer channels"
+                "diagonal_l2 must be one or more weights, finite and not negative (a positive one "
+                f"pulls towards fewer channels), got {self.diagonal_l2}"
             )
+        if self.turn < min(2, len(self.diagonal_l2)):
+            raise ValueError(
+                "turn must be at least 1, or 2 where several weights take turns, as what the last "
+                f"step of a turn leads to is not scored; got {self.turn}"
+            )
+        if not 0.0 <= self.momentum < 1.0:
+            raise ValueError(f"momentum must be in [0, 1), got {self.momentum}")
         if self.bounds not in BOUNDS:
             raise ValueError(f"bounds must be one of {', '.join(BOUNDS)}, got {self.bounds!r}")
 
@@ -108,49 +149,6 @@ def _logit(x: FloatArray) -> FloatArray:
     return y
 
 
-def penalty(vector: FloatArray, use_dims: Sequence[int], weight: float) -> float:
-    """Omega = weight * mean of the squared use entries, in units of quality.
-
-    Args:
-        vector: Shape (d,), entries in [0, 1].
-        use_dims: Positions of the use entries; none of them make 0.
-        weight: lambda, not negative.
-
-    Returns:
-        In [0, weight].
-
-    Example:
-        >>> penalty(np.array([1.0, 0.5, 0.3]), (0, 1), 0.8)
-        0.5
-    """
-    use = vector[list(use_dims)]
-    return weight * float(np.square(use).sum()) / max(1, len(use))
-
-
-def ascent(directions_KD: FloatArray, rewards_K2: FloatArray, best: int) -> FloatArray:
-    """What line 7 multiplies the learning rate with.
-
-    Args:
-        directions_KD: Directions delta, shape (K, d).
-        rewards_K2: Rewards of x + nu delta and of x - nu delta, shape (K, 2).
-        best: How many directions b count; all of them where there are fewer.
-
-    Returns:
-        Shape (d,); zeros where all rewards are the same, which says nothing of where to go.
-
-    Example:
-        >>> ascent(np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([[3.0, 1.0], [2.0, 2.0]]), 1)
-        array([2., 0.])
-    """
-    best_b = np.argsort(-rewards_K2.max(axis=1), kind="stable")[:best]  # line 6
-    rewards_b2 = rewards_K2[best_b]
-    if np.ptp(rewards_b2) == 0.0:
-        return np.zeros(directions_KD.shape[1])
-    gain_b = rewards_b2[:, 0] - rewards_b2[:, 1]
-    step_D: FloatArray = gain_b @ directions_KD[best_b] / (len(best_b) * rewards_b2.std())
-    return step_D  # line 7
-
-
 class Evolution:
     """Augmented random search from the best of an initial random batch.
 
@@ -160,20 +158,25 @@ class Evolution:
     whole initial batch fails, another one is drawn.
 
     Raises:
-        ValueError: If the settings pull on use entries that the problem does not have.
+        ValueError: If the settings pull on use entries that the problem does not have, or ask for
+            gradients per task where it is not known which tasks an entry concerns.
     """
 
     def __init__(self, problem: Problem, settings: EvolutionSettings) -> None:
-        if settings.diagonal_l2 > 0.0 and not problem.use_dims:
+        if any(settings.diagonal_l2) and not problem.use_dims:
             raise ValueError(
                 f"diagonal_l2 must be 0 in a space without use entries, got {settings.diagonal_l2}"
             )
         self._problem = problem
         self._settings = settings
+        self._whole = Part(None, problem.use_dims, np.ones(problem.dim))
+        self._parts = parts_per_task(problem) if settings.per_task else [self._whole]
         self._ledger = Ledger()
+        self._known: list[Outcome] = []
         self._step = 0
         # Coordinates of the search: x itself, or y of x = sigmoid(4 y - 2). None before the start.
         self._place_D: FloatArray | None = None
+        self._before_D = np.zeros(problem.dim)
         self._directions_KD = np.empty((0, problem.dim))
         self._queue_initial()
 
@@ -181,6 +184,12 @@ class Evolution:
     def centre(self) -> FloatArray | None:
         """The vector x that is perturbed, shape (d,); None before the initial batch is told."""
         return None if self._place_D is None else self._vector(self._place_D)
+
+    @property
+    def weight(self) -> float:
+        """The weight lambda whose turn it is."""
+        weights = self._settings.diagonal_l2
+        return weights[self._step // self._settings.turn % len(weights)]
 
     def ask(self, n: int) -> list[FloatArray]:
         """Proposes the next at most n vectors of the generation; none while it is outstanding."""
@@ -190,20 +199,39 @@ class Evolution:
         """Takes in outcomes, and makes a step once the generation is complete.
 
         Raises:
-            ValueError: If an outcome belongs to no outstanding proposal.
+            ValueError: If an outcome belongs to no outstanding proposal, or says not of every task
+                how accurate it is where gradients are per task.
         """
+        for outcome in outcomes:
+            self._check_accuracy(outcome)
         self._ledger.tell(outcomes)
         if not self._ledger.settled:
             return
         generation = self._ledger.drain()
-        if self._place_D is None:
-            self._start(generation)
-        else:
-            self._place_D = self._next_place(self._place_D, generation)
-        if self._place_D is None:
+        self._known += [outcome for outcome in generation if not outcome.failed]
+        if self._place_D is not None:
+            self._move(self._place_D, generation)
+            self._step += 1
+        if not self._known:
             self._queue_initial()
-        else:
-            self._queue_antithetic(self._place_D)
+            return
+        settings = self._settings
+        new_turn = len(settings.diagonal_l2) > 1 and self._step % settings.turn == 0
+        if self._place_D is None or new_turn:
+            weight = self.weight
+            best = max(self._known, key=lambda known: self._whole.reward(known, weight))
+            self._place_D = self._before_D = self._place(best)
+        self._queue_antithetic(self._place_D)
+
+    def _check_accuracy(self, outcome: Outcome) -> None:
+        if not self._settings.per_task or outcome.failed:
+            return
+        shape = None if outcome.accuracy is None else np.shape(outcome.accuracy)
+        if shape != (len(self._parts),):
+            raise ValueError(
+                f"candidate {outcome.index} must come with the accuracy of every task, shape (T,) "
+                f"= ({len(self._parts)},), got {shape}: set per_task to false where it does not"
+            )
 
     def _queue_initial(self) -> None:
         start = self._ledger.asked
@@ -212,16 +240,8 @@ class Evolution:
             for index in range(start, start + self._problem.initial)
         )
 
-    def _start(self, initial: list[Outcome]) -> None:
-        alive = [outcome for outcome in initial if not outcome.failed]
-        if not alive:
-            return
-        best = max(alive, key=self._reward)  # the first of equals
-        self._place_D = self._place(best)
-
     def _queue_antithetic(self, place_D: FloatArray) -> None:
         sequence = np.random.SeedSequence(self._problem.seed, spawn_key=(STREAM, self._step))
-        self._step += 1
         shape = (self._settings.directions, self._problem.dim)
         self._directions_KD = np.random.default_rng(sequence).standard_normal(shape)  # line 4
         for direction_D in self._directions_KD:
@@ -229,25 +249,30 @@ class Evolution:
             # Partners side by side, so that they share a cohort where there is room.
             self._ledger.queue([self._vector(place_D + offset_D), self._vector(place_D - offset_D)])
 
-    def _next_place(self, place_D: FloatArray, generation: list[Outcome]) -> FloatArray:
+    def _move(self, place_D: FloatArray, generation: list[Outcome]) -> None:
         settings = self._settings
         pairs = list(zip(generation[::2], generation[1::2], strict=True))
         alive = [k for k, pair in enumerate(pairs) if not any(side.failed for side in pair)]
         if not alive:
-            return place_D
-        rewards_K2 = np.array([[self._reward(side) for side in pairs[k]] for k in alive])
+            return
         best = settings.best or max(FEWEST_BEST, (settings.directions + 1) // 2)
         directions_KD = self._directions_KD[alive]
         if settings.realisable:
             ends = [[self._place(side) for side in pairs[k]] for k in alive]
             directions_KD = np.array([plus - minus for plus, minus in ends])
             directions_KD /= 2.0 * settings.step_size
-        step_D = ascent(directions_KD, rewards_K2, best)
+        step_D = np.zeros(len(place_D))
+        for part in self._parts:
+            rewards_K2 = np.array(
+                [[part.reward(side, self.weight) for side in pairs[k]] for k in alive]
+            )
+            step_D += part.share_D * ascent(directions_KD, rewards_K2, best)
         limits = np.array([0.0, 1.0])
         if settings.bounds == "sigmoid":
             limits = _logit(np.array([SIGMOID_MARGIN, 1.0 - SIGMOID_MARGIN]))
-        place_D = place_D + settings.learning_rate * step_D  # line 7
-        return np.clip(place_D, limits[0], limits[1])
+        moved_D = place_D + settings.learning_rate * step_D  # line 7
+        moved_D += settings.momentum * (place_D - self._before_D)
+        self._place_D, self._before_D = np.clip(moved_D, limits[0], limits[1]), place_D
 
     def _place(self, outcome: Outcome) -> FloatArray:
         """Where in the coordinates of the search an outcome lies, or its realisable part."""
@@ -262,9 +287,3 @@ class Evolution:
         if self._settings.bounds == "clip":
             return np.clip(place_D, 0.0, 1.0)
         return _sigmoid(place_D)
-
-    def _reward(self, outcome: Outcome) -> float:
-        """Quality less penalty; the cost that was measured plays no part."""
-        vector = np.asarray(outcome.vector, dtype=np.float64)
-        omega = penalty(vector, self._problem.use_dims, self._settings.diagonal_l2)
-        return outcome.scores()[0] - omega

@@ -17,23 +17,37 @@ from search.strategies.evolution import EvolutionSettings
 from search.strategies.fixed import BaselineSettings
 from search.strategies.policy_gradient import PolicyGradientSettings
 from search.strategies.protocol import Strategy as StrategyProtocol
+from search.strategies.protocol import TaskFacts
 from search.strategies.random_search import RandomSettings, uniform_vector
 
-# Small generations, so that a short run spans several; a new strategy has to join.
+# Small generations, so that a short run spans several; a new strategy has to join. A variant of a
+# strategy has a colon after its kind.
 SETTINGS: dict[str, Any] = {
     "random": RandomSettings(),
-    "es": EvolutionSettings(directions=3),
+    "es": EvolutionSettings(directions=3, diagonal_l2=(1.0, 0.1), turn=2),
+    "es: one weight, momentum, sigmoid": EvolutionSettings(
+        directions=3, diagonal_l2=(0.1,), momentum=0.5, bounds="sigmoid"
+    ),
+    "es: per task": EvolutionSettings(directions=2, turn=2, per_task=True),
     "policy_gradient": PolicyGradientSettings(
         budgets=(0.0, 0.2), samples=3, levels=4, learning_rate=0.2
     ),
     "baselines": BaselineSettings(),
 }
+LEARNING: dict[str, Any] = {
+    "es": EvolutionSettings(directions=4, diagonal_l2=(0.0,)),
+    "policy_gradient": PolicyGradientSettings(budgets=(0.0,)),
+}
 NUM = 22  # for es and policy_gradient three generations and a part of the fourth
 INITIAL = 4
 Evaluate = Callable[[int, FloatArray], Outcome]
 
-every_strategy = pytest.mark.parametrize("name", list(STRATEGIES))
-every_random_strategy = pytest.mark.parametrize("name", [n for n in STRATEGIES if n != "baselines"])
+every_strategy = pytest.mark.parametrize("name", list(SETTINGS))
+every_random_strategy = pytest.mark.parametrize("name", [n for n in SETTINGS if n != "baselines"])
+
+
+def kind_of(name: str) -> str:
+    return name.split(":")[0]
 
 
 def make_problem(dim: int = 5, seed: int = 0) -> Problem:
@@ -45,18 +59,25 @@ def make_problem(dim: int = 5, seed: int = 0) -> Problem:
         seed=seed,
         baselines={f"fixed_{i}": rng.random(dim) for i in range(NUM + 3)},
         initial=INITIAL,
+        concerns=tuple((0, 1) if i % 3 == 0 else (i % 2,) for i in range(dim)),
+        tasks=tuple(
+            TaskFacts(name=name, classes=classes, images=1000 * classes, teacher_accuracy=0.8)
+            for name, classes in (("a", 10), ("b", 43))
+        ),
+        similarity=np.array([[1.0, 0.3], [0.3, 1.0]]),
     )
 
 
 def build(name: str, problem: Problem | None = None) -> Strategy:
-    return STRATEGIES[name].build(problem or make_problem(), SETTINGS[name])
+    return STRATEGIES[kind_of(name)].build(problem or make_problem(), SETTINGS[name])
 
 
 def evaluate(index: int, vector: FloatArray) -> Outcome:
     """A smooth score with a ripple, so that no two candidates tie."""
     use = float(vector[:2].mean())
     quality = 0.9 - float(np.mean((vector - 0.4) ** 2)) + 0.01 * float(np.sin(37.0 * vector.sum()))
-    return Outcome(index=index, vector=vector, quality=quality, cost=use)
+    accuracy = quality + 0.1 * np.array([vector[0], -vector[0]])
+    return Outcome(index=index, vector=vector, quality=quality, cost=use, accuracy=accuracy)
 
 
 def failing(indices: Collection[int], kind: str = "error") -> Evaluate:
@@ -93,8 +114,9 @@ def propose(
 
 
 def test_settings_of_every_strategy() -> None:
-    assert set(SETTINGS) == set(STRATEGIES)
-    for name, entry in STRATEGIES.items():
+    assert {kind_of(name) for name in SETTINGS} == set(STRATEGIES)
+    for name in SETTINGS:
+        entry = STRATEGIES[kind_of(name)]
         assert isinstance(SETTINGS[name], entry.settings)
         assert entry.settings.__dataclass_params__.frozen
         parameters = inspect.signature(entry.settings).parameters.values()
@@ -295,7 +317,7 @@ def test_asking_for_none_and_telling_nothing_change_nothing(name: str) -> None:
     np.testing.assert_array_equal(propose(strategy), propose(build(name)))
 
 
-@pytest.mark.parametrize("name", ["es", "policy_gradient"])
+@pytest.mark.parametrize("name", [n for n in SETTINGS if kind_of(n) in LEARNING])
 def test_a_generation_is_waited_for(name: str) -> None:
     strategy = build(name)
     first = strategy.ask(100)
@@ -304,12 +326,6 @@ def test_a_generation_is_waited_for(name: str) -> None:
     assert strategy.ask(100) == []
     strategy.tell([evaluate(len(first) - 1, first[-1])])
     assert strategy.ask(100)
-
-
-LEARNING: dict[str, Any] = {
-    "es": EvolutionSettings(directions=4, diagonal_l2=0.0),
-    "policy_gradient": PolicyGradientSettings(budgets=(0.0,)),
-}
 
 
 @pytest.mark.parametrize("name", list(LEARNING))
