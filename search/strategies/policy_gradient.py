@@ -1,26 +1,36 @@
 r"""A policy-gradient agent: one small network, one search, a whole front.
 
 After Auto-VirtualNet (Kim et al., section 3.3, eq. 5-8) and deep elastic networks (DEN; Ahn et al.
-2019, eq. 6-8). Legend: B budgets, S samples per budget, d entries of a vector, h = b + 1 levels of
-an entry ("nothing" included), H hidden units.
+2019, eq. 6-8). Legend: B budgets, S samples per budget, N = B x S candidates of a generation, d
+entries of a vector, h = b + 1 levels of an entry ("nothing" included).
 
-    eq. 5     the agent gives, for budget weight $\rho_i$, one categorical distribution over the h
-              levels of each of the d entries
-    eq. 6     a candidate is a sample of it; levels lie evenly in [0, 1]
+    eq. 5     the agent (`search/strategies/agent.py`) gives, for what is known of the tasks and a
+              budget weight $\rho_i$, a distribution for each of the d entries: over h levels that
+              lie evenly in [0, 1], or a continuous one (`search/strategies/distributions.py`)
+    eq. 6     a candidate is a sample of it
     eq. 7     all budgets are sampled in every generation
     eq. 8     reward $r = q - \rho_i u^2$, with quality q in place of the negative loss and mean
               use u in place of the mean share of a module's parameters
     DEN 7     $\nabla J = \frac{1}{|Z|} \sum_{z \in Z} r(z) \nabla \log p(z)$ (REINFORCE)
     DEN 8     initially $p = (1 - \tau)/h + \tau$ for the highest level, $(1 - \tau)/h$ for others
 
-Differs from the papers: DEN's eq. 8 is a distribution over whole networks, here it holds for every
-entry of channel use on its own (the joint one does not factorise), and other entries start
-uniform. Rewards have the mean of the budget's other samples taken off (leave-one-out baseline) and
-are divided by their root mean square over the generation, so that learning rate and entropy weight
-mean the same whatever the spread of qualities. Actions of the epsilon-greedy exploration are drawn
-from (1 - epsilon) p + epsilon / h per entry, and it is the logarithm of *that* probability which
-is differentiated: the estimate stays unbiased for the policy that really acts, and the gradient of
-an improbable action stays bounded.
+Differs from the papers:
+
+- DEN's eq. 8 is a distribution over whole networks. Here it holds for every entry of channel use on
+  its own (the joint one does not factorise), and other entries start uniform.
+- Every candidate teaches every budget. Its reward is known for all of them, and with weights $w_i =
+  p_i(z) / \frac{1}{B} \sum_j p_j(z)$ (the balance heuristic of Veach and Guibas 1995) a generation
+  counts as drawn from the mixture of all budgets: the estimate stays unbiased and weights are at
+  most B. At the start, when budgets agree, each learns from B times as many candidates; when they
+  have parted, each is left with its own.
+- Rewards have the weighted mean of the other candidates taken off (leave-one-out baseline) and are
+  divided by their root mean square, budget by budget, so that learning rate and entropy weight
+  mean the same whatever the spread of qualities and of penalties.
+- Entries are explored at random with probability epsilon. The p of weights and gradients is that
+  of the mixture, (1 - epsilon) p + epsilon uniform, the policy that really acts, and the gradient
+  of an improbable action stays bounded.
+- The initial batch, which all strategies share, teaches nothing: steps on it, which helped with 64
+  candidates, hurt with 500.
 """
 
 import math
@@ -31,12 +41,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from search.strategies.agent import Agent
+from search.strategies.distributions import DISTRIBUTIONS, Continuous, Distribution, Levels
 from search.strategies.ledger import Ledger
 from search.strategies.protocol import FloatArray, Outcome, Problem
 from search.strategies.random_search import uniform_vector
 
 STREAM = 2
 USES = ("cost", "vector")
+# What the others of a baseline must weigh; their own budget weighs each of its candidates up to B.
+LEAST_WEIGHT = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +61,10 @@ class PolicyGradientSettings:
         budgets: Budget weights rho, different, finite and not negative: quality given up for the
             use of all channels. A generation is budgets x samples candidates.
         samples: Samples S per budget and generation, at least 2 (the baseline needs another one).
+        distribution: Of an entry: "levels", or "continuous", a Gaussian cut to [0, 1].
         levels: Highest level b of an entry, at least 1; there are b + 1.
-        tau: Weight of the highest level in the initial distribution of use entries, in [0, 1).
+        tau: Weight of full use in the initial distribution of use entries, in [0, 1). The papers'
+            0.75 costs a generation or two; less is better for less than a hundred candidates.
         learning_rate: Adam's, positive.
         entropy: Weight of the entropy bonus, not negative.
         epsilon: Share of entries drawn uniformly in the first generation, in [0, 1].
@@ -62,12 +78,13 @@ class PolicyGradientSettings:
         ValueError: If a value is outside its range.
     """
 
-    budgets: tuple[float, ...] = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)
+    budgets: tuple[float, ...] = (0.0, 0.3, 1.0, 3.0, 10.0)
     samples: int = 4
+    distribution: str = "levels"
     levels: int = 10
     tau: float = 0.75
-    learning_rate: float = 0.05
-    entropy: float = 0.01
+    learning_rate: float = 0.1
+    entropy: float = 0.3
     epsilon: float = 0.2
     epsilon_decay: float = 0.9
     hidden: int = 16
@@ -97,107 +114,79 @@ class PolicyGradientSettings:
             raise ValueError(f"epsilon must be in [0, 1], got {self.epsilon}")
         if not 0.0 < self.epsilon_decay <= 1.0:
             raise ValueError(f"epsilon_decay must be in (0, 1], got {self.epsilon_decay}")
+        if self.distribution not in DISTRIBUTIONS:
+            raise ValueError(
+                f"distribution must be one of {', '.join(DISTRIBUTIONS)}, got {self.distribution!r}"
+            )
         if self.use not in USES:
             raise ValueError(f"use must be one of {', '.join(USES)}, got {self.use!r}")
 
 
-def leave_one_out(rewards_BS: FloatArray) -> FloatArray:
-    """Rewards less the mean reward of the same budget's other samples, over their RMS.
+def importance(log_density_BN: FloatArray) -> FloatArray:
+    """Weights under which candidates of all budgets together count as each budget's own.
 
     Args:
-        rewards_BS: Shape (B, S); NaN where the candidate failed.
+        log_density_BN: Logarithms of every budget's density at every candidate, shape (B, N),
+            where each budget has drawn as many candidates as any other.
 
     Returns:
-        Shape (B, S), root mean square 1 over those that count; 0 where a candidate failed, has no
-        surviving sibling, or where no reward differs from its siblings'.
+        Shape (B, N), in [0, B], of mean 1 over the budgets.
 
     Example:
-        >>> leave_one_out(np.array([[3.0, 1.0], [5.0, np.nan]]))
-        array([[ 1., -1.],
-               [ 0.,  0.]])
+        >>> importance(np.log([[0.3, 0.5], [0.1, 0.5]]))
+        array([[1.5, 1. ],
+               [0.5, 1. ]])
     """
-    alive_BS = ~np.isnan(rewards_BS)
-    others_B1 = alive_BS.sum(axis=1, keepdims=True) - 1
-    counts_BS = alive_BS & (others_B1 >= 1)
-    total_B1 = np.nansum(rewards_BS, axis=1, keepdims=True)
-    baseline_BS = (total_B1 - rewards_BS) / np.maximum(1, others_B1)
-    advantage_BS = np.where(counts_BS, rewards_BS - baseline_BS, 0.0)
-    # Equal rewards leave rounding errors, which must not be blown up to 1.
-    advantage_BS[np.abs(advantage_BS) <= 1e-12 * (1.0 + np.abs(np.nan_to_num(rewards_BS)))] = 0.0
-    if not counts_BS.any():
-        return advantage_BS
-    rms = math.sqrt(float(np.square(advantage_BS[counts_BS]).mean()))
-    return advantage_BS / rms if rms > 0.0 else advantage_BS
+    ratio_BN = np.exp(log_density_BN - log_density_BN.max(axis=0))
+    weights_BN: FloatArray = ratio_BN / ratio_BN.mean(axis=0)
+    return weights_BN
 
 
-def log_behaviour(log_p_BDh: Tensor, epsilon: float) -> Tensor:
-    """Logarithms of what acts, (1 - epsilon) p + epsilon / h per entry, shape (B, d, h)."""
-    if epsilon == 0.0:
-        return log_p_BDh
-    return torch.log((1.0 - epsilon) * log_p_BDh.exp() + epsilon / log_p_BDh.shape[-1])
-
-
-def reinforce(log_behaviour_BDh: Tensor, levels_BDS: Tensor, advantage_BS: Tensor) -> Tensor:
-    """A scalar whose gradient estimates that of the expected reward (DEN, eq. 7).
+def leave_one_out(rewards_BN: FloatArray, weights_BN: FloatArray) -> FloatArray:
+    """Rewards less the weighted mean reward of the others, over their budget's RMS.
 
     Args:
-        log_behaviour_BDh: Logarithms of the probabilities that the levels were drawn with.
-        levels_BDS: Levels drawn, int64 in [0, h).
-        advantage_BS: Rewards less their baselines; 0 where there is nothing to learn from.
+        rewards_BN: Every candidate's reward under every budget; NaN where the candidate failed.
+        weights_BN: How much the candidate counts for the budget, not negative.
 
     Returns:
-        Mean over the B x S samples of advantage x logarithm of the candidate's probability.
+        Shape (B, N), of weighted root mean square 1 over those of a budget that count; 0 where a
+        candidate failed, where others weigh next to nothing, or where no reward differs.
+
+    Example:
+        >>> leave_one_out(np.array([[3.0, 1.0, np.nan]]), np.ones((1, 3)))
+        array([[ 1., -1.,  0.]])
     """
-    log_candidate_BS = log_behaviour_BDh.gather(-1, levels_BDS).sum(1)
-    return (advantage_BS * log_candidate_BS).mean()
+    alive_BN = ~np.isnan(rewards_BN)
+    weights_BN = np.where(alive_BN, weights_BN, 0.0)
+    rewards_BN = np.where(alive_BN, rewards_BN, 0.0)
+    weighted_BN = weights_BN * rewards_BN
+    others_BN = weights_BN.sum(axis=1, keepdims=True) - weights_BN
+    counts_BN = alive_BN & (others_BN > LEAST_WEIGHT)
+    baseline_BN = weighted_BN.sum(axis=1, keepdims=True) - weighted_BN
+    baseline_BN /= np.where(counts_BN, others_BN, 1.0)
+    advantage_BN = np.where(counts_BN, rewards_BN - baseline_BN, 0.0)
+    # Equal rewards leave rounding errors, which must not be blown up to 1.
+    advantage_BN[np.abs(advantage_BN) <= 1e-12 * (1.0 + np.abs(rewards_BN))] = 0.0
+    weights_BN = weights_BN * counts_BN
+    total_B1 = np.maximum(weights_BN.sum(axis=1, keepdims=True), LEAST_WEIGHT)
+    square_B1 = (weights_BN * np.square(advantage_BN)).sum(axis=1, keepdims=True) / total_B1
+    return advantage_BN / np.sqrt(np.where(square_B1 > 0.0, square_B1, 1.0))
 
 
-class Agent:
-    """The network: budget weight in, a categorical distribution per entry out (eq. 5).
+def surrogate(log_density_BN: Tensor, rewards_BN: FloatArray) -> Tensor:
+    """A scalar whose gradient estimates that of the expected reward, added up over the budgets.
 
-    A layer of H tanh units reads sqrt(rho / largest rho), which spreads small weights; a linear
-    layer gives the d x h logits. The last layer's weights start at 0 and its biases at the
-    logarithm of DEN's eq. 8, so that every budget starts exactly there.
+    Args:
+        log_density_BN: Logarithms of every budget's density at every candidate.
+        rewards_BN: Every candidate's reward under every budget; NaN where the candidate failed.
 
-    Weights are double precision and belong to the agent's own generator: what is proposed does
-    then not depend on how many threads add up a sum, nor on torch's global seed.
+    Returns:
+        DEN's eq. 7, weighted by importance times advantage.
     """
-
-    def __init__(
-        self, problem: Problem, settings: PolicyGradientSettings, generator: torch.Generator
-    ) -> None:
-        self._shape = (problem.dim, settings.levels + 1)
-        self._largest = max(settings.budgets)
-        num_levels = settings.levels + 1
-        initial_Dh = torch.full(self._shape, 1.0 / num_levels, dtype=torch.float64)
-        use = list(problem.use_dims)
-        initial_Dh[use] = (1.0 - settings.tau) / num_levels  # DEN, eq. 8
-        initial_Dh[use, -1] += settings.tau
-
-        def uniform(*shape: int) -> Tensor:
-            # Within (-3, 3), units bend at different budgets; Xavier's bound for one input would
-            # leave all of them linear and alike.
-            drawn = torch.rand(shape, dtype=torch.float64, generator=generator)
-            return (6.0 * drawn - 3.0).requires_grad_()
-
-        self._in_1H = uniform(1, settings.hidden)
-        self._in_bias_H = uniform(settings.hidden)
-        self._out_HL = torch.zeros(
-            (settings.hidden, initial_Dh.numel()), dtype=torch.float64, requires_grad=True
-        )
-        self._out_bias_L = initial_Dh.log().flatten().requires_grad_()
-
-    def parameters(self) -> list[Tensor]:
-        """The trainable tensors."""
-        return [self._in_1H, self._in_bias_H, self._out_HL, self._out_bias_L]
-
-    def log_probabilities(self, budgets: Sequence[float]) -> Tensor:
-        """Logarithms of the distributions (eq. 5), shape (B, d, h), for B budget weights."""
-        rho_B1 = torch.tensor(budgets, dtype=torch.float64).unsqueeze(1)
-        position_B1 = 2.0 * torch.sqrt(rho_B1 / (self._largest or 1.0)) - 1.0
-        hidden_BH = torch.tanh(position_B1 @ self._in_1H + self._in_bias_H)
-        logits_BL = hidden_BH @ self._out_HL + self._out_bias_L
-        return torch.log_softmax(logits_BL.reshape(-1, *self._shape), dim=-1)
+    weights_BN = importance(log_density_BN.detach().numpy())
+    advantage_BN = leave_one_out(rewards_BN, weights_BN)
+    return (torch.from_numpy(weights_BN * advantage_BN) * log_density_BN).mean(1).sum()
 
 
 class PolicyGradient:
@@ -217,21 +206,29 @@ class PolicyGradient:
         self._problem = problem
         self._settings = settings
         self._ledger = Ledger()
-        self._generation = 0
         sequence = np.random.SeedSequence(problem.seed, spawn_key=(STREAM,))
         self._generator = torch.Generator().manual_seed(int(sequence.generate_state(1)[0]))
-        self._agent = Agent(problem, settings, self._generator)
+        self._distribution: Distribution = (
+            Levels(settings.levels) if settings.distribution == "levels" else Continuous()
+        )
+        self._agent = Agent(
+            problem,
+            self._distribution,
+            largest=max(settings.budgets),
+            hidden=settings.hidden,
+            tau=settings.tau,
+            generator=self._generator,
+        )
         self._optimizer = torch.optim.Adam(self._agent.parameters(), lr=settings.learning_rate)
-        #: Levels of the generation that is out, (S, B, d); None for the initial batch.
-        self._levels_SBD: Tensor | None = None
+        self._generation = 0  # of the initial batch
         self._ledger.queue(
             uniform_vector(problem.seed, index, problem.dim) for index in range(problem.initial)
         )
 
-    def probabilities(self, rho: float) -> FloatArray:
-        """The distribution over levels for a budget weight, without exploration, shape (d, h)."""
+    def mean(self, rho: float) -> FloatArray:
+        """Expected entries for a budget weight, without exploration, shape (d,)."""
         with torch.no_grad():
-            return self._agent.log_probabilities([rho])[0].exp().numpy()
+            return self._distribution.mean(self._agent([rho]))[0].numpy()
 
     def ask(self, n: int) -> list[FloatArray]:
         """Proposes the next at most n samples of the generation; none while it is outstanding."""
@@ -247,58 +244,52 @@ class PolicyGradient:
         if not self._ledger.settled:
             return
         generation = self._ledger.drain()
-        if self._levels_SBD is not None:
-            self._learn(self._rewards(generation), self._levels_SBD)
-            self._generation += 1
-        self._levels_SBD = self._sample()
+        if self._generation > 0:
+            self._learn(generation)
+        self._generation += 1
+        self._sample()
 
     @property
     def _epsilon(self) -> float:
-        return self._settings.epsilon * self._settings.epsilon_decay**self._generation
+        return self._settings.epsilon * self._settings.epsilon_decay ** (self._generation - 1)
 
-    def _sample(self) -> Tensor:
-        """Queues a generation (eq. 6, 7) and returns its levels, shape (S, B, d)."""
+    def _sample(self) -> None:
+        """Queues a generation (eq. 6, 7)."""
         settings = self._settings
-        shape = (settings.samples, len(settings.budgets), self._problem.dim)
+        shape = (2, settings.samples, len(settings.budgets), self._problem.dim)
+        chosen_SBD, drawn_SBD = torch.rand(shape, dtype=torch.float64, generator=self._generator)
         with torch.no_grad():
-            log_p_BDh = self._agent.log_probabilities(settings.budgets)
-            behaviour_BDh = log_behaviour(log_p_BDh, self._epsilon).exp()
-        drawn_SBD = torch.rand(shape, dtype=torch.float64, generator=self._generator)
-        # Inverse of the cumulative distribution; the last bound is left out, as rounding may
-        # leave it below a draw.
-        above_SBDh = drawn_SBD.unsqueeze(-1) >= behaviour_BDh.cumsum(-1)[..., :-1]
-        levels_SBD = above_SBDh.sum(-1)
+            policy_SBD = self._distribution.sample(self._agent(settings.budgets), drawn_SBD)
+        explored_SBD = self._distribution.explore(drawn_SBD)
+        values_SBD = torch.where(chosen_SBD < self._epsilon, explored_SBD, policy_SBD)
         # Sample by sample, so that a generation cut off by the end of the search covers all
         # budgets alike.
-        vectors = (levels_SBD.double() / settings.levels).flatten(0, 1).numpy()
-        self._ledger.queue(vectors)
-        return levels_SBD
+        self._ledger.queue(values_SBD.flatten(0, 1).numpy())
 
     def _rewards(self, generation: list[Outcome]) -> FloatArray:
-        """Rewards (eq. 8), shape (B, S); NaN where a candidate failed."""
-        settings = self._settings
-        rewards = np.full(len(generation), np.nan)
-        for i, outcome in enumerate(generation):
+        """Rewards under every budget (eq. 8), shape (B, N); NaN where a candidate failed."""
+        use_dims = list(self._problem.use_dims)
+        budgets_B = np.array(self._settings.budgets)
+        rewards_BN = np.full((len(budgets_B), len(generation)), np.nan)
+        for n, outcome in enumerate(generation):
             if outcome.failed:
                 continue
-            quality, cost = outcome.scores()
-            if settings.use == "vector":
-                cost = float(np.mean(outcome.vector[list(self._problem.use_dims)]))
-            rewards[i] = quality - settings.budgets[i % len(settings.budgets)] * cost**2
-        return rewards.reshape(settings.samples, len(settings.budgets)).T
+            quality, use = outcome.scores()
+            if self._settings.use == "vector":
+                use = float(np.mean(outcome.vector[use_dims]))
+            rewards_BN[:, n] = quality - budgets_B * use**2
+        return rewards_BN
 
-    def _learn(self, rewards_BS: FloatArray, levels_SBD: Tensor) -> None:
+    def _learn(self, generation: list[Outcome]) -> None:
         """One step of Adam on the entropy-regularised REINFORCE estimate (DEN, eq. 7)."""
-        advantage_BS = leave_one_out(rewards_BS)
-        if not advantage_BS.any():
+        rewards_BN = self._rewards(generation)
+        if not leave_one_out(rewards_BN, np.ones_like(rewards_BN)).any():
             return
-        log_p_BDh = self._agent.log_probabilities(self._settings.budgets)
-        expected = reinforce(
-            log_behaviour(log_p_BDh, self._epsilon),
-            levels_SBD.permute(1, 2, 0),
-            torch.from_numpy(advantage_BS),
-        )
-        entropy = -(log_p_BDh.exp() * log_p_BDh).sum(dim=(1, 2)).mean()
+        values_ND = torch.from_numpy(np.array([outcome.vector for outcome in generation]))
+        parameters_BDk = self._agent(self._settings.budgets)
+        log_density_BND = self._distribution.log_density(parameters_BDk, values_ND, self._epsilon)
+        expected = surrogate(log_density_BND.sum(-1), rewards_BN)
+        entropy = self._distribution.entropy(parameters_BDk).sum()
         self._optimizer.zero_grad()
         loss = -(expected + self._settings.entropy * entropy)
         torch.autograd.backward(loss)

@@ -32,6 +32,9 @@ SETTINGS: dict[str, Any] = {
     "policy_gradient": PolicyGradientSettings(
         budgets=(0.0, 0.2), samples=3, levels=4, learning_rate=0.2
     ),
+    "policy_gradient: continuous": PolicyGradientSettings(
+        budgets=(0.0, 0.2), samples=3, distribution="continuous", learning_rate=0.2
+    ),
     "baselines": BaselineSettings(),
 }
 LEARNING: dict[str, Any] = {
