@@ -115,6 +115,32 @@ def crowding(quality: ArrayLike, cost: ArrayLike) -> NDArray[np.float64]:
     return room_F
 
 
+def best_first(quality: ArrayLike, cost: ArrayLike) -> NDArray[np.int64]:
+    """Order of NSGA-II (Deb et al. 2002, III-B): by rank, and within a rank by room on the front.
+
+    Args:
+        quality: Shape (N,), finite, to be maximised.
+        cost: Shape (N,), finite, to be minimised.
+
+    Returns:
+        Positions in the arguments, shape (N,), the best first; of equals the first comes first.
+
+    Raises:
+        ValueError: If the shapes are not both (N,) or a value is not finite.
+
+    Example:
+        >>> best_first([0.7, 0.9, 0.8, 0.5, 0.6], [0.5, 1.0, 0.4, 0.2, 0.3])
+        array([1, 3, 2, 4, 0])
+    """
+    quality_N, cost_N = np.asarray(quality, np.float64), np.asarray(cost, np.float64)
+    ranks_N = ranks(quality_N, cost_N)
+    room_N = np.empty(len(ranks_N))
+    for rank in np.unique(ranks_N):
+        members_F = ranks_N == rank
+        room_N[members_F] = crowding(quality_N[members_F], cost_N[members_F])
+    return np.lexsort((-room_N, ranks_N))
+
+
 def hypervolume(
     quality: ArrayLike, cost: ArrayLike, reference: tuple[float, float] = REFERENCE
 ) -> float:

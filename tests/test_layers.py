@@ -12,7 +12,12 @@ LAYERS = ("partitioning", "trainers", "search")
 OWNERS = {
     "ray": {"search/scheduler.py", "search/pool.py", "search/doctor.py"},
     "mlflow": {"search/tracking.py"},
-    "optuna": {"search/record.py"},
+    "optuna": {
+        "search/record.py",
+        "search/strategies/models.py",
+        "search/strategies/populations.py",
+        "search/strategies/samplers.py",
+    },
     "pulp": {"partitioning/programmes.py"},
     "highspy": {"partitioning/programmes.py"},
     "yaml": {"search/config.py", "search/study.py"},

@@ -10,9 +10,24 @@ from typing import Any
 
 from search.strategies.evolution import Evolution, EvolutionSettings
 from search.strategies.fixed import BaselineSettings, FixedBaselines
+from search.strategies.local_refinement import LocalRefinement, LocalRefinementSettings
+from search.strategies.models import GpSettings, TpeSettings, gp, tpe
 from search.strategies.policy_gradient import PolicyGradient, PolicyGradientSettings
+from search.strategies.populations import (
+    CmaEsSettings,
+    Nsga2Settings,
+    Nsga3Settings,
+    cma_es,
+    nsga2,
+    nsga3,
+)
 from search.strategies.protocol import FloatArray, Outcome, Problem, Strategy
 from search.strategies.random_search import RandomSearch, RandomSettings
+from search.strategies.regularised_evolution import (
+    RegularisedEvolution,
+    RegularisedEvolutionSettings,
+)
+from search.strategies.sobol import SobolSearch, SobolSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +60,46 @@ STRATEGIES: dict[str, StrategyType] = {
         settings=PolicyGradientSettings,
         build=PolicyGradient,
         summary="a policy-gradient agent that covers a range of channel budgets in one search",
+    ),
+    "regularised_evolution": StrategyType(
+        settings=RegularisedEvolutionSettings,
+        build=RegularisedEvolution,
+        summary="regularised evolution: mutants of tournament winners, the oldest die",
+    ),
+    "local_refinement": StrategyType(
+        settings=LocalRefinementSettings,
+        build=LocalRefinement,
+        summary="small steps from the front, shrinking where they gain nothing",
+    ),
+    "nsga2": StrategyType(
+        settings=Nsga2Settings,
+        build=nsga2,
+        summary="NSGA-II (Optuna): a genetic algorithm that spreads along the front",
+    ),
+    "nsga3": StrategyType(
+        settings=Nsga3Settings,
+        build=nsga3,
+        summary="NSGA-III (Optuna): the same, spread by reference points",
+    ),
+    "tpe": StrategyType(
+        settings=TpeSettings,
+        build=tpe,
+        summary="multi-objective TPE (Optuna): densities of good and bad candidates",
+    ),
+    "gp": StrategyType(
+        settings=GpSettings,
+        build=gp,
+        summary="Gaussian processes (Optuna): the largest expected hypervolume improvement",
+    ),
+    "cma_es": StrategyType(
+        settings=CmaEsSettings,
+        build=cma_es,
+        summary="CMA-ES (Optuna) on quality less a cost penalty, one per budget weight",
+    ),
+    "sobol": StrategyType(
+        settings=SobolSettings,
+        build=SobolSearch,
+        summary="quasi-random search: scrambled Sobol points",
     ),
     "baselines": StrategyType(
         settings=BaselineSettings,

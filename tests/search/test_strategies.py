@@ -1,6 +1,7 @@
 """The contract every strategy keeps, driven by the registry."""
 
 import dataclasses
+import functools
 import inspect
 import itertools
 from collections.abc import Callable, Collection
@@ -15,10 +16,15 @@ from hypothesis import strategies as st
 from search.strategies import STRATEGIES, FloatArray, Outcome, Problem, Strategy
 from search.strategies.evolution import EvolutionSettings
 from search.strategies.fixed import BaselineSettings
+from search.strategies.local_refinement import LocalRefinementSettings
+from search.strategies.models import GpSettings, TpeSettings
 from search.strategies.policy_gradient import PolicyGradientSettings
+from search.strategies.populations import CmaEsSettings, Nsga2Settings, Nsga3Settings
 from search.strategies.protocol import Strategy as StrategyProtocol
 from search.strategies.protocol import TaskFacts
 from search.strategies.random_search import RandomSettings, uniform_vector
+from search.strategies.regularised_evolution import RegularisedEvolutionSettings
+from search.strategies.sobol import SobolSettings
 
 # Small generations, so that a short run spans several; a new strategy has to join. A variant of a
 # strategy has a colon after its kind.
@@ -35,6 +41,14 @@ SETTINGS: dict[str, Any] = {
     "policy_gradient: continuous": PolicyGradientSettings(
         budgets=(0.0, 0.2), samples=3, distribution="continuous", learning_rate=0.2
     ),
+    "regularised_evolution": RegularisedEvolutionSettings(population=6, tournament=3, batch=3),
+    "local_refinement": LocalRefinementSettings(batch=3),
+    "nsga2": Nsga2Settings(population=4),
+    "nsga3": Nsga3Settings(population=4),
+    "tpe": TpeSettings(batch=6, startup=8, window=10),
+    "gp": GpSettings(batch=5, startup=16, window=16, acquisition=8, searches=2, samples=2),
+    "cma_es": CmaEsSettings(budgets=(0.0, 0.2), population=4),
+    "sobol": SobolSettings(),
     "baselines": BaselineSettings(),
 }
 LEARNING: dict[str, Any] = {
@@ -114,6 +128,12 @@ def propose(
         outcomes = [score(start + i, vector) for i, vector in enumerate(vectors)]
         strategy.tell(outcomes[::-1] if backwards else outcomes)
     return np.array(proposals)
+
+
+@functools.cache
+def proposals_of(name: str) -> FloatArray:
+    """What a strategy proposes when nothing disturbs it, shape (NUM, d)."""
+    return propose(build(name))
 
 
 def test_settings_of_every_strategy() -> None:
@@ -205,7 +225,7 @@ def test_outcomes_may_come_out_of_order(name: str) -> None:
 def test_neither_chunks_nor_schedule_matter(
     name: str, asks: list[int], tells: list[int], order: list[int]
 ) -> None:
-    reference = propose(build(name))
+    reference = proposals_of(name)
     strategy = build(name)
     proposals: list[FloatArray] = []
     outstanding: dict[int, FloatArray] = {}

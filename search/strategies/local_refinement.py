@@ -1,0 +1,169 @@
+"""Local refinement: small steps from the front, where it has most room.
+
+Members of the front are perturbed in a few entries at a time. A parent is the one of two random
+members that has more room to itself on the front (crowding distance, Deb et al. 2002, III-B), so
+that gaps are filled and the ends move outwards. Every candidate has a step size: a child that makes
+it onto the front takes its parent's on, grown; one that does not shrinks its parent's. So steps
+shrink where nothing is gained any more, and stay long where something is (the success rule of
+evolution strategies, Rechenberg 1973, per member).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from search.pareto import crowding, non_dominated
+from search.strategies.ledger import Ledger
+from search.strategies.protocol import FloatArray, Outcome, Problem
+from search.strategies.random_search import uniform_vector
+
+STREAM = 17
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalRefinementSettings:
+    """Settings of local refinement.
+
+    Attributes:
+        step_size: Initial standard deviation of a step, as a share of an entry's range; positive.
+        smallest: Step sizes do not shrink below this; positive, at most `step_size`, which they do
+            not outgrow.
+        grow: What a success multiplies a step size with, at least 1.
+        shrink: What a failure multiplies it with, in (0, 1].
+        entries: How many entries a step moves on average, positive; at least one is moved.
+        batch: Candidates per batch, at least 1.
+
+    Raises:
+        ValueError: If a value is outside its range.
+    """
+
+    step_size: float = 0.3
+    smallest: float = 0.02
+    grow: float = 1.5
+    shrink: float = 0.85
+    entries: float = 6.0
+    batch: int = 8
+
+    def __post_init__(self) -> None:
+        if not (0.0 < self.smallest <= self.step_size and math.isfinite(self.step_size)):
+            raise ValueError(
+                "step_size must be finite and smallest positive and not above it, got "
+                f"{self.step_size} and {self.smallest}"
+            )
+        if not (self.grow >= 1.0 and math.isfinite(self.grow)):
+            raise ValueError(f"grow must be at least 1 and finite, got {self.grow}")
+        if not 0.0 < self.shrink <= 1.0:
+            raise ValueError(f"shrink must be in (0, 1], got {self.shrink}")
+        if not (self.entries > 0.0 and math.isfinite(self.entries)):
+            raise ValueError(f"entries must be positive and finite, got {self.entries}")
+        if self.batch < 1:
+            raise ValueError(f"batch must be at least 1, got {self.batch}")
+
+
+@dataclass(kw_only=True, eq=False)
+class Member:
+    """A candidate on the front.
+
+    Attributes:
+        vector: Shape (d,).
+        quality: To be maximised.
+        cost: To be minimised.
+        step_size: Standard deviation of the next step from here.
+    """
+
+    vector: FloatArray
+    quality: float
+    cost: float
+    step_size: float
+
+
+class LocalRefinement:
+    """Steps from the front of all outcomes so far.
+
+    Asks for a whole batch, then waits: `ask` returns nothing while outcomes of a batch are
+    outstanding. A failed candidate counts as a step that gained nothing; while all have failed,
+    uniform vectors are drawn.
+    """
+
+    def __init__(self, problem: Problem, settings: LocalRefinementSettings) -> None:
+        self._problem = problem
+        self._settings = settings
+        self._number = 0
+        self._front: list[Member] = []
+        #: Parents of the batch that is out; none of uniform vectors.
+        self._parents: list[Member] = []
+        self._ledger = Ledger()
+        self._queue_uniform(problem.initial)
+
+    @property
+    def step_sizes(self) -> list[float]:
+        """Step sizes of the members of the front."""
+        return [member.step_size for member in self._front]
+
+    def ask(self, n: int) -> list[FloatArray]:
+        """Proposes the next at most n vectors of the batch; none while it is outstanding."""
+        return self._ledger.ask(n)
+
+    def tell(self, outcomes: Sequence[Outcome]) -> None:
+        """Takes in outcomes, and steps from the new front once the batch is complete.
+
+        Raises:
+            ValueError: If an outcome belongs to no outstanding proposal.
+        """
+        self._ledger.tell(outcomes)
+        if not self._ledger.settled:
+            return
+        self._renew(self._ledger.drain())
+        if self._front:
+            self._queue_steps()
+        else:
+            self._queue_uniform(self._settings.batch)
+
+    def _queue_uniform(self, num: int) -> None:
+        start = self._ledger.asked
+        self._parents = []
+        self._ledger.queue(
+            uniform_vector(self._problem.seed, index, self._problem.dim)
+            for index in range(start, start + num)
+        )
+
+    def _renew(self, batch: list[Outcome]) -> None:
+        """The front with the batch's outcomes, and step sizes by what became of them."""
+        settings = self._settings
+        step_sizes = [parent.step_size for parent in self._parents] or [settings.step_size] * len(
+            batch
+        )
+        children: list[Member | None] = []
+        for outcome, step_size in zip(batch, step_sizes, strict=True):
+            if outcome.failed:
+                children.append(None)
+                continue
+            quality, cost = outcome.scores()
+            grown = min(settings.step_size, step_size * settings.grow)
+            vector = np.array(outcome.vector, dtype=np.float64)
+            children.append(Member(vector=vector, quality=quality, cost=cost, step_size=grown))
+        pool = self._front + [child for child in children if child is not None]
+        on_front = non_dominated([m.quality for m in pool], [m.cost for m in pool])
+        self._front = [member for member, on in zip(pool, on_front, strict=True) if on]
+        for parent, child in zip(self._parents, children, strict=False):  # none of uniform vectors
+            if child not in self._front:
+                parent.step_size = max(settings.smallest, parent.step_size * settings.shrink)
+
+    def _queue_steps(self) -> None:
+        settings = self._settings
+        sequence = np.random.SeedSequence(self._problem.seed, spawn_key=(STREAM, self._number))
+        self._number += 1
+        rng = np.random.default_rng(sequence)
+        room_F = crowding([m.quality for m in self._front], [m.cost for m in self._front])
+        dim = self._problem.dim
+        self._parents = []
+        for _ in range(settings.batch):
+            first, second = rng.integers(len(self._front), size=2)
+            parent = self._front[first if room_F[first] >= room_F[second] else second]
+            moved = rng.random(dim) < settings.entries / dim
+            moved[rng.integers(dim)] = True
+            step = parent.step_size * rng.standard_normal(dim) * moved
+            self._parents.append(parent)
+            self._ledger.queue([np.clip(parent.vector + step, 0.0, 1.0)])

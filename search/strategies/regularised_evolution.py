@@ -1,0 +1,126 @@
+"""Regularised evolution: mutation, tournaments, and death of old age (Real et al. 2019).
+
+Real et al. (2019, algorithm 1) keep a population of the P youngest. In every cycle S members are
+drawn at random, a mutated copy of the best of them joins, and the oldest member dies, however good:
+what survives must be good again and again, not once by luck.
+
+Differs from the paper, which has one objective and categorical choices: the best of a tournament
+is the first by non-domination rank in the population and, within a rank, by room on its front
+(Deb et al. 2002), so that no weight between quality and cost has to be set; a mutation moves a few
+entries by Gaussian steps. The population grows from the initial batch, and cycles run in batches
+whose parents are drawn from one population, so that the order in which outcomes arrive changes
+nothing.
+"""
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from search.pareto import best_first
+from search.strategies.ledger import Ledger
+from search.strategies.protocol import FloatArray, Outcome, Problem
+from search.strategies.random_search import uniform_vector
+
+STREAM = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegularisedEvolutionSettings:
+    """Settings of regularised evolution.
+
+    Attributes:
+        population: Members P, at least 2.
+        tournament: Members S of a tournament, from 1 (a random parent) to P.
+        entries: How many entries a mutation moves; at least 1, and all where there are fewer.
+        step_size: Standard deviation of a mutation, as a share of an entry's range; positive.
+        batch: Candidates per batch, at least 1.
+
+    Raises:
+        ValueError: If a value is outside its range.
+    """
+
+    population: int = 32
+    tournament: int = 8
+    entries: int = 3
+    step_size: float = 0.3
+    batch: int = 8
+
+    def __post_init__(self) -> None:
+        if self.population < 2:
+            raise ValueError(f"population must be at least 2, got {self.population}")
+        if not 1 <= self.tournament <= self.population:
+            raise ValueError(
+                f"tournament must be from 1 to population = {self.population}, "
+                f"got {self.tournament}"
+            )
+        if self.entries < 1 or self.batch < 1:
+            raise ValueError(
+                f"entries and batch must be at least 1, got {self.entries} and {self.batch}"
+            )
+        if not (self.step_size > 0.0 and math.isfinite(self.step_size)):
+            raise ValueError(f"step_size must be positive and finite, got {self.step_size}")
+
+
+class RegularisedEvolution:
+    """An ageing population.
+
+    Asks for a whole batch, then waits: `ask` returns nothing while outcomes of a batch are
+    outstanding. Failed candidates do not join; while nothing has joined, uniform vectors are drawn.
+    """
+
+    def __init__(self, problem: Problem, settings: RegularisedEvolutionSettings) -> None:
+        self._problem = problem
+        self._settings = settings
+        self._number = 0
+        self._population: deque[Outcome] = deque(maxlen=settings.population)  # the oldest first
+        self._ledger = Ledger()
+        self._queue_uniform(problem.initial)
+
+    def ask(self, n: int) -> list[FloatArray]:
+        """Proposes the next at most n vectors of the batch; none while it is outstanding."""
+        return self._ledger.ask(n)
+
+    def tell(self, outcomes: Sequence[Outcome]) -> None:
+        """Takes in outcomes, and breeds once the batch is complete.
+
+        Raises:
+            ValueError: If an outcome belongs to no outstanding proposal.
+        """
+        self._ledger.tell(outcomes)
+        if not self._ledger.settled:
+            return
+        self._population.extend(o for o in self._ledger.drain() if not o.failed)
+        if self._population:
+            self._queue_children()
+        else:
+            self._queue_uniform(self._settings.batch)
+
+    def _queue_uniform(self, num: int) -> None:
+        start = self._ledger.asked
+        self._ledger.queue(
+            uniform_vector(self._problem.seed, index, self._problem.dim)
+            for index in range(start, start + num)
+        )
+
+    def _queue_children(self) -> None:
+        sequence = np.random.SeedSequence(self._problem.seed, spawn_key=(STREAM, self._number))
+        self._number += 1
+        rng = np.random.default_rng(sequence)
+        scores_N2 = np.array([outcome.scores() for outcome in self._population])
+        order_N = best_first(scores_N2[:, 0], scores_N2[:, 1])
+        drawn = min(self._settings.tournament, len(order_N))
+        for _ in range(self._settings.batch):
+            place = rng.choice(len(order_N), drawn, replace=False).min()
+            parent = self._population[order_N[place]]
+            self._ledger.queue([self._mutated(np.asarray(parent.vector), rng)])
+
+    def _mutated(self, vector: FloatArray, rng: np.random.Generator) -> FloatArray:
+        settings = self._settings
+        num = min(settings.entries, len(vector))
+        moved = rng.choice(len(vector), num, replace=False)
+        child = vector.copy()
+        child[moved] += settings.step_size * rng.standard_normal(num)
+        return np.clip(child, 0.0, 1.0)
