@@ -34,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         hints = {
             _search: "; what was scored is in the record: go on with --resume",
+            _compare: "; what was scored is in the record: run it again to go on",
             _calibrate: "; what was measured is kept: run it again to go on",
         }
         print("interrupted" + hints.get(options.run, ""), file=sys.stderr)
@@ -71,6 +72,26 @@ def _calibrate(options: argparse.Namespace) -> None:
     else:
         show_calibration(summary, CONSOLE)
         print(f"picture, points and numbers: {study.folder / 'calibration'}/calibration.*")
+
+
+def _compare(options: argparse.Namespace) -> None:
+    given = options.study
+    if given.is_dir() and options.set:
+        raise ConfigError(f"--set changes a config, but {given} is a study's folder")
+    config = None if given.is_dir() else load_config(given, options.set)
+    from search.comparison_tables import show_comparison
+    from search.launch import compare, search_to_compare  # loads Ray and MLflow, takes seconds
+
+    say = Console(stderr=True) if options.json else CONSOLE
+    study = Study(given) if config is None else search_to_compare(config, console=say)
+    comparison = compare(
+        study, say=lambda line: say.print(line, highlight=False, markup=False, soft_wrap=True)
+    )
+    if options.json:
+        print(json.dumps(comparison.summary(), indent=2))
+    else:
+        show_comparison(comparison, CONSOLE)
+        print(f"tables, curves and picture: {study.folder / 'compare'}")
 
 
 def _front(options: argparse.Namespace) -> None:
@@ -169,6 +190,15 @@ def _parser() -> argparse.ArgumentParser:
         "study", type=Path, metavar="STUDY", help="a study's folder, or a config before any search"
     )
     calibrate.add_argument("--json", action="store_true", help="one JSON object, not tables")
+    compare = _add(
+        commands, "compare", _compare, "say which strategy finds the better front (resumable)"
+    )
+    compare.add_argument(
+        "study", type=Path, metavar="CONFIG",
+        help="a config, which is searched first, or a study's folder, of which the record is taken",
+    )  # fmt: skip
+    _add_set(compare)
+    compare.add_argument("--json", action="store_true", help="one JSON object, not tables")
     front = _add(commands, "front", _front, "print a study's Pareto front")
     _add_study(front)
     front.add_argument("--json", action="store_true", help="one JSON object instead of a table")
@@ -219,13 +249,7 @@ examples:
     search.add_argument(
         "--resume", action="store_true", help="continue the study in its folder from its record"
     )
-    search.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="override a key of the config, dotted: proxy.sgd.steps=300 (may be repeated)",
-    )
+    _add_set(search)
     search.set_defaults(run=_search)
 
 
@@ -238,6 +262,16 @@ def _add(
     command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
     command.set_defaults(run=run)
     return command
+
+
+def _add_set(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override a key of the config, dotted: proxy.sgd.steps=300 (may be repeated)",
+    )
 
 
 def _add_study(command: argparse.ArgumentParser) -> None:

@@ -12,6 +12,11 @@ from rich.console import Console
 from search import scheduler
 from search.calibrate import calibrate as measure_calibration
 from search.candidate import Candidate
+from search.compare import Comparison, fixed_strategies, refuse_few
+from search.compare import compare as compare_strategies
+from search.comparison import fewest_seeds
+from search.comparison_figure import comparison_figure
+from search.comparison_tables import comparison_metrics, write_tables
 from search.config import COSTS, StudyConfig, dump_config
 from search.display import Display
 from search.prepare import (
@@ -26,8 +31,8 @@ from search.prepare import (
 from search.progress import front
 from search.report import front_figure, front_html, front_table
 from search.simulated import build_simulation
-from search.study import Study, TrainedPick, check_strategies
-from search.tracking import Tracker
+from search.study import Study, TrainedPick, check_strategies, require_writable
+from search.tracking import Tracker, TrackingError
 from search.trust import picture, read_trust, write_calibration
 from trainers.compact import Check
 
@@ -143,6 +148,69 @@ def calibrate(study: Study, *, say: Say) -> dict[str, Any]:
     return write_calibration(study, results)
 
 
+def search_to_compare(config: StudyConfig, *, console: Console) -> Study:
+    """Run a study whose strategies are to be compared, or go on with it, to its end.
+
+    Raises:
+        CompareError: The config has nothing to compare; raised before any compute starts.
+        ValueError, RecordError, ArmsError: As `search`.
+    """
+    searching = config.strategies.keys() - set(fixed_strategies(config))
+    refuse_few(config.seeds, searching)
+    needed = fewest_seeds(len(searching))
+    if len(config.seeds) < needed:
+        console.print(
+            f"warning: no difference between {len(searching)} strategies can be shown with "
+            f"{len(config.seeds)} seeds; it takes {needed} or more",
+            highlight=False, markup=False, soft_wrap=True,
+        )  # fmt: skip
+    return search(config, resume=(config.folder / "config.yaml").is_file(), console=console)
+
+
+def compare(study: Study, *, say: Say, true_hypervolume: float | None = None) -> Comparison:
+    """Hold the strategies of a study against each other, from its record.
+
+    Args:
+        study: With two or more seeds and searching strategies; nothing is searched.
+        say: Called where MLflow could not be reached.
+        true_hypervolume: Of the true front, where it is known.
+
+    Returns:
+        The comparison; it is written to the study's `compare` folder and to MLflow, too.
+
+    Raises:
+        CompareError: There is nothing to compare.
+        StudyError: The folder cannot be written.
+    """
+    config, candidates = study.config, study.candidates()
+    comparison = compare_strategies(
+        candidates,
+        strategies=list(config.strategies),
+        fixed=fixed_strategies(config),
+        budget=config.candidates,
+        reference=config.objective.reference,
+        true_hypervolume=true_hypervolume,
+    )
+    folder = study.folder / "compare"
+    require_writable(folder)
+    files = write_tables(comparison, folder)
+    picture = folder / "comparison.png"
+    comparison_figure(comparison, picture, cost=COSTS[config.objective.cost].words)
+    try:
+        tracker = make_tracker(study)()
+        tracker.start(dump_config(config))
+        tracker.log_comparison(
+            comparison_metrics(comparison),
+            comparison.counted,
+            max(candidate.finished for candidate in candidates),
+            [*files, picture],
+        )
+        tracker.finish("FINISHED")
+    except TrackingError as error:
+        say(f"MLflow missed the comparison; run it again to complete it: {error}")
+    return comparison
+
+
 def _cluster_run(study: Study) -> Run:
     """Starts Ray with the first job, so that what is trained already needs no cluster."""
 
@@ -178,6 +246,8 @@ def sync(study: Study) -> None:
     candidates = study.candidates()
     tracker.sync(candidates)
     _finish_mirror(study, "FINISHED", tracker, candidates)
+    if (study.folder / "compare").is_dir():
+        compare(study, say=print)
 
 
 def _finish_mirror(study: Study, status: str, tracker: Any, candidates: list[Candidate]) -> None:
@@ -216,5 +286,6 @@ def _say_front(study: Study, say: Say) -> None:
 
 
 __all__ = [
-    "ArmsError", "calibrate", "export", "open_study", "search", "sync", "train", "write_report",
+    "ArmsError", "calibrate", "compare", "export", "open_study", "search", "search_to_compare",
+    "sync", "train", "write_report",
 ]  # fmt: skip

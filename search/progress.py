@@ -1,6 +1,7 @@
 """How far a study has come: its front, and hypervolume candidate by candidate."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -41,13 +42,17 @@ def study_hypervolume(
 
 
 def history(
-    candidates: Sequence[Candidate], reference: tuple[float, float] = REFERENCE
+    candidates: Sequence[Candidate],
+    reference: tuple[float, float] = REFERENCE,
+    *,
+    by: Literal["finished", "index"] = "finished",
 ) -> pd.DataFrame:
-    """What was known after each candidate, in the order in which they were finished.
+    """What was known after each candidate.
 
     Args:
         candidates: N candidates in any order.
         reference: quality and cost of the hypervolume's reference point.
+        by: their order: that of finishing, or, within an arm, that of asking.
 
     Returns:
         N rows: candidates (1 to N), failed, stopped, hypervolume, front_size, best_quality
@@ -56,7 +61,7 @@ def history(
     rows = []
     front_F2 = np.empty((0, 2))  # cost and quality of the front so far
     volume, failed, stopped = 0.0, 0, 0
-    ordered = sorted(candidates, key=lambda c: (c.finished, c.strategy, c.seed, c.index))
+    ordered = sorted(candidates, key=lambda c: (getattr(c, by), c.strategy, c.seed, c.index))
     for count, candidate in enumerate(ordered, start=1):
         failed += candidate.failed
         stopped += candidate.stopped

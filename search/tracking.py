@@ -1,12 +1,14 @@
 """The MLflow mirror of a study: for people to look at; the record stays the truth.
 
-One parent run per study, under it a run per strategy and seed, under that a run per candidate.
+One parent run per study, under it a run per strategy and seed, under that a run per candidate; and
+under the parent one of the comparison of the strategies, if there is one.
 Runs are found again by their tags, among them an id that stays in the study's folder (names are
 not unique on a shared server). So a mirror that was cut off goes on where it ended, and one that
 was lost is rebuilt from the record (`Tracker.sync`). The only file that knows MLflow.
 """
 
 import logging
+import math
 import os
 import sqlite3
 import tempfile
@@ -79,6 +81,7 @@ class Tracker:
         self.experiment = experiment
         self.study = study
         self.folder = Path(folder).absolute()
+        self._comparison: str | None = None  # its run
 
     def start(self, config: Mapping[str, Any]) -> None:
         """Finds the study's runs, or begins them.
@@ -201,6 +204,31 @@ class Tracker:
             for file in (path, *(file for file in files if file.name != path.name)):
                 self._client.log_artifact(self.run_id, str(file))
 
+    def log_comparison(
+        self, metrics: Mapping[str, float], step: int, finished: float, files: Sequence[Path]
+    ) -> None:
+        """Puts a comparison of the strategies on a run of its own, the same one every time.
+
+        Args:
+            metrics: by name; those that are not finite are left out.
+            step: number of candidates that were compared.
+            finished: when the last of them was, in unix seconds.
+            files: tables and pictures.
+
+        Raises:
+            TrackingError: MLflow cannot be reached.
+        """
+        end = _milliseconds(finished)
+        found = [Metric(key, v, end, step) for key, v in metrics.items() if math.isfinite(v)]
+        with self._told():
+            if self._comparison is None:
+                name, tags = f"{self.study}, comparison", {PARENT: self.run_id}
+                self._comparison = self._create("comparison", name, finished, tags)
+            self._log(self._comparison, metrics=found)
+            for file in files:
+                self._client.log_artifact(self._comparison, str(file))
+            self._client.set_terminated(self._comparison, "FINISHED")
+
     def finish(self, status: str = "FINISHED") -> None:
         """Ends the runs of the study and its arms as FINISHED, FAILED or KILLED.
 
@@ -234,6 +262,7 @@ class Tracker:
         self._begun: dict[str, str] = {}  # of candidates, left half made
         self._front: set[str] = set()
         self._steps: dict[str, int] = {}  # candidates of which progress has been logged, by run
+        self._comparison = None
         parent: Run | None = None
         for run in self._all_runs():
             tags, run_id, ended = run.data.tags, run.info.run_id, run.info.status != "RUNNING"
@@ -241,6 +270,8 @@ class Tracker:
                 parent = parent or run
             elif tags[KIND] == "arm":
                 self._arms.setdefault((tags["strategy"], int(tags["seed"])), run_id)
+            elif tags[KIND] == "comparison":
+                self._comparison = self._comparison or run_id
             elif tags["candidate"] in self._runs or tags["candidate"] in self._begun:
                 self._client.delete_run(run_id)  # a request that was sent twice
                 continue

@@ -1,0 +1,260 @@
+"""Strategies held against each other at equal budgets, from a study's record.
+
+Legend of shapes: N seeds, G points of a grid.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from partitioning import FloatArray
+from search.agreement import Estimate
+from search.arm_curve import ArmCurve, arm_curve, attainment, shortfall
+from search.candidate import Candidate
+from search.comparison import Pair, compare_pairs, estimate
+from search.config import StudyConfig
+from search.pareto import REFERENCE
+from search.verdict import count, listed, verdict
+
+#: Fewest seeds and searching strategies that can be compared.
+FEWEST = 2
+
+
+class CompareError(ValueError):
+    """There is nothing that could be compared."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Standing:
+    """What a strategy reached, over its seeds.
+
+    Attributes:
+        name: Of the strategy.
+        fixed: Whether it proposes fixed baselines; then it is shown and not tested.
+        curves: Of its arms, by seed.
+        volume: Hypervolume: its mean over seeds with the bootstrap interval.
+        at_seconds: Mean hypervolume after `Comparison.seconds`.
+        shortfall: Mean over seeds of the additive epsilon to the front of all arms together.
+    """
+
+    name: str
+    fixed: bool
+    curves: tuple[ArmCurve, ...]
+    volume: Estimate
+    at_seconds: float
+    shortfall: float
+
+    @property
+    def volumes(self) -> FloatArray:
+        """Hypervolume by seed, (N,)."""
+        return np.array([curve.volume for curve in self.curves])
+
+    @property
+    def idle(self) -> float:
+        """Mean idle share of the evaluators; NaN where it is not known of every arm."""
+        return float(np.mean([curve.idle for curve in self.curves]))
+
+    def surface(self, share: float) -> FloatArray:
+        """Corners of what a share of its arms attains, see `attainment`."""
+        return attainment([curve.front_F2 for curve in self.curves], share)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Comparison:
+    """A finished comparison.
+
+    Attributes:
+        seeds: That all strategies were compared with.
+        candidates: Of every arm that were counted; fixed baselines may have fewer or more.
+        seconds: Device-seconds that every searching arm spent at least; 0 where none are recorded.
+        standings: Of all strategies, the highest mean hypervolume first, fixed baselines last.
+        pairs: Of all that search.
+        notes: What was left out and why, a sentence each.
+        verdict: In words.
+        true_hypervolume: Of the true front, where it is known.
+    """
+
+    seeds: tuple[int, ...]
+    candidates: int
+    seconds: float
+    standings: tuple[Standing, ...]
+    pairs: tuple[Pair, ...]
+    notes: tuple[str, ...]
+    verdict: str
+    true_hypervolume: float | None
+
+    @property
+    def counted(self) -> int:
+        """Number of candidates of all arms that were compared."""
+        return sum(len(curve.volume_K) for s in self.standings for curve in s.curves)
+
+    def summary(self) -> dict[str, Any]:
+        """What `apportion compare --json` prints."""
+        return {
+            "seeds": len(self.seeds),
+            "candidates": self.candidates,
+            "strategies": {
+                standing.name: {
+                    "hypervolume_mean": standing.volume.value,
+                    "ci_low": standing.volume.low,
+                    "ci_high": standing.volume.high,
+                }
+                for standing in self.standings
+            },
+            "pairs": [
+                {"a": pair.a, "b": pair.b, "p_adjusted": pair.p_adjusted, "better": pair.better}
+                for pair in self.pairs
+            ],
+            "verdict": self.verdict,
+        }
+
+
+def fixed_strategies(config: StudyConfig) -> list[str]:
+    """Names of the strategies that propose fixed baselines, which do not search."""
+    return [name for name, entry in config.strategies.items() if entry.kind == "baselines"]
+
+
+def refuse_few(seeds: Collection[int], searching: Collection[str]) -> None:
+    """Refuse what has nothing to compare.
+
+    Args:
+        seeds: That all strategies have.
+        searching: Strategies that are not fixed baselines.
+
+    Raises:
+        CompareError: There are fewer than two of either.
+    """
+    if len(searching) < FEWEST:
+        raise CompareError(
+            f"a comparison needs at least {FEWEST} strategies that search, got "
+            f"{listed(sorted(searching)) if searching else 'none'}; fixed baselines do not"
+        )
+    if len(seeds) < FEWEST:
+        raise CompareError(
+            f"a comparison needs at least {FEWEST} seeds that all strategies have run with, got "
+            f"{len(seeds)}; for example --set seeds=[0,1,2,3,4,5,6]"
+        )
+
+
+def compare(
+    candidates: Sequence[Candidate],
+    *,
+    strategies: Sequence[str],
+    fixed: Collection[str] = (),
+    budget: int,
+    reference: tuple[float, float] = REFERENCE,
+    true_hypervolume: float | None = None,
+) -> Comparison:
+    """Compare strategies at equal numbers of candidates, seed by seed.
+
+    Of every arm the first candidates are taken, in the order of asking, as many as all arms have.
+    Seeds in which an arm has none, or so few that more would be lost than the seed is worth, are
+    left out: the product of seeds and candidates is made as large as can be, which looks at no
+    score. Fixed baselines are compared by eye: they vary by chance alone, if at all, and do not
+    spend the same budget, so a test of them would answer another question.
+
+    Args:
+        candidates: Of a study's record, in any order.
+        strategies: Names of its strategies.
+        fixed: Those of them that propose fixed baselines.
+        budget: Candidates that every arm should have.
+        reference: Quality and cost of the hypervolume's reference point.
+        true_hypervolume: Of the true front, where it is known, seen from the same point.
+
+    Raises:
+        CompareError: There are fewer than two seeds, or fewer than two strategies that search.
+    """
+    arms = _arms(candidates)
+    searching = [name for name in strategies if name not in fixed]
+    absent = [name for name in searching if not any(name == key for key, _ in arms)]
+    searching = [name for name in searching if name not in absent]
+    told = {seed for _, seed in arms}
+    complete = {s: min(len(arms.get((name, s), [])) for name in searching or [""]) for s in told}
+    complete = {seed: least for seed, least in complete.items() if least}
+    refuse_few(complete, searching)
+    seeds = _chosen(complete)
+    common = min(complete[seed] for seed in seeds)
+    notes = _notes(absent, told - set(seeds), common, budget)
+
+    curves = {
+        name: [arm_curve(arms[name, seed][:common], reference) for seed in seeds]
+        for name in searching
+    }
+    for name in fixed:
+        there = [arms[name, seed] for seed in seeds if (name, seed) in arms]
+        if there:
+            curves[name] = [arm_curve(arm, reference) for arm in there]
+    pooled_F2 = attainment([curve.front_F2 for arms in curves.values() for curve in arms], 0)
+    seconds = min(curve.seconds for name in searching for curve in curves[name])
+    rng = np.random.default_rng(0)  # the same record gives the same numbers
+    standings = [
+        Standing(
+            name=name,
+            fixed=name in fixed,
+            curves=tuple(own),
+            volume=_volume(own, rng),
+            at_seconds=float(np.mean([curve.after(np.array([seconds])) for curve in own])),
+            shortfall=float(np.mean([shortfall(curve.front_F2, pooled_F2) for curve in own])),
+        )
+        for name, own in curves.items()
+    ]
+    standings.sort(key=lambda standing: (standing.fixed, -standing.volume.value))
+    pairs = compare_pairs({s.name: s.volumes for s in standings if not s.fixed}, rng)
+    return Comparison(
+        seeds=seeds,
+        candidates=common,
+        seconds=seconds,
+        standings=tuple(standings),
+        pairs=pairs,
+        notes=notes,
+        verdict=verdict(pairs, len(seeds)),
+        true_hypervolume=true_hypervolume,
+    )
+
+
+def _arms(candidates: Sequence[Candidate]) -> dict[tuple[str, int], list[Candidate]]:
+    """By strategy and seed, those in the order of asking before the first that is missing."""
+    found: dict[tuple[str, int], list[Candidate]] = {}
+    for candidate in sorted(candidates, key=lambda candidate: candidate.index):
+        arm = found.setdefault((candidate.strategy, candidate.seed), [])
+        if candidate.index == len(arm):
+            arm.append(candidate)
+    return found
+
+
+def _chosen(complete: dict[int, int]) -> tuple[int, ...]:
+    """Of seeds with so many candidates in every arm, those that keep the most of the record."""
+    ranked = sorted(complete, key=lambda seed: (-complete[seed], seed))
+    number = max(
+        range(FEWEST, len(ranked) + 1),
+        key=lambda number: (number * complete[ranked[number - 1]], number),
+    )
+    return tuple(sorted(ranked[:number]))
+
+
+def _notes(
+    absent: Sequence[str], seeds: Collection[int], common: int, budget: int
+) -> tuple[str, ...]:
+    notes = []
+    if absent:
+        notes.append(f"left out: {listed(absent)}, of which nothing is recorded")
+    if seeds:
+        notes.append(
+            f"left out: seed{'s' * (len(seeds) > 1)} {listed([str(s) for s in sorted(seeds)])}, in "
+            "which some arms have no or few candidates"
+        )
+    if common < budget:
+        notes.append(
+            f"compared at the first {count(common, 'candidate')} of every arm, the most that all "
+            f"have; the budget is {budget}"
+        )
+    return tuple(notes)
+
+
+def _volume(curves: Sequence[ArmCurve], rng: np.random.Generator) -> Estimate:
+    volume_N = np.array([curve.volume for curve in curves])
+    if len(curves) < FEWEST:  # of baselines
+        return Estimate(value=curves[0].volume, low=curves[0].volume, high=curves[0].volume)
+    return estimate(volume_N, rng)
