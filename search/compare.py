@@ -150,10 +150,9 @@ def compare(
     """Compare strategies at equal numbers of candidates, seed by seed.
 
     Of every arm the first candidates are taken, in the order of asking, as many as all arms have.
-    Seeds in which an arm has none, or so few that more would be lost than the seed is worth, are
-    left out: the product of seeds and candidates is made as large as can be, which looks at no
-    score. Fixed baselines are compared by eye: they vary by chance alone, if at all, and do not
-    spend the same budget, so a test of them would answer another question.
+    Seeds that have less than half as many in some arm as the furthest seed has in all are left
+    out, as long as two seeds remain. Fixed baselines are compared by eye: they vary by chance
+    alone, if at all, and do not spend the same budget, so a test would answer another question.
 
     Args:
         candidates: Of a study's record, in any order.
@@ -225,13 +224,10 @@ def _arms(candidates: Sequence[Candidate]) -> dict[tuple[str, int], list[Candida
 
 
 def _chosen(complete: dict[int, int]) -> tuple[int, ...]:
-    """Of seeds with so many candidates in every arm, those that keep the most of the record."""
+    """Of seeds with so many candidates in every arm, those that have at least half of the most."""
     ranked = sorted(complete, key=lambda seed: (-complete[seed], seed))
-    number = max(
-        range(FEWEST, len(ranked) + 1),
-        key=lambda number: (number * complete[ranked[number - 1]], number),
-    )
-    return tuple(sorted(ranked[:number]))
+    number = sum(2 * least >= complete[ranked[0]] for least in complete.values())
+    return tuple(sorted(ranked[: max(number, FEWEST)]))
 
 
 def _notes(
@@ -243,7 +239,7 @@ def _notes(
     if seeds:
         notes.append(
             f"left out: seed{'s' * (len(seeds) > 1)} {listed([str(s) for s in sorted(seeds)])}, in "
-            "which some arms have no or few candidates"
+            "which some arms have less than half of their candidates"
         )
     if common < budget:
         notes.append(
