@@ -24,8 +24,8 @@ and can be compared with the budget weights of the policy-gradient agent.
 One weight leads to one point, and a sequence of them sweeps out a front: weights take turns of a
 few steps each, over and over. A turn starts from whatever candidate told so far, from anyone's
 turn, has the greatest reward under its weight, which for the very first is the best of the initial
-batch. Starting every turn from where its own weight had come to, or going on from the place that
-the weight before had reached, gave smaller hypervolumes.
+batch. Starting every turn from where its own weight had come to is slower to begin with, and going
+on from the place that the weight before had reached ends with a smaller hypervolume (docs/log.md).
 
 With momentum $\mu$ the step is that of a heavy ball (Polyak 1964): to line 7 is added $\mu (x -
 x')$, where x' is the place before the last step, so that what a bound has stopped does not push

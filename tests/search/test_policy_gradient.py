@@ -293,8 +293,7 @@ def test_a_single_survivor_teaches_nothing() -> None:
 
 
 def test_a_budget_learns_from_the_candidates_of_others() -> None:
-    # All that the first budget draws fails: without the others' candidates nothing would tell it
-    # that quality falls with use, for the second, of the same distribution, would be all there is.
+    # All that the first budget draws fails: what it learns, it learns from the second.
     budgets, samples = (0.0, 0.01), 64
     strategy = build(budgets=budgets, samples=samples, entropy=0.0)
     before = expected_use(strategy, 0.0)
