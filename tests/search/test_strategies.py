@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from search.pareto import hypervolume
 from search.strategies import STRATEGIES, FloatArray, Outcome, Problem, Strategy
 from search.strategies.evolution import EvolutionSettings
 from search.strategies.fixed import BaselineSettings
@@ -45,19 +46,17 @@ SETTINGS: dict[str, Any] = {
     "local_refinement": LocalRefinementSettings(batch=3),
     "nsga2": Nsga2Settings(population=4),
     "nsga3": Nsga3Settings(population=4),
-    "tpe": TpeSettings(batch=6, startup=8, window=10),
+    "tpe": TpeSettings(batch=6, startup=8, window=10, acquisition=8),
     "gp": GpSettings(batch=5, startup=16, window=16, acquisition=8, searches=2, samples=2),
     "cma_es": CmaEsSettings(budgets=(0.0, 0.2), population=4),
     "sobol": SobolSettings(),
     "baselines": BaselineSettings(),
 }
-LEARNING: dict[str, Any] = {
-    "es": EvolutionSettings(directions=4, diagonal_l2=(0.0,)),
-    "policy_gradient": PolicyGradientSettings(budgets=(0.0,)),
-}
 NUM = 22  # for es and policy_gradient three generations and a part of the fourth
 INITIAL = 4
 Evaluate = Callable[[int, FloatArray], Outcome]
+
+ENDLESS = ("random", "sobol", "baselines")  # they wait for nothing
 
 every_strategy = pytest.mark.parametrize("name", list(SETTINGS))
 every_random_strategy = pytest.mark.parametrize("name", [n for n in SETTINGS if n != "baselines"])
@@ -340,7 +339,7 @@ def test_asking_for_none_and_telling_nothing_change_nothing(name: str) -> None:
     np.testing.assert_array_equal(propose(strategy), propose(build(name)))
 
 
-@pytest.mark.parametrize("name", [n for n in SETTINGS if kind_of(n) in LEARNING])
+@pytest.mark.parametrize("name", [n for n in SETTINGS if n not in ENDLESS])
 def test_a_generation_is_waited_for(name: str) -> None:
     strategy = build(name)
     first = strategy.ask(100)
@@ -349,6 +348,18 @@ def test_a_generation_is_waited_for(name: str) -> None:
     assert strategy.ask(100) == []
     strategy.tell([evaluate(len(first) - 1, first[-1])])
     assert strategy.ask(100)
+
+
+LEARNING: dict[str, Any] = {
+    "es": EvolutionSettings(directions=4, diagonal_l2=(0.0,)),
+    "policy_gradient": PolicyGradientSettings(budgets=(0.0,)),
+    "regularised_evolution": RegularisedEvolutionSettings(population=16, tournament=6, entries=2),
+    "local_refinement": LocalRefinementSettings(entries=3.0),
+    "nsga2": Nsga2Settings(population=8),
+    "nsga3": Nsga3Settings(population=8),
+    "tpe": TpeSettings(multivariate=True),
+    "cma_es": CmaEsSettings(budgets=(0.0,)),
+}
 
 
 @pytest.mark.parametrize("name", list(LEARNING))
@@ -372,9 +383,50 @@ def test_better_than_random_where_the_optimum_is_known(name: str) -> None:
         assert late_random.mean() == pytest.approx(regret_of_random, abs=5 * 0.035 / 48**0.5)
         strategy = STRATEGIES[name].build(problem, LEARNING[name])
         late = regret(propose(strategy, num, score=score)[-num_late:])
-        # Over ten seeds the largest was 0.044, and 0.121 is expected of random: half of that
+        # Over ten seeds the largest was 0.044 (0.034 of the strategies of populations, TPE and
+        # CMA-ES), and 0.121 is expected of random: half of that
         # is far from both.
         assert late.mean() < 0.5 * regret_of_random
+
+
+FRONT: dict[str, Any] = {
+    "regularised_evolution": RegularisedEvolutionSettings(),
+    "local_refinement": LocalRefinementSettings(),
+    "nsga2": Nsga2Settings(),
+    "nsga3": Nsga3Settings(),
+    "tpe": TpeSettings(),
+    "gp": GpSettings(startup=12, window=24, acquisition=64, searches=2, samples=16),
+}
+
+
+@pytest.mark.parametrize("name", list(FRONT))
+def test_a_better_front_than_that_of_random_search(name: str) -> None:
+    num_use, others_D = 3, np.linspace(0.2, 0.8, 6)
+    # Models take their time.
+    num, seeds = {"gp": (48, 1), "tpe": (192, 2)}.get(name, (192, 5))
+
+    def score(index: int, vector: FloatArray) -> Outcome:
+        """Quality saturates in use, and the other entries have an optimum of their own."""
+        use = float(vector[:num_use].mean())
+        regret = float(np.square(vector[num_use:] - others_D).mean())
+        quality = use * (2.0 - use) - 3.0 * regret
+        return Outcome(index=index, vector=vector, quality=quality, cost=use)
+
+    def front_of(strategy: Strategy) -> float:
+        outcomes = [
+            score(i, vector) for i, vector in enumerate(propose(strategy, num, score=score))
+        ]
+        quality, cost = zip(*(outcome.scores() for outcome in outcomes), strict=True)
+        return hypervolume(quality, cost, reference=(-0.5, 1.1))
+
+    gains = []
+    for seed in range(seeds):
+        problem = dataclasses.replace(make_problem(9, seed), baselines={}, initial=16)
+        found = front_of(STRATEGIES[name].build(problem, FRONT[name]))
+        gains.append(found - front_of(build("random", problem)))
+    # Over ten seeds (Gaussian processes 5, TPE 4) gains had a mean from 0.064 to 0.096 and a
+    # standard deviation from 0.021 to 0.045; random search reaches 1.11 of 1.32.
+    assert np.mean(gains) > 0.02
 
 
 def test_a_random_proposal_depends_on_seed_and_index_alone() -> None:
