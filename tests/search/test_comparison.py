@@ -121,6 +121,12 @@ class TestInterval:
             covered = float(((low <= 0) & (high >= 0)).mean())
             assert least < covered < 0.98
 
+    def test_is_as_wide_as_students(self) -> None:
+        values = rng(4).normal(size=(10, 600))
+        low, high = mean_interval(values, rng(), 4000)
+        wide = 2 * stats.t.ppf(0.975, 9) * values.std(axis=0, ddof=1) / np.sqrt(10)
+        assert np.mean((high - low) / wide) == pytest.approx(1, abs=0.03)
+
     def test_of_few_seeds_is_their_range(self) -> None:
         assert estimate(np.array([0.1, 0.4]), rng()) == Estimate(value=0.25, low=0.1, high=0.4)
         found = estimate(np.full(7, 0.1 + 0.2), rng())
