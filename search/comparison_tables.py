@@ -6,6 +6,7 @@ Legend of shapes: N seeds, G points of a grid.
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -121,7 +122,10 @@ def _curve(
 
 
 def strategy_rows(comparison: Comparison) -> list[list[str]]:
-    """Heading and rows of the strategies for a reader; columns that tell nothing are left out."""
+    """Heading and rows of the strategies for a reader; columns that tell nothing are left out.
+
+    The columns that matter most come first.
+    """
     table = strategy_table(comparison)
     shown: list[tuple[str, Callable[[pd.Series], str], bool]] = [
         ("strategy", lambda row: row["strategy"] + " (fixed)" * row["fixed"], True),
@@ -132,6 +136,7 @@ def strategy_rows(comparison: Comparison) -> list[list[str]]:
             lambda row: f"{row['of_true_front']:.1%}",
             comparison.true_hypervolume is not None,
         ),
+        ("failed", lambda row: str(row["failed"]), True),
         ("during search", lambda row: f"{row['area']:.4f}", True),
         (
             f"after {comparison.seconds:.4g} s",
@@ -142,7 +147,6 @@ def strategy_rows(comparison: Comparison) -> list[list[str]]:
         ("short of front", lambda row: f"{row['shortfall']:.4f}", True),
         ("idle", lambda row: _share(row["idle"]), bool(table["idle"].notna().any())),
         ("candidates", lambda row: str(row["candidates"]), True),
-        ("failed", lambda row: str(row["failed"]), True),
         ("stopped", lambda row: str(row["stopped"]), bool(table["stopped"].any())),
     ]
     columns = [(heading, cell) for heading, cell, wanted in shown if wanted]
@@ -153,17 +157,17 @@ def strategy_rows(comparison: Comparison) -> list[list[str]]:
 def pair_rows(comparison: Comparison) -> list[list[str]]:
     """Heading and rows of the pairs for a reader."""
     seeds = len(comparison.seeds)
-    rows = [["pair", "difference", "95 % interval", "seeds won", "p", "p adjusted", "better"]]
+    rows = [["pair", "difference", "95 % interval", "p adjusted", "better", "seeds won", "p"]]
     for pair in comparison.pairs:
         rows.append(
             [
                 f"{pair.a} - {pair.b}",
                 f"{pair.difference.value:.4f}",
                 _interval(pair.difference),
-                f"{pair.won * seeds:g} of {seeds}",
-                number(pair.p),
                 number(pair.p_adjusted),
                 pair.better or "-",
+                f"{pair.won * seeds:g} of {seeds}",
+                number(pair.p),
             ]
         )
     return rows
@@ -193,13 +197,18 @@ def comparison_markdown(comparison: Comparison) -> str:
 
 
 def show_comparison(comparison: Comparison, console: Console) -> None:
-    """Prints verdict, tables and how to read them."""
+    """Prints tables, as many of their columns as fit, how to read them, and the verdict."""
     for rows in (strategy_rows(comparison), pair_rows(comparison)):
         table = Table(box=None, pad_edge=False)
-        for position, heading in enumerate(rows[0]):
-            table.add_column(heading, justify="right" if position else "left")
+        room = console.width
+        for position, cells in enumerate(zip(*rows, strict=True)):
+            room -= max(map(len, cells)) + 2
+            if room < -2:  # the last column has no space behind it
+                break
+            side: Literal["left", "right"] = "right" if position else "left"
+            table.add_column(cells[0], justify=side, no_wrap=True)
         for row in rows[1:]:
-            table.add_row(*row)
+            table.add_row(*row[: len(table.columns)])
         console.print(table)
         console.print()
     for line in (*explanation(comparison), "", comparison.verdict):

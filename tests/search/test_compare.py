@@ -1,5 +1,6 @@
 """What is compared, by hand and brute force, and the command on a record, without Ray."""
 
+import io
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlflow import MlflowClient
 from PIL import Image
+from rich.console import Console
 from test_cli import SMALL, refused
 
 from search.arm_curve import arm_curve, attainment, idle_share, shortfall
@@ -21,7 +23,13 @@ from search.candidate import Candidate
 from search.cli import main
 from search.compare import CompareError, Comparison, compare
 from search.comparison_figure import comparison_figure
-from search.comparison_tables import comparison_markdown, curve_table, pair_rows, strategy_table
+from search.comparison_tables import (
+    comparison_markdown,
+    curve_table,
+    pair_rows,
+    show_comparison,
+    strategy_table,
+)
 from search.config import parse_config
 from search.launch import sync
 from search.progress import study_hypervolume
@@ -251,7 +259,20 @@ def test_tables(tmp_path: Path) -> None:
     assert text.startswith(f"**Verdict:** {found.verdict}")
     assert "| baselines (fixed) |" in text
     assert pair_rows(found)[1][0] == "es - random"
-    assert pair_rows(found)[1][3] == "8 of 8"
+    assert pair_rows(found)[1][5] == "8 of 8"
+
+
+@pytest.mark.parametrize("width", [50, 80, 200])
+def test_a_terminal_shows_what_fits(width: int) -> None:
+    found = compared([*arms({"random": 0.5, "es": 0.8}, range(8))])
+    console = Console(width=width, record=True, file=io.StringIO())
+    show_comparison(found, console)
+    said = console.export_text()
+    rows = said.partition("Means over")[0].splitlines()
+    assert all(len(row) <= width for row in rows)
+    assert "…" not in said
+    assert ("device-seconds" in said) == (width == 200)
+    assert said.rstrip().endswith(found.verdict)
 
 
 @pytest.mark.parametrize("strategies", [2, 10])
