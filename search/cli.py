@@ -228,7 +228,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_search(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    strategies = "\n".join(f"  {name:16} {entry.summary}" for name, entry in STRATEGIES.items())
+    strategies = "\n".join(f"  {name:21} {entry.summary}" for name, entry in STRATEGIES.items())
     search = commands.add_parser(
         "search",
         help="run a study: from a config to a Pareto front",

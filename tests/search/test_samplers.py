@@ -14,6 +14,7 @@ from search.strategies.populations import (
     CmaEsSettings,
     Nsga2Settings,
     Nsga3Settings,
+    Population,
     cma_es,
     nsga2,
     nsga3,
@@ -23,7 +24,7 @@ from search.strategies.regularised_evolution import (
     RegularisedEvolution,
     RegularisedEvolutionSettings,
 )
-from search.strategies.samplers import quiet
+from search.strategies.samplers import MemoryStudy, quiet
 from search.strategies.sobol import SobolSearch, SobolSettings
 
 DIM = 6
@@ -79,6 +80,18 @@ def test_a_generation_of_nsga_is_filled_up_after_failures(population: int) -> No
     first = step(strategy, 8, lambda i, v: failed(i, v) if i < 11 else outcome(i, v, v.mean()))
     assert len(first) == (4 if population == 4 else 6)
     assert len(strategy.ask(1000)) == 3
+
+
+def test_a_failure_is_never_told_as_numbers() -> None:
+    study = MemoryStudy(DIM, optuna.samplers.NSGAIISampler(population_size=4, seed=0))
+    population = Population(study, 4, Outcome.scores)
+    (first, vector), (second, _), *_ = population.ask()
+    population.tell(first, failed(0, vector))
+    population.tell(second, outcome(1, vector, 0.7, 0.4))
+    trials = study._study.trials
+    assert trials[first].state == optuna.trial.TrialState.FAIL
+    assert trials[first].values is None
+    assert trials[second].values == [0.7, 0.4]
 
 
 def test_every_cma_es_starts_from_the_best_by_its_own_reward() -> None:
@@ -145,6 +158,18 @@ def test_steps_shrink_where_they_gain_nothing_and_grow_where_they_do() -> None:
     np.testing.assert_allclose(sizes, [0.2, 0.1, 0.1, 0.2, 0.4])
     step(strategy, 13, failed)
     assert strategy.step_sizes == [0.2]
+
+
+def test_steps_start_where_the_front_has_most_room() -> None:
+    settings = LocalRefinementSettings(step_size=1e-3, smallest=1e-3, batch=400)
+    strategy = LocalRefinement(make_problem(4), settings)
+    scores = [0.1, 0.2, 0.3, 0.9]  # the third has a gap beside it, the ends have all the room
+    initial = step(strategy, 0, lambda i, v: outcome(i, v, scores[i], scores[i]))
+    distance = np.abs(np.array(strategy.ask(400))[:, None] - initial).max(axis=-1)
+    counts = np.bincount(distance.argmin(axis=1), minlength=4)
+    # Of 16 pairs, the second wins 1 and the third 3: 25 and 75 of 400, +- 5 and 8.
+    assert counts[1] < 45 < counts[2]
+    assert counts[2] < counts[0] + counts[3]
 
 
 def test_sobol_points_are_evenly_spread() -> None:
