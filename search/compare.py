@@ -16,6 +16,7 @@ from search.candidate import Candidate
 from search.comparison import Pair, compare_pairs, estimate
 from search.config import StudyConfig
 from search.pareto import REFERENCE
+from search.simulated import build_simulation
 from search.verdict import count, listed, verdict
 
 #: Fewest seeds and searching strategies that can be compared.
@@ -114,6 +115,21 @@ class Comparison:
 def fixed_strategies(config: StudyConfig) -> list[str]:
     """Names of the strategies that propose fixed baselines, which do not search."""
     return [name for name, entry in config.strategies.items() if entry.kind == "baselines"]
+
+
+def true_hypervolume(config: StudyConfig) -> float | None:
+    """Hypervolume of the true front at costs that the space can reach; None if it is not known.
+
+    It is known of simulated problems that say so, against mean use. No strategy can exceed it, but
+    for the rounding of the lowest use to whole channels.
+    """
+    if config.evaluator != "simulated" or config.objective.cost != "use":
+        return None
+    names = [task.name for task in config.tasks]
+    bracket = build_simulation(names, config.simulation).front()
+    if bracket is None:
+        return None
+    return bracket.hypervolume(config.objective.reference, config.space.use[0])[1]
 
 
 def refuse_few(seeds: Collection[int], searching: Collection[str]) -> None:

@@ -12,7 +12,7 @@ from rich.console import Console
 from search import scheduler
 from search.calibrate import calibrate as measure_calibration
 from search.candidate import Candidate
-from search.compare import Comparison, fixed_strategies, refuse_few
+from search.compare import Comparison, fixed_strategies, refuse_few, true_hypervolume
 from search.compare import compare as compare_strategies
 from search.comparison import fewest_seeds
 from search.comparison_figure import comparison_figure
@@ -167,13 +167,12 @@ def search_to_compare(config: StudyConfig, *, console: Console) -> Study:
     return search(config, resume=(config.folder / "config.yaml").is_file(), console=console)
 
 
-def compare(study: Study, *, say: Say, true_hypervolume: float | None = None) -> Comparison:
+def compare(study: Study, *, say: Say) -> Comparison:
     """Hold the strategies of a study against each other, from its record.
 
     Args:
         study: With two or more seeds and searching strategies; nothing is searched.
         say: Called where MLflow could not be reached.
-        true_hypervolume: Of the true front, where it is known.
 
     Returns:
         The comparison; it is written to the study's `compare` folder and to MLflow, too.
@@ -189,7 +188,7 @@ def compare(study: Study, *, say: Say, true_hypervolume: float | None = None) ->
         fixed=fixed_strategies(config),
         budget=config.candidates,
         reference=config.objective.reference,
-        true_hypervolume=true_hypervolume,
+        true_hypervolume=true_hypervolume(config),
     )
     folder = study.folder / "compare"
     require_writable(folder)

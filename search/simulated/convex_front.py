@@ -38,14 +38,21 @@ class Bracket:
     inner_M2: FloatArray
     outer_M2: FloatArray
 
-    def hypervolume(self, reference: tuple[float, float]) -> tuple[float, float]:
-        """Areas of the inner and the outer front to the reference point (quality, cost)."""
+    def hypervolume(
+        self, reference: tuple[float, float], cheapest: float = 0.0
+    ) -> tuple[float, float]:
+        """Areas of the inner and the outer front to the reference point (quality, cost).
+
+        Args:
+            reference: Quality and cost of the reference point.
+            cheapest: Cost below which nothing is looked at, less than that of the reference point.
+        """
         floor, end = reference
-        cost_G = np.linspace(0.0, end, GRID + 1)
+        cost_G = np.linspace(cheapest, end, GRID + 1)
         cost_M, quality_M = self.inner_M2.T
         inner = np.interp(cost_G[:-1], cost_M, quality_M, left=-np.inf)
         outer = (np.outer(cost_G[1:], self.outer_M2[:, 0]) + self.outer_M2[:, 1]).min(axis=1)
-        width = end / GRID
+        width = (end - cheapest) / GRID
         # The inner one's left, the outer one's right end of every slice: both err to the safe side.
         return (
             float(np.maximum(inner - floor, 0).sum() * width),
