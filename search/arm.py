@@ -20,7 +20,7 @@ import numpy as np
 
 from partitioning import Decoded, Masks, Space, VirtualNetwork
 from search.candidate import Candidate
-from search.config import COSTS
+from search.config_sections import COSTS
 from search.halving import Rung, promoted
 from search.strategies import Outcome, Strategy
 from trainers.proxy import Evaluation

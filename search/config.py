@@ -1,7 +1,5 @@
 """YAML to frozen dataclasses: the one place where a study is described by a dict."""
 
-import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +10,15 @@ import yaml
 from partitioning import SolverConfig, SpaceConfig
 from search.calibration import CalibrationConfig
 from search.config_build import ConfigError, build, plain, unknown
+from search.config_sections import (
+    EVALUATORS,
+    FinishConfig,
+    ObjectiveConfig,
+    ScheduleConfig,
+    StrategyConfig,
+    TrackingConfig,
+    TrunkConfig,
+)
 from search.halving import Rung, ladder
 from search.simulated import SimulationConfig, build_simulation
 from search.strategies import STRATEGIES
@@ -19,175 +26,12 @@ from trainers.backbones import BackboneConfig
 from trainers.data import DataConfig, TaskConfig
 from trainers.device import ComputeConfig
 from trainers.joint import TrainConfig
-from trainers.optim import SGDConfig
 from trainers.proxy import ProxyConfig, check_images
 from trainers.teachers import TeacherConfig
 
 #: Where `configs/...` is looked for when it is not below the working folder (a script that `ray
 #: submit` copied elsewhere).
 PROJECT = Path(__file__).resolve().parent.parent
-
-
-@dataclass(frozen=True, kw_only=True)
-class CostKind:
-    """What a candidate's cost may be.
-
-    Attributes:
-        attribute: Of `trainers.cost.Costs`; 1 for sharing every channel.
-        words: For axes and captions.
-    """
-
-    attribute: str
-    words: str
-
-
-#: What may score candidates.
-EVALUATORS = ("proxy", "simulated")
-
-#: Costs by the name that the config uses.
-COSTS: dict[str, CostKind] = {
-    "use": CostKind(attribute="mean_use", words="mean share of channels in use"),
-    "parameters": CostKind(
-        attribute="relative_parameters", words="parameters per task, relative to sharing all"
-    ),
-    "macs": CostKind(
-        attribute="relative_macs", words="multiply-accumulates per task, relative to sharing all"
-    ),
-    "union": CostKind(
-        attribute="relative_union", words="parameters of all tasks, relative to sharing all"
-    ),
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrunkConfig:
-    """Where the shared trunk comes from: exactly one of the two.
-
-    Attributes:
-        dataset: A dataset to pretrain on.
-        checkpoint: A file of pretrained weights (safetensors, or a plain state dict).
-        sgd: Pretraining settings.
-        seed: Seeds pretraining.
-    """
-
-    dataset: TaskConfig | None = None
-    checkpoint: str | None = None
-    sgd: SGDConfig = field(default_factory=SGDConfig)
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if (self.dataset is None) == (self.checkpoint is None):
-            raise ValueError(
-                "give either dataset (to pretrain on) or checkpoint (a file of weights), "
-                f"got {'neither' if self.dataset is None else 'both'}"
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
-class StrategyConfig:
-    """One strategy of a study.
-
-    Attributes:
-        kind: Key of `STRATEGIES`.
-        settings: The strategy's own settings.
-    """
-
-    kind: str
-    settings: Any
-
-
-@dataclass(frozen=True, kw_only=True)
-class ObjectiveConfig:
-    """The two sides of the front.
-
-    Attributes:
-        cost: use (mean channel use), parameters, macs or union, all relative to sharing everything.
-        reference: The hypervolume's reference point, (quality, cost).
-    """
-
-    cost: str = "use"
-    reference: tuple[float, float] = (0.0, 1.1)
-
-    def __post_init__(self) -> None:
-        if self.cost not in COSTS:
-            raise ValueError(f"cost must be one of {', '.join(COSTS)}, got {self.cost!r}")
-        if not all(map(math.isfinite, self.reference)):
-            raise ValueError(f"reference must be two finite numbers, got {self.reference}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScheduleConfig:
-    """How Ray runs the arms.
-
-    Attributes:
-        evaluators: Evaluators of each arm.
-        cpus: CPUs of each evaluator.
-        gpus: GPUs of each evaluator, fractions allowed; None takes one where the cluster has any.
-        cohort: Candidates that an evaluator is handed at once; None takes 1 where there is no GPU
-            and 64 on one, which trains as many of them side by side as fit into its memory.
-        attempts: How often a candidate is tried before it is recorded as failed.
-        arm_retries: How often an arm that died is started again, from its record.
-        wait_for_nodes: Queue even if the cluster has too few GPUs now (an autoscaler adds nodes).
-    """
-
-    evaluators: int = 1
-    cpus: float = 1.0
-    gpus: float | None = None
-    cohort: int | None = None
-    attempts: int = 3
-    arm_retries: int = 3
-    wait_for_nodes: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("evaluators", "cohort", "attempts"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
-        gpus = 0.0 if self.gpus is None else self.gpus
-        if self.arm_retries < 0 or not 0 < self.cpus < math.inf or not 0 <= gpus < math.inf:
-            raise ValueError(
-                "arm_retries and gpus must be at least 0 and cpus above 0, got "
-                f"{self.arm_retries}, {self.gpus} and {self.cpus}"
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrackingConfig:
-    """The MLflow mirror.
-
-    Attributes:
-        uri: Tracking URI; None keeps an SQLite store in the study's folder.
-        experiment: Name of the MLflow experiment.
-        candidates: Mirror every candidate as a run of its own; without it only the study's own run
-            with its progress, which is what tens of thousands of simulated candidates need.
-    """
-
-    uri: str | None = None
-    experiment: str = "apportion"
-    candidates: bool = True
-
-
-@dataclass(frozen=True, kw_only=True)
-class FinishConfig:
-    """What `apportion search` does with a finished front; off unless the config has this section.
-
-    Attributes:
-        pick: knee, best, or a candidate's name.
-        seeds: Full trainings of the pick.
-        export: Also export the first of them as one compact network per task.
-    """
-
-    pick: str = "knee"
-    seeds: int = 1
-    export: bool = True
-
-    def __post_init__(self) -> None:
-        if self.seeds < 1:
-            raise ValueError(f"seeds must be at least 1, got {self.seeds}")
-        if self.pick not in ("knee", "best") and not re.fullmatch(r".+-\d+-\d+", self.pick):
-            raise ValueError(
-                f"pick must be knee, best or a name such as es-0-17, got {self.pick!r}"
-            )
 
 
 @dataclass(frozen=True, kw_only=True)

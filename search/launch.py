@@ -17,7 +17,8 @@ from search.compare import compare as compare_strategies
 from search.comparison import fewest_seeds
 from search.comparison_figure import comparison_figure
 from search.comparison_tables import comparison_metrics, write_tables
-from search.config import COSTS, StudyConfig, dump_config
+from search.config import StudyConfig, dump_config
+from search.config_sections import COSTS
 from search.display import Display
 from search.prepare import (
     Jobs,

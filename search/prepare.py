@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from search.config import StudyConfig, TrunkConfig
+from search.config import StudyConfig
 from search.config_build import ConfigError
+from search.config_sections import TrunkConfig
 from search.strategies.protocol import TaskFacts, TaskKnowledge
 from trainers.data import Task, check_tasks, load_task, load_tasks
 from trainers.features import (

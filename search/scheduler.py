@@ -21,7 +21,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from search.arm import Arm, Budget, Pool
 from search.candidate import Candidate
-from search.config import ScheduleConfig, StudyConfig
+from search.config import StudyConfig
+from search.config_sections import ScheduleConfig
 from search.display import ArmState, Display
 from search.pareto import hypervolume
 from search.pool import ActorPool, start_evaluator

@@ -215,7 +215,7 @@ def test_outcomes_may_come_out_of_order(name: str) -> None:
 
 
 @every_strategy
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     asks=st.lists(st.integers(1, 8), min_size=1, max_size=6),
     tells=st.lists(st.integers(0, 8), min_size=1, max_size=6),
