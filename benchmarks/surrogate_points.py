@@ -1,12 +1,13 @@
 """Real proxy scores of points spread over a space, for a surrogate to be fitted to.
 
-python benchmarks/surrogate_points.py CONFIG TABLE [--count N] [--part I/N] [--quick]
+python benchmarks/surrogate_points.py CONFIG TABLE [--count N] [--part I/N] [--study FOLDER]
 
 CONFIG is a study with one P for all channel groups. Every candidate is scored by its proxy, in one
 training; trunk, teachers and features are made where its cache has none. Each point becomes a line
 of TABLE (CSV): its index, the realised P (of all groups together) and the validation accuracy of
 every task. Lines that are there already are kept, so the command can be stopped and run again;
---part 0/2 and --part 1/2, into tables of their own, share the work between two processes.
+--part 0/2 and --part 1/2, into tables of their own, share the work between two processes. With
+--study, the candidates that a study with the same proxy has scored are written instead.
 
 A point is a function of its index alone. Uniform vectors would leave the cheap end empty (nine
 uniform uses average half) and hardly vary the mean overlap. So points are drawn around levels: a
@@ -19,6 +20,7 @@ import argparse
 import csv
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +29,8 @@ import torch
 from partitioning import FloatArray, Masks, matrix_to_vector
 from search.config import StudyConfig, load_config
 from search.prepare import feature_cache, foundation, run_here
-from search.study import build_space
-from trainers.proxy import DivergedError, Evaluation, Proxy
+from search.study import Study, build_space
+from trainers.proxy import DivergedError, Proxy
 
 #: Steps of the golden ratio fill [0, 1] evenly, however many there are.
 GOLDEN = (5**0.5 - 1) / 2
@@ -56,15 +58,24 @@ def point(index: int, num_tasks: int) -> FloatArray:
     return np.concatenate([uses, around(level)])
 
 
-def line(index: int, masks: Masks, result: Evaluation) -> dict[str, float]:
+def line(index: int, masks: Masks, accuracy: Mapping[str, float]) -> dict[str, float]:
     """A line of the table."""
     tasks = masks.tasks
     i, j = np.triu_indices(len(tasks), k=1)
     names = [f"use[{task}]" for task in tasks]
     names += [f"overlap[{tasks[a]},{tasks[b]}]" for a, b in zip(i, j, strict=True)]
     values = [round(float(x), 6) for x in matrix_to_vector(masks.mean_realised())]
-    accuracy = {f"accuracy[{task}]": round(result.accuracy[task], 6) for task in tasks}
-    return {"index": index, **dict(zip(names, values, strict=True)), **accuracy}
+    scores = {f"accuracy[{task}]": round(accuracy[task], 6) for task in tasks}
+    return {"index": index, **dict(zip(names, values, strict=True)), **scores}
+
+
+def append(table: Path, row: Mapping[str, float]) -> None:
+    """Add a line to the table, which gets a header with its first."""
+    with table.open("a", newline="") as file:
+        writer = csv.DictWriter(file, list(row))
+        if file.tell() == 0:
+            writer.writeheader()
+        writer.writerow(row)
 
 
 def collect(config: StudyConfig, table: Path, indices: range) -> None:
@@ -84,18 +95,28 @@ def collect(config: StudyConfig, table: Path, indices: range) -> None:
         if isinstance(result, DivergedError):
             print(f"point {index}: {result}")
             continue
-        row = line(index, masks, result)
-        with table.open("a", newline="") as file:
-            writer = csv.DictWriter(file, list(row))
-            if file.tell() == 0:
-                writer.writeheader()
-            writer.writerow(row)
+        append(table, line(index, masks, result.accuracy))
         each = (time.perf_counter() - started) / number
         print(
             f"{number}/{len(todo)}: point {index}, mean use {masks.mean_use():.3f}, "
             f"quality {result.quality:.4f}; {each * (len(todo) - number) / 60:.0f} min left",
             flush=True,
         )
+
+
+def convert(study: Study, config: StudyConfig, table: Path) -> None:
+    """Write the candidates that a study has scored to the end.
+
+    Raises:
+        ValueError: The study scores in another way, or other tasks.
+    """
+    for part in ("tasks", "trunk", "teachers", "proxy", "backbone", "input_size"):
+        if getattr(study.config, part) != getattr(config, part):
+            raise ValueError(f"{study.folder} has another {part} than the config")
+    for number, candidate in enumerate(c for c in study.candidates() if not c.failed):
+        if not candidate.stopped:
+            masks = Masks.from_dict(candidate.evaluation["masks"])
+            append(table, line(number, masks, candidate.accuracy))
 
 
 def main() -> None:
@@ -107,6 +128,7 @@ def main() -> None:
     parser.add_argument("table", nargs="?", type=Path)
     parser.add_argument("--count", type=int, default=640)
     parser.add_argument("--part", default="0/1", metavar="I/N")
+    parser.add_argument("--study", type=Path, metavar="FOLDER")
     parser.add_argument("--quick", action="store_true", help="four points of tiny toy tasks")
     options = parser.parse_args()
     part, parts = map(int, options.part.split("/"))
@@ -117,7 +139,11 @@ def main() -> None:
             return
     if options.table is None:
         parser.error("name the table to write")
-    collect(load_config(options.config), options.table, range(part, options.count, parts))
+    config = load_config(options.config)
+    if options.study is not None:
+        convert(Study(options.study), config, options.table)
+        return
+    collect(config, options.table, range(part, options.count, parts))
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -23,17 +24,24 @@ class Decoded:
         solutions: where masks are solved for, the solver's report by group, and by
             "<group>.backward"; empty where the vector says which channels are used.
         target: the refined P (T, T), under the same keys.
-        realisable: (dim,), a vector that asks for just what the masks could give, as near to the
-            one that was decoded as the space knows; what they differ by had no effect. Where masks
-            are solved for it is that of the nearest P that masks could realise, given channels
-            enough, as far as the space reaches (see `projection.project`), and None where that was
-            not found in time.
+        nearest: gives `realisable`.
     """
 
     masks: Masks
     solutions: Mapping[str, Solution]
     target: Mapping[str, FloatArray]
-    realisable: FloatArray | None
+    nearest: Callable[[], FloatArray | None]
+
+    @cached_property
+    def realisable(self) -> FloatArray | None:
+        """A vector (dim,) that asks for just what the masks could give.
+
+        As near to the one that was decoded as the space knows; what they differ by had no effect.
+        Where masks are solved for it is that of the nearest P that masks could realise, given
+        channels enough, as far as the space reaches (see `projection.project`), and None where that
+        was not found in time. It is looked for when it is first asked for.
+        """
+        return self.nearest()
 
 
 class Space(Protocol):

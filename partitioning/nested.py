@@ -171,7 +171,7 @@ class NestedSpace:
             forward=forward,
         )
         nearest = np.concatenate([self._entries(*choice) for choice in choices])
-        return Decoded(masks=masks, solutions={}, target={}, realisable=nearest)
+        return Decoded(masks=masks, solutions={}, target={}, nearest=lambda: nearest)
 
     def encode(self, P: ArrayLike) -> FloatArray:
         """A vector whose highest levels share as P asks in every group of whole units.

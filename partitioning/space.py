@@ -134,7 +134,7 @@ class SharingSpace:
             masks=self._masks(solutions),
             solutions=solutions,
             target=targets,
-            realisable=self._realisable(blocks),
+            nearest=lambda: self._realisable(blocks),
         )
 
     def encode(self, P: ArrayLike) -> FloatArray:

@@ -110,6 +110,7 @@ class Arm:
         record: Makes a candidate durable; called before the strategy is told.
         keep: Makes durable what lower rungs said of a candidate that is still under way.
         labels: Names of fixed proposals, by index (the baselines').
+        realisable: Look for what of a proposal could be realised, since the strategy reads it.
     """
 
     name: str
@@ -123,6 +124,7 @@ class Arm:
     record: Callable[[Candidate], None]
     keep: Callable[[Candidate], None]
     labels: Sequence[str] = ()
+    realisable: bool = False
 
     def run(
         self,
@@ -221,7 +223,10 @@ class Arm:
             details["label"] = self.labels[index]
         error = None
         try:
-            details |= _decoding(self.space.decode(vector))
+            decoded = self.space.decode(vector)
+            details |= _decoding(decoded)
+            if self.realisable and decoded.realisable is not None:
+                details["realisable"] = decoded.realisable.tolist()
         except (ValueError, RuntimeError) as failure:
             error = f"no masks: {failure}"
         return Candidate(
@@ -379,7 +384,6 @@ def _decoding(decoded: Decoded) -> dict[str, Any]:
         "realised": {
             g.name: _rounded(decoded.masks.realised(g.name)) for g in decoded.masks.groups
         },
-        "realisable": None if decoded.realisable is None else decoded.realisable.tolist(),
     }
     if not decoded.solutions:
         return kept

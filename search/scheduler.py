@@ -83,6 +83,7 @@ def run_arm(
         record=lambda candidate: ray.get(writer.add.remote(candidate)),
         keep=lambda candidate: ray.get(writer.keep.remote(candidate)),
         labels=labels,
+        realisable=getattr(config.strategies[name].settings, "realisable", False),
     )
     report = _Report(config, budget=min(config.candidates, len(labels) or config.candidates))
     known, begun = ray.get([writer.known.remote(name, seed), writer.begun.remote(name, seed)])

@@ -382,5 +382,6 @@ def _error(features: Tensor, target: Tensor, used: Used) -> Tensor:
         target = target.repeat(1, len(used.index_KN))
     else:
         target = F.pad(target, (0, 1)).index_select(1, used.index_KN.flatten())
-    squares_KN: Tensor = (flat - target).square().mean(dim=0).unflatten(0, used.index_KN.shape)
+    squares = F.mse_loss(flat, target, reduction="none")
+    squares_KN: Tensor = squares.mean(dim=0).unflatten(0, used.index_KN.shape)
     return squares_KN.sum(dim=1) / used.real_KN.sum(dim=1)

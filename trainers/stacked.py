@@ -258,9 +258,9 @@ class StackedBlock:
         """Map (B, K I, H, W), or (B, I, H, W) of all candidates alike, to (B, K O, ...)."""
         weight1 = self._conv1.parts[row].value
         weight2 = self._conv2.parts[row].value.transpose(1, 2)
-        h = F.relu(self._norm1.forward(convolve(x, weight1, self._stride), row, mode))
+        h = F.relu_(self._norm1.forward(convolve(x, weight1, self._stride), row, mode))
         y = self._norm2.forward(convolve(h, weight2, 1), row, mode)
-        return F.relu(y + self._shortcut(x, row))
+        return F.relu_(y.add_(self._shortcut(x, row)))
 
     def _shortcut(self, x: Tensor, row: int) -> Tensor:
         if self._stride == 2:

@@ -121,7 +121,11 @@ class Surrogate:
 
     def accuracy(self, P_TT: FloatArray) -> FloatArray:
         """Accuracy of every task, shape (T,), in [0, 1], at a realised P of shape (T, T)."""
-        point_E = np.sqrt(matrix_to_vector(P_TT))
+        return self.at(matrix_to_vector(P_TT))
+
+    def at(self, P_E: FloatArray) -> FloatArray:
+        """The same, shape (T,), at a P that is laid out as by `matrix_to_vector`, shape (E,)."""
+        point_E = np.sqrt(P_E)
         predicted_T = self._mean_T + np.array(
             [
                 float((matern((point_E / lengths_E)[None], points_NE) @ weights_N)[0])

@@ -133,6 +133,7 @@ def run_arm(
         pool=ProxyPool(Proxy(cache, config.proxy, config.compute)),
         budget=Budget(candidates=config.candidates, cohort=3), ladder=config.ladder, cost="use",
         record=record.add, keep=lambda candidate: None, labels=fixed_names(config, name, fixed),
+        realisable=True,
     )  # fmt: skip
     arm.run({c.index: c for c in record.candidates(name, 0)}, lambda candidate: None)
     return record.candidates(name, 0), heard
