@@ -231,6 +231,7 @@ def make_tracker(study: Study) -> Any:
         experiment=study.config.tracking.experiment,
         study=study.name,
         folder=study.folder.absolute(),
+        every_candidate=study.config.tracking.candidates,
     )
 
 

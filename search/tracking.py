@@ -41,6 +41,8 @@ from search.progress import history
 
 STUDY, ID, KIND = "apportion.study", "apportion.id", "apportion.kind"
 PARENT = "mlflow.parentRunId"
+#: Candidates between two points of a study's progress, where candidates are not mirrored.
+FEW = 20
 HISTORY = ("candidates", "failed", "stopped", "hypervolume", "front_size", "best_quality")
 
 
@@ -72,11 +74,20 @@ class Tracker:
         experiment: the experiment's name; made if missing.
         study: the study's name.
         folder: the study's folder; artifacts go there unless a server keeps them.
+        every_candidate: mirror each candidate as a run of its own; without it only the study and
+            its arms, with progress after every `FEW` candidates.
     """
 
     def __init__(
-        self, *, tracking_uri: str | None, experiment: str, study: str, folder: Path
+        self,
+        *,
+        tracking_uri: str | None,
+        experiment: str,
+        study: str,
+        folder: Path,
+        every_candidate: bool = True,
     ) -> None:
+        self._every_candidate = every_candidate
         self.uri = tracking_uri or default_uri(folder)
         self.experiment = experiment
         self.study = study
@@ -114,7 +125,7 @@ class Tracker:
         Raises:
             TrackingError: MLflow cannot be reached.
         """
-        if candidate.id in self._runs:
+        if candidate.id in self._runs or not self._every_candidate:
             return
         with self._told():
             tags = tracked.tags(candidate, front=candidate.id in self._front)
@@ -183,9 +194,14 @@ class Tracker:
                 begin = self._steps.get(run_id, 0)
                 if len(members) <= begin:
                     continue
+                rows = history(members, reference)[begin:]
+                if not self._every_candidate:
+                    rows = rows[
+                        (rows["candidates"] % FEW == 0) | (rows["candidates"] == len(members))
+                    ]
                 metrics = [
                     Metric(key, float(row[key]), _milliseconds(row["finished"]), row["candidates"])
-                    for row in history(members, reference)[begin:].to_dict("records")
+                    for row in rows.to_dict("records")
                     for key in HISTORY
                     if not pd.isna(row[key])
                 ]

@@ -27,6 +27,7 @@ class Mirror:
     def __init__(self, tracker: Any, config: dict[str, Any], known: list[Candidate]) -> None:
         self._tracker = tracker
         self._reference = tuple(config["objective"]["reference"])
+        self._each = bool(config["tracking"]["candidates"])
         self._candidates = list(known)
         self._queue: queue.SimpleQueue[Candidate | None] = queue.SimpleQueue()
         self._failure: str | None = None
@@ -35,8 +36,9 @@ class Mirror:
         self._thread.start()
 
     def add(self, candidate: Candidate) -> None:
-        """Mirror a candidate soon."""
-        self._queue.put(candidate)
+        """Mirror a candidate soon, if the config wants every single one."""
+        if self._each:
+            self._queue.put(candidate)
 
     def close(self, finish: Callable[[Any], None]) -> str | None:
         """Wait for what is queued, then call `finish(tracker)`; the first error's text, or None."""
