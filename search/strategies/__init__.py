@@ -28,6 +28,7 @@ from search.strategies.regularised_evolution import (
     RegularisedEvolutionSettings,
 )
 from search.strategies.sobol import SobolSearch, SobolSettings
+from search.strategies.task_models import TaskModels, TaskModelsSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +91,11 @@ STRATEGIES: dict[str, StrategyType] = {
         settings=GpSettings,
         build=gp,
         summary="Gaussian processes (Optuna): the largest expected hypervolume improvement",
+    ),
+    "task_models": StrategyType(
+        settings=TaskModelsSettings,
+        build=TaskModels,
+        summary="a Gaussian process per task, over the entries that concern it",
     ),
     "cma_es": StrategyType(
         settings=CmaEsSettings,

@@ -26,6 +26,7 @@ from search.strategies.protocol import TaskFacts
 from search.strategies.random_search import RandomSettings, uniform_vector
 from search.strategies.regularised_evolution import RegularisedEvolutionSettings
 from search.strategies.sobol import SobolSettings
+from search.strategies.task_models import TaskModelsSettings
 
 # Small generations, so that a short run spans several; a new strategy has to join. A variant of a
 # strategy has a colon after its kind.
@@ -49,6 +50,7 @@ SETTINGS: dict[str, Any] = {
     "tpe": TpeSettings(batch=6, startup=8, window=10, acquisition=8),
     "gp": GpSettings(batch=5, startup=16, window=16, acquisition=8, searches=2, samples=2),
     "cma_es": CmaEsSettings(budgets=(0.0, 0.2), population=4),
+    "task_models": TaskModelsSettings(batch=5, searches=7, steps=3, fit_steps=2, window=12),
     "sobol": SobolSettings(),
     "baselines": BaselineSettings(),
 }
@@ -359,6 +361,7 @@ LEARNING: dict[str, Any] = {
     "nsga3": Nsga3Settings(population=8),
     "tpe": TpeSettings(multivariate=True),
     "cma_es": CmaEsSettings(budgets=(0.0,)),
+    "task_models": TaskModelsSettings(searches=10, steps=12, window=60, fit_window=60),
 }
 
 
@@ -396,6 +399,7 @@ FRONT: dict[str, Any] = {
     "nsga3": Nsga3Settings(),
     "tpe": TpeSettings(),
     "gp": GpSettings(startup=12, window=24, acquisition=64, searches=2, samples=16),
+    "task_models": TaskModelsSettings(searches=10, steps=12, window=60, fit_window=60),
 }
 
 
@@ -403,7 +407,7 @@ FRONT: dict[str, Any] = {
 def test_a_better_front_than_that_of_random_search(name: str) -> None:
     num_use, others_D = 3, np.linspace(0.2, 0.8, 6)
     # Models take their time.
-    num, seeds = {"gp": (48, 1), "tpe": (192, 2)}.get(name, (192, 5))
+    num, seeds = {"gp": (48, 1), "tpe": (192, 2), "task_models": (64, 3)}.get(name, (192, 5))
 
     def score(index: int, vector: FloatArray) -> Outcome:
         """Quality saturates in use, and the other entries have an optimum of their own."""
