@@ -44,7 +44,7 @@ SPACES: dict[str, dict[str, Any]] = {
 STRATEGIES: dict[str, dict[str, Any]] = {
     "baselines": {},
     "random": {},
-    "es": {"directions": 2, "realisable": True, "diagonal_l2": 0.1},
+    "es": {"directions": 2, "realisable": True, "diagonal_l2": [0.1]},
     "policy_gradient": {"budgets": [0.0, 0.3], "samples": 3, "use": "vector"},
 }
 
