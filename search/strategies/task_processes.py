@@ -30,7 +30,7 @@ from search.strategies.protocol import FloatArray, Problem
 OWN_USE, OWN_OTHER, OTHERS_USE, UNSEEN = range(4)
 
 #: Medians of the hyperparameters' priors: three lengths, v, s, r and noise, of standardised scores.
-MEDIANS = torch.tensor([0.5, 1.0, 2.0, 0.3, 1.0, 0.3, 0.03], dtype=torch.float64)
+MEDIANS = torch.tensor([0.5, 1.0, 2.0, 0.3, 1.0, 0.3, 0.1], dtype=torch.float64)
 LEAST_NOISE = 1e-3
 #: The square root's slope is infinite at 0.
 OFFSET = 0.01
