@@ -1,7 +1,8 @@
 """YAML to frozen dataclasses: the one place where a study is described by a dict."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,8 @@ class StudyConfig:
         train: How winners are trained in full.
         space: What is searched.
         solver: Limits of the integer programme.
-        strategies: The competing strategies, by the name they go by.
+        strategies: The competing strategies, by the name they go by. One with a `grid`, a mapping
+            of settings to lists of values, stands for all combinations, `<name>.1` and so on.
         seeds: Every strategy runs once per seed.
         candidates: Budget of every strategy and seed.
         initial: The first candidates of every strategy: random ones, the same for all strategies of
@@ -229,7 +231,9 @@ def parse_config(raw: Mapping[str, Any]) -> StudyConfig:
                 f"strategies must be a mapping of names to settings, got {raw['strategies']!r}"
             )
         raw["strategies"] = {
-            str(name): _strategy(str(name), entry) for name, entry in raw["strategies"].items()
+            each: _strategy(each, settings)
+            for name, entry in raw["strategies"].items()
+            for each, settings in _expanded(str(name), entry)
         }
     config: StudyConfig = build(StudyConfig, raw, "")
     return config
@@ -321,6 +325,27 @@ def _item(items: list[Any], part: str, override: str) -> Any:
             return item
     names = [str(item.get("name")) for item in items if isinstance(item, dict)]
     raise ConfigError(f"--set {override}: no entry {part!r} in the list; it has {', '.join(names)}")
+
+
+def _expanded(name: str, entry: Any) -> Iterator[tuple[str, Any]]:
+    """A strategy as it is, or one of every combination of the settings in its `grid`."""
+    if not isinstance(entry, Mapping) or "grid" not in entry:
+        yield name, entry
+        return
+    grid = entry["grid"]
+    if (
+        not isinstance(grid, Mapping)
+        or not grid
+        or not all(isinstance(values, list) and values for values in grid.values())
+    ):
+        raise ConfigError(
+            f"strategies.{name}.grid must map settings to lists of values to try, got {grid!r}"
+        )
+    rest = {key: value for key, value in entry.items() if key != "grid"}
+    if both := sorted(set(grid) & set(rest)):
+        raise ConfigError(f"strategies.{name}: {', '.join(both)} is set and in the grid, too")
+    for number, values in enumerate(product(*grid.values()), start=1):
+        yield f"{name}.{number}", {"kind": name, **rest, **dict(zip(grid, values, strict=True))}
 
 
 def _strategy(name: str, entry: Any) -> StrategyConfig:

@@ -108,6 +108,9 @@ class ScheduleConfig:
             and 64 on one, which trains as many of them side by side as fit into its memory.
         attempts: How often a candidate is tried before it is recorded as failed.
         arm_retries: How often an arm that died is started again, from its record.
+        halve_arms: Candidates after which only the better half of the arms goes on, by hypervolume,
+            and again after twice as many, and so on: to tune settings of strategies, not to compare
+            strategies. None lets all arms finish.
         wait_for_nodes: Queue even if the cluster has too few GPUs now (an autoscaler adds nodes).
     """
 
@@ -117,10 +120,11 @@ class ScheduleConfig:
     cohort: int | None = None
     attempts: int = 3
     arm_retries: int = 3
+    halve_arms: int | None = None
     wait_for_nodes: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("evaluators", "cohort", "attempts"):
+        for name in ("evaluators", "cohort", "attempts", "halve_arms"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")

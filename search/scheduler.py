@@ -17,6 +17,7 @@ import ray
 import torch
 from ray import tune
 from ray.exceptions import RayTaskError
+from ray.tune.schedulers import ASHAScheduler
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from search.arm import Arm, Budget, Pool
@@ -315,6 +316,7 @@ def run_arms(
             trial_name_creator=_arm_name,
             # A simulated arm takes less time than the start of a process.
             reuse_actors=config.evaluator == "simulated",
+            scheduler=_halving(config),
         ),
         run_config=tune.RunConfig(
             name="tune",
@@ -327,6 +329,22 @@ def run_arms(
     results = tuner.fit()
     errors = [result.error for result in results if result.error is not None]
     return [(str(error).strip().splitlines() or [repr(error)])[-1] for error in errors]
+
+
+def _halving(config: StudyConfig) -> ASHAScheduler | None:
+    """Stops arms that are among the worse half (asynchronous halving, Li et al. 2020, algorithm 2).
+
+    An arm is held against those that came as far before it, so the first to come goes on.
+    """
+    first = config.schedule.halve_arms
+    if first is None or first >= config.candidates:
+        return None
+    return ASHAScheduler(
+        time_attr="candidates",
+        grace_period=first,
+        max_t=config.candidates,
+        reduction_factor=2,
+    )
 
 
 def _arm_name(trial: Any) -> str:

@@ -233,3 +233,30 @@ def test_a_study_with_rungs_keeps_its_budget() -> None:
     changed = differences(parsed(rungs=rungs, candidates=20), parsed(rungs=rungs, candidates=40))
     assert [line.split(":")[0] for line in changed] == ["candidates"]
     assert differences(parsed(candidates=20), parsed(candidates=40)) == []
+
+
+def test_a_grid_stands_for_all_combinations() -> None:
+    grid = {"grid": {"step_size": [0.05, 0.2], "turn": [2, 3]}, "directions": 5}
+    config = parse_config(raw(strategies={"random": {}, "es": grid}))
+    assert list(config.strategies) == ["random", "es.1", "es.2", "es.3", "es.4"]
+    settings = [config.strategies[f"es.{number}"].settings for number in range(1, 5)]
+    assert [(s.step_size, s.turn, s.directions) for s in settings] == [
+        (0.05, 2, 5), (0.05, 3, 5), (0.2, 2, 5), (0.2, 3, 5),
+    ]  # fmt: skip
+    assert {entry.kind for entry in config.strategies.values()} == {"random", "es"}
+    assert parse_config(dump_config(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"grid": {}}, "strategies.es.grid must map settings to lists"),
+        ({"grid": {"turn": 3}}, "strategies.es.grid must map settings to lists"),
+        ({"grid": {"turn": []}}, "strategies.es.grid must map settings to lists"),
+        ({"grid": {"turn": [2]}, "turn": 3}, "strategies.es: turn is set and in the grid, too"),
+        ({"grid": {"trun": [2]}}, "strategies.es.1.trun: unknown key"),
+    ],
+)
+def test_wrong_grids_are_refused(entry: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_config(raw(strategies={"es": entry}))

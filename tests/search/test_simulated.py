@@ -2,6 +2,7 @@
 
 import io
 import itertools
+from collections import Counter
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -19,6 +20,7 @@ from search.config import StudyConfig, load_config, parse_config
 from search.config_build import ConfigError
 from search.launch import search
 from search.prepare import foundation, run_here
+from search.scheduler import connect
 from search.simulated.convex_front import concave_front
 from search.simulated.evaluator import SimulatedPool
 from search.simulated.surrogate import Kernel, Surrogate, entry_kinds, matern, read_table
@@ -264,3 +266,25 @@ def test_the_shipped_surrogate_knows_the_points_it_was_made_of() -> None:
     assert qualities == sorted(qualities)
     with pytest.raises(ValueError, match="is of the tasks cifar10, gtsrb"):
         Surrogate.shipped("mini_decathlon", names[::-1])
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
+def test_hopeless_arms_are_stopped(tmp_path: Path) -> None:
+    # Weights that sweep the front, then one that pulls to the lowest use at once.
+    grid = {"grid": {"diagonal_l2": [[20.0, 5.0, 1.0, 0.2], [1000.0]]}, "directions": 4}
+    try:
+        connect()
+        # All CPUs for an arm: they run in order, so that the second is held against the first.
+        cpus = ray.cluster_resources()["CPU"]
+        settings = config(
+            output=str(tmp_path),
+            strategies={"es": grid},
+            candidates=240,
+            schedule={"halve_arms": 60, "cpus": cpus},
+        )
+        study = search(settings, console=Console(file=io.StringIO()))
+    finally:
+        ray.shutdown()
+    told = Counter(c.strategy for c in study.candidates())
+    assert told["es.1"] == 240
+    assert 60 <= told["es.2"] < 240
