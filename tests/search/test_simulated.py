@@ -26,7 +26,7 @@ from search.simulated.evaluator import SimulatedPool
 from search.simulated.surrogate import Kernel, Surrogate, entry_kinds, matern, read_table
 from search.simulated.synthetic import SyntheticConfig, SyntheticProblem
 from search.strategies.protocol import TaskKnowledge
-from search.study import baselines, build_space, build_strategy
+from search.study import Study, baselines, build_space, build_strategy
 
 THREE = ("a", "b", "c")
 SIMULATED: dict[str, Any] = {
@@ -36,6 +36,7 @@ SIMULATED: dict[str, Any] = {
     "backbone": {"family": "resnet14", "width": 4},
     "strategies": {"random": {}},
     "candidates": 20,
+    "tracking": {"candidates": False},
 }
 
 
@@ -234,6 +235,15 @@ def test_baselines_of_the_synthetic_problem() -> None:
         assert problem.accuracy(P).mean() < (cost * slope_M + offset_M).min()
 
 
+def kinds_in_mlflow(study: Study) -> dict[str, int]:
+    """How many runs of each kind the mirror has."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(study.store_uri)
+    experiments = [e.experiment_id for e in client.search_experiments()]
+    return Counter(run.data.tags["apportion.kind"] for run in client.search_runs(experiments))
+
+
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
 def test_a_simulated_study_goes_through_tune(tmp_path: Path) -> None:
     settings = config(
@@ -244,6 +254,7 @@ def test_a_simulated_study_goes_through_tune(tmp_path: Path) -> None:
     finally:
         ray.shutdown()
     arms = {(c.strategy, c.seed) for c in study.candidates()}
+    assert kinds_in_mlflow(study) == {"study": 1, "arm": 4}
     assert arms == {("random", 0), ("random", 1), ("baselines", 0), ("baselines", 1)}
     by_arm = [c for c in study.candidates() if (c.strategy, c.seed) == ("random", 1)]
     assert [c.quality for c in by_arm] == [c.quality for c in run(settings, seed=1)]
