@@ -134,9 +134,9 @@ def test_keeping_all_measures_every_rung_of_every_candidate() -> None:
 
 
 def test_brackets_end_where_the_strategy_waits() -> None:
-    """ES asks for 16 and waits, then for 32 and waits: brackets of 12 and 4, 12, 12 and 8."""
+    """ES asks for 16 and waits, then for 8 and waits: brackets of 12 and 4, then of 8."""
     recorded = halved("es", ShuffledPool(1), bracket=12, candidates=50)
-    for members in brackets(recorded, [12, 4, 12, 12, 8, 2]):
+    for members in brackets(recorded, [12, 4, 8, 8, 8, 8, 2]):
         going = members
         for rung in range(2):
             on = promoted([c.rungs[rung]["quality"] for c in going], [c.cost for c in going], 0.5)  # type: ignore[misc]

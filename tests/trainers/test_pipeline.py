@@ -315,7 +315,7 @@ def test_a_score_of_repeats_is_their_mean_and_has_their_spread(
     assert list(first.distillation_loss.values()) == pytest.approx([1.5, 3.0])
     assert first.quality == pytest.approx(0.7)
     assert first.spread == pytest.approx(np.std([0.6, 0.8], ddof=1))
-    monkeypatch.setattr(proxy_module, "room", lambda device, each: 2)
+    monkeypatch.setattr(proxy_module, "room", lambda device, each, share: 2)
     first, second = distill(cohort, cache, replace(PROXY, repeats=2), COMPUTE)
     assert isinstance(first, Evaluation)
     assert isinstance(second, DivergedError)
@@ -334,7 +334,7 @@ def test_side_by_side_scores_are_those_of_each_alone(
     few = replace(PROXY, sgd=replace(PROXY.sgd, steps=12, learning_rate=0.05))
     alone = [score(masks, cache, few) for masks in cohort]
     sizes = []
-    monkeypatch.setattr(proxy_module, "room", lambda device, each: 4)
+    monkeypatch.setattr(proxy_module, "room", lambda device, each, share: 4)
     train = Proxy._train
 
     def counted(self: Proxy, masks: Sequence[Masks], *rest: object) -> object:
@@ -476,7 +476,7 @@ def test_scores_are_those_of_masked_modules_trained_one_at_a_time(
         schedule="step", drops=(0.5,),
     )  # fmt: skip
     config = replace(PROXY, sgd=sgd, calibration=20)
-    monkeypatch.setattr(proxy_module, "room", lambda device, each: 3)
+    monkeypatch.setattr(proxy_module, "room", lambda device, each, share: 3)
     results = distill(cohort, cache, config, COMPUTE)
     for masks, result in zip(cohort, results, strict=True):
         assert isinstance(result, Evaluation)
