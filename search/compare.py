@@ -16,7 +16,6 @@ from search.candidate import Candidate
 from search.comparison import Pair, compare_pairs, estimate
 from search.config import StudyConfig
 from search.pareto import REFERENCE
-from search.simulated import build_simulation
 from search.verdict import count, listed, verdict
 
 #: Fewest seeds and searching strategies that can be compared.
@@ -125,8 +124,7 @@ def true_hypervolume(config: StudyConfig) -> float | None:
     """
     if config.evaluator != "simulated" or config.objective.cost != "use":
         return None
-    names = [task.name for task in config.tasks]
-    bracket = build_simulation(names, config.simulation).front()
+    bracket = config.simulated.front()
     if bracket is None:
         return None
     return bracket.hypervolume(config.objective.reference, config.space.use[0])[1]

@@ -21,7 +21,7 @@ from search.config_sections import (
     TrunkConfig,
 )
 from search.halving import Rung, ladder
-from search.simulated import SimulationConfig, build_simulation
+from search.simulated import Simulation, SimulationConfig, build_simulation
 from search.strategies import STRATEGIES
 from trainers.backbones import BackboneConfig
 from trainers.data import DataConfig, TaskConfig
@@ -155,7 +155,7 @@ class StudyConfig:
 
     def _check_simulated(self) -> None:
         """Refuses what a study without images cannot do, and tasks that its problem has not."""
-        build_simulation([task.name for task in self.tasks], self.simulation)
+        _ = self.simulated  # refuses tasks that the problem has not
         if len(self.space.levels) > 1:
             raise ValueError(
                 "space.levels must be one level where the evaluator is simulated, got "
@@ -164,6 +164,11 @@ class StudyConfig:
         for name in ("rungs", "finish"):
             if getattr(self, name):
                 raise ValueError(f"{name} must be left out where the evaluator is simulated")
+
+    @property
+    def simulated(self) -> Simulation:
+        """The problem that scores are simulated by."""
+        return build_simulation(tuple(task.name for task in self.tasks), self.simulation)
 
     @property
     def ladder(self) -> tuple[Rung, ...]:

@@ -31,7 +31,6 @@ from search.prepare import (
 )
 from search.progress import front
 from search.report import front_figure, front_html, front_table
-from search.simulated import build_simulation
 from search.study import Study, TrainedPick, check_strategies, require_writable
 from search.tracking import Tracker, TrackingError
 from search.trust import picture, read_trust, write_calibration
@@ -77,8 +76,7 @@ def search(config: StudyConfig, *, resume: bool = False, console: Console | None
         run = scheduler.cluster_jobs(config.schedule)
         base = cache = None
         if config.evaluator == "simulated":
-            names = [task.name for task in config.tasks]
-            knowledge = build_simulation(names, config.simulation).knowledge
+            knowledge = config.simulated.knowledge
         else:
             base = foundation(config, run, display.say)
             cache = feature_cache(config, base, run, display.say)

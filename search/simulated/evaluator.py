@@ -9,7 +9,6 @@ from partitioning import Masks
 from search.arm import Scored
 from search.config import StudyConfig
 from search.halving import Rung
-from search.simulated.problems import build_simulation
 from trainers.cost import costs
 from trainers.proxy import Evaluation
 
@@ -29,7 +28,7 @@ class SimulatedPool:
 
     def __init__(self, config: StudyConfig) -> None:
         self._config = config
-        self._simulation = build_simulation([t.name for t in config.tasks], config.simulation)
+        self._simulation = config.simulated
         self._classes = [facts.classes for facts in self._simulation.knowledge.tasks]
         self._name = f"{socket.gethostname()}:{os.getpid()}"
         self._scored: deque[tuple[int, list[Scored]]] = deque()

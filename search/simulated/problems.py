@@ -1,7 +1,8 @@
 """The simulated problems by name, and what each of them offers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Protocol
 
 from partitioning import FloatArray
@@ -53,8 +54,9 @@ PROBLEMS: dict[str, Callable[[tuple[str, ...], SimulationConfig], Simulation]] =
 }
 
 
-def build_simulation(tasks: Sequence[str], config: SimulationConfig) -> Simulation:
-    """The problem of a config.
+@lru_cache(maxsize=4)
+def build_simulation(tasks: tuple[str, ...], config: SimulationConfig) -> Simulation:
+    """The problem of a config; kept, since configs are checked often and fitting takes time.
 
     Args:
         tasks: Names of the tasks.
@@ -63,4 +65,4 @@ def build_simulation(tasks: Sequence[str], config: SimulationConfig) -> Simulati
     Raises:
         ValueError: The problem does not have these tasks, or not as many.
     """
-    return PROBLEMS[config.problem](tuple(tasks), config)
+    return PROBLEMS[config.problem](tasks, config)

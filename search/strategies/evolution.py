@@ -52,7 +52,7 @@ import numpy as np
 from search.strategies.gradients import Part, ascent, parts_per_task
 from search.strategies.ledger import Ledger
 from search.strategies.protocol import FloatArray, Outcome, Problem
-from search.strategies.random_search import uniform_vector
+from search.strategies.random_search import uniform_vectors
 
 STREAM = 1
 BOUNDS = ("clip", "sigmoid")
@@ -234,11 +234,8 @@ class Evolution:
             )
 
     def _queue_initial(self) -> None:
-        start = self._ledger.asked
-        self._ledger.queue(
-            uniform_vector(self._problem.seed, index, self._problem.dim)
-            for index in range(start, start + self._problem.initial)
-        )
+        start, num = self._ledger.asked, self._problem.initial
+        self._ledger.queue(uniform_vectors(self._problem, start, num))
 
     def _queue_antithetic(self, place_D: FloatArray) -> None:
         sequence = np.random.SeedSequence(self._problem.seed, spawn_key=(STREAM, self._step))

@@ -17,7 +17,7 @@ import numpy as np
 from search.pareto import crowding, non_dominated
 from search.strategies.ledger import Ledger
 from search.strategies.protocol import FloatArray, Outcome, Problem
-from search.strategies.random_search import uniform_vector
+from search.strategies.random_search import uniform_vectors
 
 STREAM = 17
 
@@ -122,12 +122,8 @@ class LocalRefinement:
             self._queue_uniform(self._settings.batch)
 
     def _queue_uniform(self, num: int) -> None:
-        start = self._ledger.asked
         self._parents = []
-        self._ledger.queue(
-            uniform_vector(self._problem.seed, index, self._problem.dim)
-            for index in range(start, start + num)
-        )
+        self._ledger.queue(uniform_vectors(self._problem, self._ledger.asked, num))
 
     def _renew(self, batch: list[Outcome]) -> None:
         """The front with the batch's outcomes, and step sizes by what became of them."""

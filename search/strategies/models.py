@@ -23,7 +23,7 @@ from optuna.samplers import BaseSampler, GPSampler, TPESampler
 from search.pareto import best_first
 from search.strategies.ledger import Ledger
 from search.strategies.protocol import FloatArray, Outcome, Problem
-from search.strategies.random_search import uniform_vector
+from search.strategies.random_search import uniform_vectors
 from search.strategies.samplers import MemoryStudy, quiet, sampler_seed
 
 TPE_STREAM = 10
@@ -149,9 +149,7 @@ class ModelBased:
         self._number = 0
         self._alive: list[Outcome] = []
         self._ledger = Ledger()
-        self._ledger.queue(
-            uniform_vector(problem.seed, index, problem.dim) for index in range(problem.initial)
-        )
+        self._ledger.queue(uniform_vectors(problem, 0, problem.initial))
 
     def ask(self, n: int) -> list[FloatArray]:
         """Proposes the next at most n vectors of the batch; none while it is outstanding."""

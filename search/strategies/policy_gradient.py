@@ -45,7 +45,7 @@ from search.strategies.agent import Agent
 from search.strategies.distributions import DISTRIBUTIONS, Continuous, Distribution, Levels
 from search.strategies.ledger import Ledger
 from search.strategies.protocol import FloatArray, Outcome, Problem
-from search.strategies.random_search import uniform_vector
+from search.strategies.random_search import uniform_vectors
 
 STREAM = 2
 USES = ("cost", "vector")
@@ -221,9 +221,7 @@ class PolicyGradient:
         )
         self._optimizer = torch.optim.Adam(self._agent.parameters(), lr=settings.learning_rate)
         self._generation = 0  # of the initial batch
-        self._ledger.queue(
-            uniform_vector(problem.seed, index, problem.dim) for index in range(problem.initial)
-        )
+        self._ledger.queue(uniform_vectors(problem, 0, problem.initial))
 
     def mean(self, rho: float) -> FloatArray:
         """Expected entries for a budget weight, without exploration, shape (d,)."""

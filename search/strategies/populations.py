@@ -22,7 +22,7 @@ from optuna.samplers import CmaEsSampler, NSGAIIISampler, NSGAIISampler
 
 from search.strategies.ledger import Ledger
 from search.strategies.protocol import FloatArray, Outcome, Problem
-from search.strategies.random_search import uniform_vector
+from search.strategies.random_search import uniform_vectors
 from search.strategies.samplers import REWARD, MemoryStudy, parameters, quiet, sampler_seed
 
 NSGA2_STREAM = 12
@@ -164,9 +164,7 @@ class Generations:
         #: Population and trial of every candidate that is out; none of the initial batch.
         self._trials: list[tuple[Population, int]] = []
         self._ledger = Ledger()
-        self._ledger.queue(
-            uniform_vector(problem.seed, index, problem.dim) for index in range(problem.initial)
-        )
+        self._ledger.queue(uniform_vectors(problem, 0, problem.initial))
 
     def ask(self, n: int) -> list[FloatArray]:
         """Proposes the next at most n vectors of the generation; none while it is outstanding."""

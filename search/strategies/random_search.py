@@ -31,6 +31,11 @@ def uniform_vector(seed: int, index: int, dim: int) -> FloatArray:
     return np.random.default_rng(sequence).random(dim)
 
 
+def uniform_vectors(problem: Problem, start: int, num: int) -> list[FloatArray]:
+    """The uniform vectors of a problem's seed from the start-th on, `num` of them."""
+    return [uniform_vector(problem.seed, i, problem.dim) for i in range(start, start + num)]
+
+
 @dataclass(frozen=True, kw_only=True)
 class RandomSettings:
     """Random search has nothing to set."""
@@ -46,11 +51,7 @@ class RandomSearch:
 
     def ask(self, n: int) -> list[FloatArray]:
         """Proposes n vectors."""
-        start = self._ledger.asked
-        self._ledger.queue(
-            uniform_vector(self._problem.seed, index, self._problem.dim)
-            for index in range(start, start + n)
-        )
+        self._ledger.queue(uniform_vectors(self._problem, self._ledger.asked, n))
         return self._ledger.ask(n)
 
     def tell(self, outcomes: Sequence[Outcome]) -> None:

@@ -22,7 +22,7 @@ import numpy as np
 from search.pareto import best_first
 from search.strategies.ledger import Ledger
 from search.strategies.protocol import FloatArray, Outcome, Problem
-from search.strategies.random_search import uniform_vector
+from search.strategies.random_search import uniform_vectors
 
 STREAM = 16
 
@@ -99,11 +99,7 @@ class RegularisedEvolution:
             self._queue_uniform(self._settings.batch)
 
     def _queue_uniform(self, num: int) -> None:
-        start = self._ledger.asked
-        self._ledger.queue(
-            uniform_vector(self._problem.seed, index, self._problem.dim)
-            for index in range(start, start + num)
-        )
+        self._ledger.queue(uniform_vectors(self._problem, self._ledger.asked, num))
 
     def _queue_children(self) -> None:
         sequence = np.random.SeedSequence(self._problem.seed, spawn_key=(STREAM, self._number))

@@ -9,7 +9,7 @@ from torch.quasirandom import SobolEngine
 
 from search.strategies.ledger import Ledger
 from search.strategies.protocol import FloatArray, Outcome, Problem
-from search.strategies.random_search import uniform_vector
+from search.strategies.random_search import uniform_vectors
 
 STREAM = 15
 
@@ -29,9 +29,7 @@ class SobolSearch:
     def __init__(self, problem: Problem, settings: SobolSettings) -> None:
         self._settings = settings
         self._ledger = Ledger()
-        self._ledger.queue(
-            uniform_vector(problem.seed, index, problem.dim) for index in range(problem.initial)
-        )
+        self._ledger.queue(uniform_vectors(problem, 0, problem.initial))
         self._initial = problem.initial
         sequence = np.random.SeedSequence(problem.seed, spawn_key=(STREAM,))
         self._engine = SobolEngine(

@@ -33,7 +33,7 @@ from search.pareto import hypervolume, non_dominated
 from search.strategies.ledger import SAME_VECTOR, Ledger
 from search.strategies.models import window
 from search.strategies.protocol import FloatArray, Outcome, Problem
-from search.strategies.random_search import uniform_vector
+from search.strategies.random_search import uniform_vectors
 from search.strategies.task_places import places_of
 from search.strategies.task_processes import (
     TaskProcesses,
@@ -166,9 +166,7 @@ class TaskModels:
 
     def _uniform(self, num: int, position: int = 0) -> list[FloatArray]:
         """Vectors for the next candidates from a position in the batch on."""
-        start = self._ledger.asked + position
-        seed, dim = self._problem.seed, self._problem.dim
-        return [uniform_vector(seed, index, dim) for index in range(start, start + num)]
+        return uniform_vectors(self._problem, self._ledger.asked + position, num)
 
     def _queue_batch(self, rng: np.random.Generator) -> None:
         settings = self._settings
