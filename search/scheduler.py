@@ -1,6 +1,8 @@
 """Ray Tune: arms as trials, each with a placement group for its evaluators (search/pool.py)."""
 
 import os
+import socket
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -36,6 +38,8 @@ from search.writer import Writer
 from trainers.device import DeviceError, resolve_device
 from trainers.features import FeatureCache
 
+#: Seconds that a cluster's head has to take a connection.
+ANSWERS_WITHIN = 3.0
 #: Candidates that an evaluator on a GPU is handed at once, unless the config says.
 GPU_COHORT = 64
 
@@ -122,9 +126,45 @@ class _Report:
 
 
 def connect() -> None:
-    """Join the cluster that runs here or that RAY_ADDRESS names, else start one on this machine."""
-    if not ray.is_initialized():
-        ray.init(log_to_driver=False, include_dashboard=False, logging_level="error")
+    """Join the cluster that RAY_ADDRESS names or that `ray start` left here, else start one.
+
+    Ray itself waits minutes for a cluster that is gone, and a machine that crashed leaves its
+    address behind: who does not answer is found out first.
+
+    Raises:
+        DeviceError: Nothing answers at RAY_ADDRESS.
+    """
+    if ray.is_initialized():
+        return
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
+    named = os.environ.get("RAY_ADDRESS", "")
+    if named not in ("", "auto", "local") and "://" not in named and not _answers(named):
+        raise DeviceError(
+            f"RAY_ADDRESS is {named}, but nothing answers there: start that cluster, name "
+            "another as host:port, or unset RAY_ADDRESS to search on this machine alone"
+        )
+    places = ["RAY_TMPDIR", *(["TMPDIR"] if sys.platform == "linux" else [])]
+    folder = next((os.environ[name] for name in places if name in os.environ), "/tmp")
+    last = Path(folder, "ray", "ray_current_cluster")
+    if not named and last.exists():
+        address = last.read_text().strip()
+        if not _answers(address):
+            print(
+                f"the Ray cluster last started here ({address}) does not answer: starting one on "
+                "this machine (`ray stop` makes Ray forget the old one)",
+                file=sys.stderr,
+            )
+            quiet["address"] = "local"
+    ray.init(**quiet, include_dashboard=False)
+
+
+def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWERS_WITHIN):
+            return True
+    except (OSError, ValueError, OverflowError):
+        return False
 
 
 def settled(config: StudyConfig) -> StudyConfig:

@@ -1,5 +1,10 @@
 """What several test files need: small networks, masks and tasks."""
 
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +15,16 @@ from trainers.data import Split, Task
 from trainers.device import ComputeConfig
 
 torch.set_num_threads(1)
+
+# The clusters of tests neither join one that runs on this machine nor leave their address there.
+os.environ.pop("RAY_ADDRESS", None)
+os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="apportion-")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ray_folder() -> Iterator[None]:
+    yield
+    shutil.rmtree(os.environ["RAY_TMPDIR"], ignore_errors=True)
 
 
 @pytest.fixture

@@ -1,0 +1,54 @@
+"""Which cluster a search joins, and that one which is gone does not hold it up."""
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+
+from search.scheduler import connect
+from trainers.device import DeviceError
+
+
+@pytest.fixture(autouse=True)
+def no_cluster() -> Iterator[None]:
+    ray.shutdown()
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def dead() -> str:
+    """An address that nothing listens at."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{taken.getsockname()[1]}"
+
+
+def test_the_address_that_a_crash_left_behind_is_passed_over(
+    dead: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    left = Path(os.environ["RAY_TMPDIR"], "ray", "ray_current_cluster")
+    left.parent.mkdir(exist_ok=True)
+    left.write_text(dead)
+    try:
+        started = time.monotonic()
+        connect()
+        assert time.monotonic() - started < 60, "Ray waits minutes where it believes the address"
+        assert ray.is_initialized()
+        assert f"({dead}) does not answer" in capfd.readouterr().err
+    finally:
+        left.unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("address", ["", "127.0.0.1:99999", "no port"])
+def test_a_named_cluster_that_does_not_answer_is_an_error(
+    address: str, dead: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address or dead)
+    with pytest.raises(DeviceError, match="nothing answers there"):
+        connect()
+    assert not ray.is_initialized()
