@@ -64,7 +64,9 @@ class Budget:
     """Limits of an arm.
 
     Attributes:
-        candidates: Candidates in all.
+        candidates: Candidates in all, at most.
+        seconds: Device-seconds, see `Candidate.seconds`, after which nothing more is asked for;
+            what is under way by then is finished.
         cohort: Candidates handed to an evaluator at once.
         bracket: Candidates that are compared with each other, where there are lower rungs; no
             fewer than a cohort, which brackets would otherwise cut short.
@@ -73,6 +75,7 @@ class Budget:
     candidates: int
     cohort: int
     bracket: int = 16
+    seconds: float = float("inf")
 
 
 @dataclass(kw_only=True)
@@ -146,6 +149,7 @@ class Arm:
         self._known, self._begun = known, begun or {}
         self._brackets: deque[_Bracket] = deque()
         self._asked = 0
+        self._spent = 0.0
         #: Cohorts that wait for the pool and that it has, by the index of their first candidate.
         self._waiting: dict[int, tuple[_Bracket, list[int]]] = {}
         self._flying: dict[int, tuple[_Bracket, list[int]]] = {}
@@ -157,6 +161,7 @@ class Arm:
             done = list(self._brackets.popleft().candidates.values())
             self.strategy.tell([_outcome(candidate) for candidate in done])
             for candidate in done:
+                self._spent += candidate.seconds
                 on_told(candidate)
             # Only now: what is asked for must not depend on timing.
             self._ask()
@@ -168,6 +173,9 @@ class Arm:
         # Two at least, so that there is something to do while few are left in the first.
         ahead = max(2, -(-self.pool.slots * self.budget.cohort // size))
         while self._asked < self.budget.candidates:
+            if self._spent >= self.budget.seconds:
+                self._close_last()
+                return
             if not self._brackets or self._brackets[-1].closed:
                 if len(self._brackets) >= ahead:
                     return
@@ -183,10 +191,15 @@ class Arm:
             # The strategy waits for outcomes. Those of earlier brackets may bring more candidates
             # into this one; where there are none, it has to do with those that it has.
             if len(self._brackets) == 1:
-                self._close(bracket)
-                if not bracket.candidates:
-                    self._brackets.clear()
+                self._close_last()
             return
+
+    def _close_last(self) -> None:
+        """Let no candidate join the last bracket; without any there is none."""
+        if self._brackets and not self._brackets[-1].candidates:
+            self._brackets.pop()
+        elif self._brackets and not self._brackets[-1].closed:
+            self._close(self._brackets[-1])
 
     def _close(self, bracket: _Bracket) -> None:
         bracket.closed = True

@@ -76,18 +76,12 @@ def arm_curve(arm: Sequence[Candidate], reference: tuple[float, float]) -> ArmCu
         strategy=ordered[0].strategy,
         seed=ordered[0].seed,
         volume_K=told["hypervolume"].to_numpy(dtype=np.float64),
-        seconds_K=np.cumsum([device_seconds(candidate) for candidate in ordered]),
+        seconds_K=np.cumsum([candidate.seconds for candidate in ordered]),
         front_F2=coordinates(front(ordered)),
         failed=sum(candidate.failed for candidate in ordered),
         stopped=sum(candidate.stopped for candidate in ordered),
         idle=idle_share(ordered),
     )
-
-
-def device_seconds(candidate: Candidate) -> float:
-    """What scoring it took, over all rungs; 0 where nothing was measured."""
-    measured = candidate.rungs or [candidate.evaluation]
-    return float(sum(entry.get("seconds") or 0.0 for entry in measured))
 
 
 def idle_share(arm: Sequence[Candidate]) -> float:
@@ -105,7 +99,7 @@ def idle_share(arm: Sequence[Candidate]) -> float:
             begun[name] = min(begun.get(name, np.inf), candidate.started)
             ended[name] = max(ended.get(name, -np.inf), candidate.finished)
     there = sum(ended[name] - begun[name] for name in begun)
-    busy = sum(device_seconds(candidate) for candidate in arm)
+    busy = sum(candidate.seconds for candidate in arm)
     return 1 - busy / there if 0 < busy <= there else float("nan")
 
 

@@ -106,6 +106,12 @@ class Candidate:
         return self.evaluation.get("accuracy") or {}
 
     @property
+    def seconds(self) -> float:
+        """Device-seconds that scoring it took, over all rungs; 0 where nothing was measured."""
+        measured = self.rungs or [self.evaluation]
+        return float(sum(entry.get("seconds") or 0.0 for entry in measured))
+
+    @property
     def use(self) -> Mapping[str, float]:
         """Share of the channels in [0, 1] by virtual network, in the order of the masks' rows."""
         costs = self.evaluation.get("costs") or {}

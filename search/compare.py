@@ -3,7 +3,7 @@
 Legend of shapes: N seeds, G points of a grid.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +13,13 @@ from partitioning import FloatArray
 from search.agreement import Estimate
 from search.arm_curve import ArmCurve, arm_curve, attainment, shortfall
 from search.candidate import Candidate
-from search.comparison import Pair, compare_pairs, estimate
+from search.comparison import ROUNDING, Pair, compare_pairs, estimate
 from search.config import StudyConfig
 from search.pareto import REFERENCE
 from search.verdict import count, listed, verdict
 
+#: Share of their time that evaluators may wait for the rest of a generation without a word.
+IDLE = 0.05
 #: Fewest seeds and searching strategies that can be compared.
 FEWEST = 2
 
@@ -67,8 +69,11 @@ class Comparison:
 
     Attributes:
         seeds: That all strategies were compared with.
-        candidates: Of every arm that were counted; fixed baselines may have fewer or more.
-        seconds: Device-seconds that every searching arm spent at least; 0 where none are recorded.
+        candidates: Of every searching arm that were counted, at least; fixed baselines may have
+            fewer or more.
+        seconds: Device-seconds that every searching arm spent at least, or, where they are the
+            budget, that it was given; 0 where none are recorded.
+        by_seconds: Whether device-seconds are the budget.
         standings: Of all strategies, the highest mean hypervolume first, fixed baselines last.
         pairs: Of all that search.
         notes: What was left out and why, a sentence each.
@@ -79,6 +84,7 @@ class Comparison:
     seeds: tuple[int, ...]
     candidates: int
     seconds: float
+    by_seconds: bool
     standings: tuple[Standing, ...]
     pairs: tuple[Pair, ...]
     notes: tuple[str, ...]
@@ -158,49 +164,64 @@ def compare(
     strategies: Sequence[str],
     fixed: Collection[str] = (),
     budget: int,
+    device_seconds: float | None = None,
     reference: tuple[float, float] = REFERENCE,
     true_hypervolume: float | None = None,
 ) -> Comparison:
-    """Compare strategies at equal numbers of candidates, seed by seed.
+    """Compare strategies at equal budgets, seed by seed.
 
-    Of every arm the first candidates are taken, in the order of asking, as many as all arms have.
-    Seeds that have less than half as many in some arm as the furthest seed has in all are left
-    out, as long as two seeds remain. Fixed baselines are compared by eye: they vary by chance
-    alone, if at all, and do not spend the same budget, so a test would answer another question.
+    Of every arm the first candidates are taken, in the order of asking: as many as all arms have,
+    or, where the budget is one of device-seconds, those that are paid by as many of them as all
+    arms spent. Seeds that have less than half as much in some arm as the furthest seed has in all
+    are left out, as long as two seeds remain. Fixed baselines are compared by eye: they vary by
+    chance alone, if at all, and do not spend the same budget, so a test would answer another
+    question.
 
     Args:
         candidates: Of a study's record, in any order.
         strategies: Names of its strategies.
         fixed: Those of them that propose fixed baselines.
-        budget: Candidates that every arm should have.
+        budget: Candidates that every arm should have, or may have at most.
+        device_seconds: That every arm should spend; None where candidates are the budget.
         reference: Quality and cost of the hypervolume's reference point.
         true_hypervolume: Of the true front, where it is known, seen from the same point.
 
     Raises:
-        CompareError: There are fewer than two seeds, or fewer than two strategies that search.
+        CompareError: There are fewer than two seeds, or fewer than two strategies that search, or
+            the device-seconds that all arms spent pay for no candidate of some arm.
     """
     arms = _arms(candidates)
     searching = [name for name in strategies if name not in fixed]
     absent = [name for name in searching if not any(name == key for key, _ in arms)]
     searching = [name for name in searching if name not in absent]
     told = {seed for _, seed in arms}
-    complete = {s: min(len(arms.get((name, s), [])) for name in searching or [""]) for s in told}
+    have: Callable[[Sequence[Candidate]], float] = len if device_seconds is None else _seconds
+    complete = {s: min(have(arms.get((name, s), [])) for name in searching or [""]) for s in told}
     complete = {seed: least for seed, least in complete.items() if least}
     refuse_few(complete, searching)
     seeds = _chosen(complete)
     common = min(complete[seed] for seed in seeds)
-    notes = _notes(absent, told - set(seeds), common, budget)
+    if device_seconds is None:
+        notes = _notes(absent, told - set(seeds), common, budget, "candidate")
+    else:
+        notes = _notes(absent, told - set(seeds), common, device_seconds, "device-second")
+        common = min(common, device_seconds)
 
+    cut: Callable[[list[Candidate], float], list[Candidate]]
+    cut = _first if device_seconds is None else _paid
     curves = {
-        name: [arm_curve(arms[name, seed][:common], reference) for seed in seeds]
+        name: [arm_curve(cut(arms[name, seed], common), reference) for seed in seeds]
         for name in searching
     }
+    notes = (*notes, *_idle_notes(curves))
     for name in fixed:
         there = [arms[name, seed] for seed in seeds if (name, seed) in arms]
         if there:
             curves[name] = [arm_curve(arm, reference) for arm in there]
     pooled_F2 = attainment([curve.front_F2 for arms in curves.values() for curve in arms], 0)
     seconds = min(curve.seconds for name in searching for curve in curves[name])
+    if device_seconds is not None:
+        seconds = common
     rng = np.random.default_rng(0)  # the same record gives the same numbers
     standings = [
         Standing(
@@ -217,8 +238,9 @@ def compare(
     pairs = compare_pairs({s.name: s.volumes for s in standings if not s.fixed}, rng)
     return Comparison(
         seeds=seeds,
-        candidates=common,
+        candidates=min(len(curve.volume_K) for name in searching for curve in curves[name]),
         seconds=seconds,
+        by_seconds=device_seconds is not None,
         standings=tuple(standings),
         pairs=pairs,
         notes=notes,
@@ -237,7 +259,28 @@ def _arms(candidates: Sequence[Candidate]) -> dict[tuple[str, int], list[Candida
     return found
 
 
-def _chosen(complete: dict[int, int]) -> tuple[int, ...]:
+def _seconds(arm: Sequence[Candidate]) -> float:
+    return sum(candidate.seconds for candidate in arm)
+
+
+def _first(arm: list[Candidate], number: float) -> list[Candidate]:
+    return arm[: int(number)]
+
+
+def _paid(arm: list[Candidate], seconds: float) -> list[Candidate]:
+    """The first candidates of an arm, as many as so many device-seconds pay for."""
+    spent_K = np.cumsum([candidate.seconds for candidate in arm])
+    paid = arm[: int(np.searchsorted(spent_K, seconds * (1 + ROUNDING), side="right"))]
+    if not paid:
+        raise CompareError(
+            f"the {seconds:.4g} device-seconds that all arms spent do not pay for the first "
+            f"candidate of {arm[0].strategy} with seed {arm[0].seed}, which took "
+            f"{arm[0].seconds:.4g}"
+        )
+    return paid
+
+
+def _chosen(complete: dict[int, float]) -> tuple[int, ...]:
     """Of seeds with so many candidates in every arm, those that have at least half of the most."""
     ranked = sorted(complete, key=lambda seed: (-complete[seed], seed))
     number = sum(2 * least >= complete[ranked[0]] for least in complete.values())
@@ -245,7 +288,7 @@ def _chosen(complete: dict[int, int]) -> tuple[int, ...]:
 
 
 def _notes(
-    absent: Sequence[str], seeds: Collection[int], common: int, budget: int
+    absent: Sequence[str], seeds: Collection[int], common: float, budget: float, unit: str
 ) -> tuple[str, ...]:
     notes = []
     if absent:
@@ -257,10 +300,20 @@ def _notes(
         )
     if common < budget:
         notes.append(
-            f"compared at the first {count(common, 'candidate')} of every arm, the most that all "
-            f"have; the budget is {budget}"
+            f"compared at the first {count(common, unit)} of every arm, the most that all have; "
+            f"the budget is {budget:g}"
         )
     return tuple(notes)
+
+
+def _idle_notes(curves: Mapping[str, Sequence[ArmCurve]]) -> Iterator[str]:
+    """Who made evaluators wait; NaN, where it is not known, is not above the limit."""
+    for name, own in curves.items():
+        if (idle := float(np.mean([curve.idle for curve in own]))) > IDLE:
+            yield (
+                f"evaluators of {name} waited {idle:.0%} of their time, more than {IDLE:.0%}: give "
+                "an arm fewer evaluators, or such that divide a generation of the strategy"
+            )
 
 
 def _volume(curves: Sequence[ArmCurve], rng: np.random.Generator) -> Estimate:

@@ -21,7 +21,7 @@ LEVEL = 0.05
 RESAMPLES = 10_000
 #: Up to so many seeds all sign flips are tried; with more, 2^EXACT of them at random.
 EXACT = 16
-# Share of a sum that rounding may change.
+#: Share of a sum that rounding may change.
 ROUNDING = 1e-12
 
 

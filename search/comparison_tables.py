@@ -175,10 +175,14 @@ def pair_rows(comparison: Comparison) -> list[list[str]]:
 
 def explanation(comparison: Comparison) -> list[str]:
     """How to read the tables, a sentence each, and what was left out."""
+    budget = f"of {comparison.candidates} candidates in every arm that searches"
+    if comparison.by_seconds:
+        budget = (
+            f"of what {comparison.seconds:.4g} device-seconds pay for in every arm that searches"
+        )
     return [
-        f"Means over {len(comparison.seeds)} seeds, of {comparison.candidates} candidates in every "
-        f"arm that searches; intervals: expanded percentile bootstrap over seeds, {RESAMPLES} "
-        "resamples.",
+        f"Means over {len(comparison.seeds)} seeds, {budget}; intervals: expanded percentile "
+        f"bootstrap over seeds, {RESAMPLES} resamples.",
         "Tests: paired by seed, sign flips of the difference in hypervolume, two-sided; p adjusted "
         f"by Holm's method over {len(comparison.pairs)} pairs; better where it is below {LEVEL:g}.",
         *(f"{note[0].upper()}{note[1:]}." for note in comparison.notes),

@@ -1,5 +1,6 @@
 """YAML to frozen dataclasses: the one place where a study is described by a dict."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -66,6 +67,10 @@ class StudyConfig:
             of settings to lists of values, stands for all combinations, `<name>.1` and so on.
         seeds: Every strategy runs once per seed.
         candidates: Budget of every strategy and seed.
+        device_seconds: Another one, in seconds that evaluators score: once they are spent an arm
+            asks for nothing more, even if it has not had all `candidates`. A candidate's are those
+            of its cohort, divided equally; a simulated one takes its relative MACs. None is no
+            limit.
         initial: The first candidates of every strategy: random ones, the same for all strategies of
             a seed.
         objective: Quality and cost.
@@ -96,6 +101,7 @@ class StudyConfig:
     strategies: Mapping[str, StrategyConfig]
     seeds: tuple[int, ...] = (0,)
     candidates: int = 40
+    device_seconds: float | None = None
     initial: int = 16
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
@@ -112,6 +118,10 @@ class StudyConfig:
         if self.candidates < 1:
             raise ValueError(
                 f"candidates must be at least 1 (a budget of {self.candidates} searches nothing)"
+            )
+        if self.device_seconds is not None and not 0 < self.device_seconds < math.inf:
+            raise ValueError(
+                f"device_seconds must be positive and finite, or null, got {self.device_seconds}"
             )
         if self.evaluator not in EVALUATORS:
             raise ValueError(
@@ -193,10 +203,10 @@ class StudyConfig:
 
 #: Sections that may change when a study is resumed: none of them decides a proposal or a score,
 #: but for `train` where the last rung trains with it (its steps are the rung's own), and for
-#: `candidates` where there are rungs.
+#: the budgets where there are rungs.
 MUTABLE = {
-    "output", "cache", "candidates", "schedule", "tracking", "finish", "train", "calibration",
-    "seeds",
+    "output", "cache", "candidates", "device_seconds", "schedule", "tracking", "finish", "train",
+    "calibration", "seeds",
 }  # fmt: skip
 
 
@@ -260,7 +270,10 @@ def differences(old: StudyConfig, new: StudyConfig) -> list[str]:
     a, b = _flat(dump_config(old)), _flat(dump_config(new))
     fixed = {"train"} if old.ladder[-1].fidelity == "full" else set()
     if old.rungs:
-        fixed.add("candidates")  # the last bracket was closed where the budget ended
+        fixed |= {
+            "candidates",
+            "device_seconds",
+        }  # the last bracket was closed where the budget ended
     return [
         f"{key}: {a.get(key, 'absent')!r} in the study, {b.get(key, 'absent')!r} now"
         for key in sorted(a.keys() | b.keys())

@@ -186,6 +186,7 @@ def compare(study: Study, *, say: Say) -> Comparison:
         strategies=list(config.strategies),
         fixed=fixed_strategies(config),
         budget=config.candidates,
+        device_seconds=config.device_seconds,
         reference=config.objective.reference,
         true_hypervolume=true_hypervolume(config),
     )

@@ -1,5 +1,6 @@
 """Ray Tune: arms as trials, each with a placement group for its evaluators (search/pool.py)."""
 
+import math
 import os
 import socket
 import sys
@@ -81,7 +82,10 @@ def run_arm(
         space=space,
         pool=pool,
         budget=Budget(
-            candidates=config.candidates, cohort=schedule.cohort or 1, bracket=config.bracket
+            candidates=config.candidates,
+            cohort=schedule.cohort or 1,
+            bracket=config.bracket,
+            seconds=config.device_seconds or math.inf,
         ),
         ladder=ladder,
         cost=config.objective.cost,

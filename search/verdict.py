@@ -66,9 +66,9 @@ def listed(names: Sequence[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
-def count(amount: int, noun: str) -> str:
+def count(amount: float, noun: str) -> str:
     """An amount of something, in the singular or the plural."""
-    return f"{amount} {noun}{'s' * (amount != 1)}"
+    return f"{amount:.6g} {noun}{'s' * (amount != 1)}"
 
 
 def number(value: float) -> str:

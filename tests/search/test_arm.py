@@ -70,7 +70,7 @@ def score(masks: Masks, steps: int) -> Evaluation:
             parameters={}, macs={}, union_parameters=0, mean_use=float(use.mean()),
             relative_parameters=1.0, relative_macs=1.0, relative_union=1.0,
         ),
-        seconds=0.0,
+        seconds=float(use.mean()),
     )  # fmt: skip
 
 
@@ -87,6 +87,7 @@ def run(
     bracket: int = 16,
     begun: dict[int, Candidate] | None = None,
     stop_after_kept: int | None = None,
+    seconds: float = float("inf"),
 ) -> dict[int, Candidate]:
     """Runs an arm and returns what it recorded, by index; stops dead after some records.
 
@@ -123,14 +124,15 @@ def run(
     told: list[int] = []
     arm = Arm(
         name=name, seed=seed, strategy=kind.build(problem, kind.settings()), space=space, pool=pool,
-        budget=Budget(candidates=candidates, cohort=cohort, bracket=bracket), ladder=ladder,
+        budget=Budget(candidates=candidates, cohort=cohort, bracket=bracket, seconds=seconds),
+        ladder=ladder,
         cost="use", record=record, keep=keep,
     )  # fmt: skip
     try:
         arm.run(dict(known or {}), lambda candidate: told.append(candidate.index), before)
     except InterruptedError:
         return recorded
-    assert told == list(range(candidates))
+    assert told == list(range(candidates if seconds == float("inf") else len(recorded)))
     assert not kept
     return recorded
 
@@ -158,6 +160,22 @@ def test_resumed_equals_uninterrupted(name: str, stop_after: int) -> None:
     resumed = run(name, pool, known=half)
     assert vectors(resumed) == vectors(whole)
     assert pool.scored == 70 - stop_after  # what was recorded is not scored again
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("ladder", [(Rung(steps=100),), (Rung(steps=10, keep=0.5), Rung(steps=20))])
+def test_a_budget_of_seconds(name: str, ladder: Sequence[Rung]) -> None:
+    whole = run(name, ShuffledPool(1), ladder=ladder, bracket=6)
+    spent = np.cumsum([whole[index].seconds for index in range(len(whole))])
+    limit = spent[30]
+    cut = run(name, ShuffledPool(2), ladder=ladder, bracket=6, seconds=limit)
+    # What the strategy waits for ends sooner; what was asked before is finished.
+    assert vectors(cut) == vectors(whole)[: len(cut)]
+    assert 31 <= len(cut) <= 31 + 3 * 6
+    half = run(name, ShuffledPool(2), ladder=ladder, bracket=6, seconds=limit, stop_after=9)
+    resumed = run(name, ShuffledPool(3), ladder=ladder, bracket=6, seconds=limit, known=half)
+    assert vectors(resumed) == vectors(cut)
+    assert [resumed[i].quality for i in resumed] == [cut[i].quality for i in resumed]
 
 
 def test_failed_candidates_are_recorded_and_told() -> None:

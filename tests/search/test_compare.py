@@ -177,6 +177,41 @@ class TestWhatIsCompared:
             "is 4",
         )
 
+    def test_at_equal_seconds(self) -> None:
+        given = [*arms({"random": 0.5, "es": 0.8}, range(8), count=6)]
+        slow = [replace(c, evaluation={"seconds": 4.0}) if c.strategy == "es" else c for c in given]
+        found = compared(slow, device_seconds=9.0)
+        counted = {s.name: {len(c.volume_K) for c in s.curves} for s in found.standings}
+        assert counted == {"es": {2}, "random": {4}}
+        assert (found.candidates, found.seconds, found.notes) == (2, 9, ())
+        assert "what 9 device-seconds pay for" in comparison_markdown(found)
+        # random: 4/6 of .5 is above 2/6 of .8, so that the order is another than at the end.
+        assert found.verdict.startswith("random finds the better front")
+        assert compared(slow).verdict.startswith("es finds the better front")
+        found = compared(slow, device_seconds=100.0)
+        assert found.seconds == 12
+        assert found.notes == (
+            "compared at the first 12 device-seconds of every arm, the most that all have; the "
+            "budget is 100",
+        )
+        slow = [replace(c, evaluation={"seconds": 50.0}) for c in given if c.strategy == "es"]
+        slow += [c for c in given if c.strategy == "random"]
+        with pytest.raises(CompareError, match="do not pay for the first candidate of es"):
+            compared(slow, device_seconds=9.0)
+
+    def test_who_made_evaluators_wait(self) -> None:
+        given = []
+        for candidate in arms({"random": 0.5, "es": 0.8}, range(6)):
+            begun = 2.2 * candidate.index if candidate.strategy == "es" else 2.0 * candidate.index
+            given.append(
+                replace(
+                    candidate, started=begun, finished=begun + 2.0,
+                    evaluation={"seconds": 2.0, "evaluator": "here"},
+                )
+            )  # fmt: skip
+        (note,) = compared(given).notes
+        assert note.startswith("evaluators of es waited 7% of their time, more than 5%")
+
     def test_seeds_that_have_hardly_begun(self) -> None:
         given = [*arms({"random": 0.5, "es": 0.8}, range(8))]
         given = [c for c in given if (c.seed, c.strategy) != (6, "es")]
