@@ -322,17 +322,18 @@ class Proxy:
                 part.gather()
             with autocast(self._device, self._precision):
                 features = tail.forward(x, row)
-            loss_K = sum(
-                _error(f, t, used)
+            late = step >= 0.9 * steps - rows
+            found = [
+                _distillation(f, t, used, want_loss=late)
                 for f, t, used in zip(features, targets, tail.outputs(row), strict=True)
-            )
-            assert isinstance(loss_K, Tensor)
-            loss_K.sum().backward()
+            ]
+            torch.autograd.backward(features, [gradient for gradient, _ in found])
+            if late:
+                losses = [loss_K for _, loss_K in found if loss_K is not None]
+                recent[row].append(torch.stack(losses).sum(dim=0))
             rate = learning_rate_at(config.sgd, step)
             for part in parts:
                 part.step(rate, config.sgd.momentum, config.sgd.weight_decay)
-            if step >= 0.9 * steps - rows:
-                recent[row].append(loss_K.detach())
         accuracy_KR = torch.stack(
             [self._accuracy(tail, row, task, config) for row, task in enumerate(tasks)], dim=1
         )
@@ -373,15 +374,36 @@ class Proxy:
         return torch.where(sound_K, correct_K / len(labels), torch.nan)
 
 
-def _error(features: Tensor, target: Tensor, used: Used) -> Tensor:
-    """(K,): mean squared error of students' features (B, K N, H, W) against (B, C, H, W)."""
-    # Channels last as they lie in memory, a row per pixel: (B H W, K N) against (B H W, C).
-    flat = features.permute(0, 2, 3, 1).flatten(0, 2).float()
-    target = target.permute(0, 2, 3, 1).flatten(0, 2)
+def _distillation(
+    features: Tensor, target: Tensor, used: Used, *, want_loss: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Gradient and value of the students' mean squared error, over images, pixels and channels.
+
+    The gradient is written down instead of derived, which saves a tenth of a training's time.
+
+    Args:
+        features: (B, K N, H, W) of the students.
+        target: (B, C, H, W) of the teacher.
+        used: Which of the teacher's channels the students have.
+        want_loss: Whether the value is wanted, too.
+
+    Returns:
+        (B, K N, H, W): the gradient by the features of the sum over students, of the features'
+        type; (K,): the error of each student, or None.
+    """
+    batch, _, height, width = features.shape
+    # Channels last as they lie in memory, a row per pixel: (B H W, K, N) against (B H W, 1, C).
+    students = features.detach().permute(0, 2, 3, 1).flatten(0, 2)
+    difference = students.unflatten(1, used.index_KN.shape).to(torch.float32, copy=True)
+    teacher = target.permute(0, 2, 3, 1).flatten(0, 2)
     if used.full:
-        target = target.repeat(1, len(used.index_KN))
+        teacher = teacher.unsqueeze(1)
     else:
-        target = F.pad(target, (0, 1)).index_select(1, used.index_KN.flatten())
-    squares = F.mse_loss(flat, target, reduction="none")
-    squares_KN: Tensor = squares.mean(dim=0).unflatten(0, used.index_KN.shape)
-    return squares_KN.sum(dim=1) / used.real_KN.sum(dim=1)
+        # In single precision, since a CPU takes five times as long to select half ones.
+        teacher = F.pad(teacher.float(), (0, 1)).index_select(1, used.index_KN.flatten())
+        teacher = teacher.unflatten(1, used.index_KN.shape)
+    difference.sub_(teacher)
+    each_K = used.each_K / len(students)
+    loss_K = difference.square().sum(dim=(0, 2)) * each_K if want_loss else None
+    gradient = difference.mul_(2 * each_K[:, None]).to(features.dtype)
+    return gradient.flatten(1).unflatten(0, (batch, height, width)).permute(0, 3, 1, 2), loss_K

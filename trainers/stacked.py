@@ -37,6 +37,7 @@ class Used:
     Attributes:
         index_KN: Their positions; C, one past the last, where a candidate uses fewer.
         real_KN: 1.0 where there is a channel, 0.0 where there is padding.
+        each_K: What one of a candidate's channels counts in a mean over them.
         free_KN: 1.0 where the row may change weights, else 0.0; None where it may wherever it is
             real.
         full: Whether every candidate uses all of them, so that nothing needs to be gathered.
@@ -44,6 +45,7 @@ class Used:
 
     index_KN: Tensor
     real_KN: Tensor
+    each_K: Tensor
     free_KN: Tensor | None
     full: bool
 
@@ -75,6 +77,7 @@ def used_channels(
     return Used(
         index_KN=torch.from_numpy(index_KN).to(device),
         real_KN=torch.from_numpy(real_KN).float().to(device),
+        each_K=torch.from_numpy(1.0 / np.maximum(counts_K, 1)).float().to(device),
         free_KN=None if changeable else torch.from_numpy(free_KN).float().to(device),
         full=bool(forward_KC.all()),
     )
@@ -268,14 +271,20 @@ class StackedBlock:
         source_KN = self._source[row]
         candidates = len(self._hidden[row].index_KN)
         shared = x.shape[1] != candidates * self._inputs[row].count
-        if source_KN is None and not (shared and candidates > 1):
+        added = self.outputs[row].count - self._inputs[row].count
+        if source_KN is None and not added and not (shared and candidates > 1):
             return x
         # Channels last as they lie in memory: other layouts would slow down all that follows.
-        x = x.permute(0, 2, 3, 1)  # (B, H, W, C)
+        x = x.permute(0, 2, 3, 1).unflatten(3, (1 if shared else candidates, -1))  # (B, H, W, K, C)
         if source_KN is None:
-            return x.repeat(1, 1, 1, candidates).permute(0, 3, 1, 2)
+            return (
+                F.pad(x, (0, added))
+                .expand(-1, -1, -1, candidates, -1)
+                .flatten(3)
+                .permute(0, 3, 1, 2)
+            )
         # One past the inputs is a channel of zeros, for outputs that have no source.
-        padded = F.pad(x.unflatten(3, (1 if shared else candidates, -1)), (0, 1)).flatten(0, 2)
+        padded = F.pad(x, (0, 1)).flatten(0, 2)
         first_K = torch.arange(candidates, device=x.device) * (0 if shared else padded.shape[2])
         source = (first_K[:, None] + source_KN).flatten()
         gathered: Tensor = padded.flatten(1).index_select(1, source).unflatten(0, x.shape[:3])
@@ -372,9 +381,9 @@ def convolve_matrices(x: Tensor, weight: Tensor, stride: int) -> Tensor:
 def _sources(before: Used, after: Used, width: int) -> Tensor | None:
     """(K, N): for each output channel its place among the inputs, one past them where it has none.
 
-    None where the outputs are the inputs.
+    None where the outputs are the inputs, followed by those that have no source.
     """
-    if before.full and after.full and before.count == after.count:
+    if before.full and after.full:
         return None
     candidates = len(before.index_KN)
     place_KC = torch.full((candidates, max(width, int(after.index_KN.max())) + 2), before.count)
