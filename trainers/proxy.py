@@ -303,7 +303,9 @@ class Proxy:
         assert self._convolve is not None
         tasks = [network.task for network in cohort[0].networks]
         rows, steps = len(tasks), config.sgd.steps
-        tail = StackedTail(self._cache.backbone, cohort, self._device, self._convolve)
+        tail = StackedTail(
+            self._cache.backbone, cohort, self._device, self._convolve, self._precision
+        )
         tail.load(
             state_tensors(self._cache.tail),
             [state_tensors(self._cache.tasks[task].teacher) for task in tasks],

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -87,11 +88,12 @@ class Part:
     """The part of some weights that one row uses, for all candidates.
 
     Args:
-        value: What a forward pass reads and a backward pass gives a gradient.
+        value: What a forward pass reads and a backward pass gives a gradient; in single precision
+            where there is no store.
         free: 1.0 where the row may change it, to be multiplied with; None where it may all.
         decays: Whether weight decay pulls on it.
-        store: All weights, (positions, ...), which the part is gathered from and put back to; None
-            where the part belongs to the row alone.
+        store: All weights in single precision, (positions, ...), which the part is gathered from
+            and put back to; None where the part belongs to the row alone.
         index: Positions in the store, in the order of the part.
     """
 
@@ -106,23 +108,27 @@ class Part:
     ) -> None:
         self.value = value.requires_grad_()
         self._free, self._decays, self._store, self._index = free, decays, store, index
+        self._exact = self.value.detach()
         self._momentum: Tensor | None = None
 
     @torch.no_grad()
     def gather(self) -> Tensor:
         """Read the part as other rows have left it."""
         if self._store is not None and self._index is not None:
-            self.value.copy_(self._store.index_select(0, self._index).view(self.value.shape))
+            self._exact = self._store.index_select(0, self._index).view(self.value.shape)
+            self.value.copy_(self._exact)
         return self.value
 
     @torch.no_grad()
     def step(self, learning_rate: float, momentum: float, weight_decay: float) -> None:
         """One update of SGD (Nesterov's form), with momentum of the row's own."""
-        gradient = self.value.grad
-        if gradient is None:
+        if self.value.grad is None:
             return
+        gradient = self.value.grad
+        if self._store is not None:  # laid out and rounded as the convolution wants it
+            gradient = torch.empty_like(self._exact).copy_(gradient)
         if self._decays and weight_decay:
-            gradient.add_(self.value, alpha=weight_decay)
+            gradient.add_(self._exact, alpha=weight_decay)
         if self._free is not None:
             gradient.mul_(self._free)
         if momentum:
@@ -130,10 +136,10 @@ class Part:
                 self._momentum = torch.zeros_like(gradient)
             self._momentum.mul_(momentum).add_(gradient)
             gradient.add_(self._momentum, alpha=momentum)
-        self.value.sub_(gradient, alpha=learning_rate)
+        self._exact.sub_(gradient, alpha=learning_rate)
         self.value.grad = None
         if self._store is not None and self._index is not None:
-            self._store.index_copy_(0, self._index, self.value.flatten(0, 2).flatten(1))
+            self._store.index_copy_(0, self._index, self._exact.flatten(0, 2).flatten(1))
 
 
 class StackedWeight:
@@ -145,10 +151,18 @@ class StackedWeight:
         hidden: For each row, the channels between the convolutions.
         others: For each row, the channels at the other end.
         sizes: How many there are of both without masks, U and X.
+        outputs: Which of the two are the convolution's outputs: "hidden" or "others".
+        kind: Type that it computes in.
     """
 
     def __init__(
-        self, hidden: Sequence[Used], others: Sequence[Used], sizes: tuple[int, int]
+        self,
+        hidden: Sequence[Used],
+        others: Sequence[Used],
+        sizes: tuple[int, int],
+        *,
+        outputs: Literal["hidden", "others"],
+        kind: torch.dtype,
     ) -> None:
         self._sizes = sizes
         candidates, device = len(hidden[0].index_KN), hidden[0].index_KN.device
@@ -164,9 +178,16 @@ class StackedWeight:
                 free_KU = own.real_KN if own.free_KN is None else own.free_KN
                 free_KX = other.real_KN if other.free_KN is None else other.free_KN
                 free = (free_KU[:, :, None] * free_KX[:, None, :])[..., None, None]
+            # As it lies in memory: on a CPU channels last, which its convolutions would make of it.
+            axes = [0, 1, 2, 3, 4]
+            if device.type == "cpu":
+                axes = [0, 1, 3, 4, 2] if outputs == "hidden" else [0, 2, 3, 4, 1]
+            sizes_KUX33 = (*index_KUX.shape, 3, 3)
+            value = torch.zeros([sizes_KUX33[axis] for axis in axes], device=device, dtype=kind)
+            value = value.permute([axes.index(axis) for axis in range(5)])
             self.parts.append(
                 Part(
-                    torch.zeros(*index_KUX.shape, 3, 3, device=device),
+                    value,
                     free=free,
                     decays=True,
                     store=self._store,
@@ -220,9 +241,12 @@ class StackedBlock:
         plan: Its channels.
         masks: The candidates' masks.
         device: Where weights live.
+        kind: Type that convolutions compute in.
     """
 
-    def __init__(self, plan: BlockPlan, masks: Sequence[Masks], device: torch.device) -> None:
+    def __init__(
+        self, plan: BlockPlan, masks: Sequence[Masks], device: torch.device, kind: torch.dtype
+    ) -> None:
         groups = (plan.inputs, plan.hidden, plan.outputs)
         self._inputs, self._hidden, self.outputs = (
             [
@@ -233,8 +257,12 @@ class StackedBlock:
         )
         self._stride = plan.stride
         inputs, hidden, outputs = plan.widths
-        self._conv1 = StackedWeight(self._hidden, self._inputs, (hidden, inputs))
-        self._conv2 = StackedWeight(self._hidden, self.outputs, (hidden, outputs))
+        self._conv1 = StackedWeight(
+            self._hidden, self._inputs, (hidden, inputs), outputs="hidden", kind=kind
+        )
+        self._conv2 = StackedWeight(
+            self._hidden, self.outputs, (hidden, outputs), outputs="others", kind=kind
+        )
         self._norm1, self._norm2 = StackedNorm(self._hidden), StackedNorm(self.outputs)
         self._source = [
             _sources(before, after, inputs)
@@ -299,6 +327,7 @@ class StackedTail:
         masks: The candidates' masks, with the same networks and groups.
         device: Where weights live and steps are computed.
         convolve: How convolutions with a group per candidate are computed.
+        precision: "fp32" or "bf16", what they compute in.
     """
 
     def __init__(
@@ -307,11 +336,13 @@ class StackedTail:
         masks: Sequence[Masks],
         device: torch.device,
         convolve: Convolve,
+        precision: str,
     ) -> None:
         self.num_candidates = len(masks)
         self._convolve = convolve
         plan = BACKBONES[config.family].plan(config)
-        self._blocks = [StackedBlock(block, masks, device) for block in plan]
+        kind = torch.bfloat16 if precision == "bf16" else torch.float32
+        self._blocks = [StackedBlock(block, masks, device, kind) for block in plan]
 
     def load(self, tail: Mapping[str, Tensor], norms: Sequence[Mapping[str, Tensor]]) -> None:
         """Fill every candidate with the same weights.

@@ -105,7 +105,7 @@ def one_at_a_time(masks: Masks) -> list[Tensor]:
 
 def side_by_side(cohort: list[Masks], convolve: Callable[..., Tensor]) -> list[list[Tensor]]:
     """The same of all candidates: by candidate, then row."""
-    tail = StackedTail(BACKBONE, cohort, CPU, convolve)
+    tail = StackedTail(BACKBONE, cohort, CPU, convolve, "fp32")
     tail.load(state(), [state()] * len(NAMES))
     for step, (x, targets) in enumerate(batches()):
         row = step % len(NAMES)
@@ -192,7 +192,7 @@ def test_the_estimate_of_memory_grows_with_what_is_trained() -> None:
 
 def test_the_estimate_covers_the_weights_that_are_held() -> None:
     cohort = [random_masks(seed) for seed in range(4)]
-    tail = StackedTail(BACKBONE, cohort, CPU, convolve_groups)
+    tail = StackedTail(BACKBONE, cohort, CPU, convolve_groups, "fp32")
     parts = [part for row in range(len(NAMES)) for part in tail.parts(row)]
     values = sum(part.value.numel() for part in parts if part.value.ndim == 5)
     held = 4 * 2 * values + 8 * values / 9  # with momentum and positions
