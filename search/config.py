@@ -245,11 +245,16 @@ def parse_config(raw: Mapping[str, Any]) -> StudyConfig:
             raise ConfigError(
                 f"strategies must be a mapping of names to settings, got {raw['strategies']!r}"
             )
-        raw["strategies"] = {
-            each: _strategy(each, settings)
-            for name, entry in raw["strategies"].items()
-            for each, settings in _expanded(str(name), entry)
-        }
+        strategies: dict[str, StrategyConfig] = {}
+        for name, entry in raw["strategies"].items():
+            for each, settings in _expanded(str(name), entry):
+                if each in strategies:
+                    raise ConfigError(
+                        f"strategies: {each} is the name of two strategies (those of a grid are "
+                        "numbered from 1); give one another name, and its kind"
+                    )
+                strategies[each] = _strategy(each, settings)
+        raw["strategies"] = strategies
     config: StudyConfig = build(StudyConfig, raw, "")
     return config
 
@@ -360,7 +365,7 @@ def _expanded(name: str, entry: Any) -> Iterator[tuple[str, Any]]:
             f"strategies.{name}.grid must map settings to lists of values to try, got {grid!r}"
         )
     rest = {key: value for key, value in entry.items() if key != "grid"}
-    if both := sorted(set(grid) & set(rest)):
+    if both := sorted(map(str, set(grid) & set(rest))):
         raise ConfigError(f"strategies.{name}: {', '.join(both)} is set and in the grid, too")
     for number, values in enumerate(product(*grid.values()), start=1):
         yield f"{name}.{number}", {"kind": name, **rest, **dict(zip(grid, values, strict=True))}

@@ -260,3 +260,16 @@ def test_a_grid_stands_for_all_combinations() -> None:
 def test_wrong_grids_are_refused(entry: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         parse_config(raw(strategies={"es": entry}))
+
+
+@pytest.mark.parametrize(
+    "strategies",
+    [
+        {"es": {"grid": {"turn": [2, 3]}}, "es.1": {"kind": "random"}},
+        {"es.2": {"kind": "random"}, "es": {"grid": {"turn": [2, 3]}}},
+        {"1": {"kind": "es"}, 1: {"kind": "random"}},
+    ],
+)
+def test_two_strategies_of_one_name_are_refused(strategies: dict[Any, Any]) -> None:
+    with pytest.raises(ConfigError, match="is the name of two strategies"):
+        parse_config(raw(strategies=strategies))
