@@ -106,12 +106,14 @@ class _Report:
     def __init__(self, config: StudyConfig, *, budget: int) -> None:
         self._reference = config.objective.reference
         self._budget = budget
+        self._halvings = _halvings(config)
         self._told: list[Candidate] = []
         self._last = 0.0
 
     def told(self, candidate: Candidate) -> None:
         self._told.append(candidate)
-        if time.monotonic() - self._last >= REPORT_EVERY:
+        # Arms are held against each other after exactly as many candidates, however fast they are.
+        if len(self._told) in self._halvings or time.monotonic() - self._last >= REPORT_EVERY:
             self.send()
 
     def send(self) -> None:
@@ -380,15 +382,24 @@ def _halving(config: StudyConfig) -> ASHAScheduler | None:
 
     An arm is held against those that came as far before it, so the first to come goes on.
     """
-    first = config.schedule.halve_arms
-    if first is None or first >= config.candidates:
+    halvings = _halvings(config)
+    if not halvings:
         return None
     return ASHAScheduler(
         time_attr="candidates",
-        grace_period=first,
+        grace_period=min(halvings),
         max_t=config.candidates,
         reduction_factor=2,
     )
+
+
+def _halvings(config: StudyConfig) -> set[int]:
+    """Numbers of candidates after which only the better half of the arms goes on."""
+    halvings, number = set(), config.schedule.halve_arms or config.candidates
+    while number < config.candidates:
+        halvings.add(number)
+        number *= 2
+    return halvings
 
 
 def _arm_name(trial: Any) -> str:

@@ -20,7 +20,7 @@ from search.config import StudyConfig, load_config, parse_config
 from search.config_build import ConfigError
 from search.launch import search
 from search.prepare import foundation, run_here
-from search.scheduler import connect
+from search.scheduler import _Report, connect
 from search.simulated.convex_front import concave_front
 from search.simulated.evaluator import SimulatedPool
 from search.simulated.surrogate import Kernel, Surrogate, entry_kinds, matern, read_table
@@ -282,6 +282,24 @@ def test_the_shipped_surrogate_knows_the_points_it_was_made_of() -> None:
     assert qualities == sorted(qualities)
     with pytest.raises(ValueError, match="is of the tasks cifar10, gtsrb"):
         Surrogate.shipped("mini_decathlon", names[::-1])
+
+
+def test_arms_are_held_against_each_other_at_the_same_candidates(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """However fast they are: an arm that is resumed tells its record in no time."""
+    told = run(config())
+    sent: list[int] = []
+    monkeypatch.setattr("search.scheduler.REPORT_EVERY", np.inf)
+    monkeypatch.setattr(
+        "search.scheduler.tune.report", lambda result: sent.append(result["candidates"])
+    )
+    for halve_arms, expected in ((5, {5, 10}), (10, {10}), (20, set()), (None, set())):
+        sent.clear()
+        report = _Report(config(schedule={"halve_arms": halve_arms}), budget=20)
+        for candidate in told:
+            report.told(candidate)
+        assert set(sent) == expected
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
