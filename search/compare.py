@@ -122,18 +122,28 @@ def fixed_strategies(config: StudyConfig) -> list[str]:
     return [name for name, entry in config.strategies.items() if entry.kind == "baselines"]
 
 
-def true_hypervolume(config: StudyConfig) -> float | None:
-    """Hypervolume of the true front at costs that the space can reach; None if it is not known.
+def halved(config: StudyConfig) -> int | None:
+    """Candidates after which a study's worse arms are stopped; None if they are not."""
+    first = config.schedule.halve_arms
+    return None if first is None or first >= config.candidates else first
 
-    It is known of simulated problems that say so, against mean use. No strategy can exceed it, but
-    for the rounding of the lowest use to whole channels.
+
+def true_hypervolume(config: StudyConfig) -> float | None:
+    """Hypervolume of the true front from the lowest use of the space on; None if it is not known.
+
+    It is known of simulated problems that say so, against mean use, where the front reaches beyond
+    the reference point. No strategy can exceed it, but for the rounding of the lowest use to whole
+    channels; where the space has a highest use below 1 as well, none can reach it.
     """
     if config.evaluator != "simulated" or config.objective.cost != "use":
         return None
     bracket = config.simulated.front()
     if bracket is None:
         return None
-    return bracket.hypervolume(config.objective.reference, config.space.use[0])[1]
+    quality, cost = config.objective.reference
+    if cost <= config.space.use[0]:
+        return None
+    return bracket.hypervolume((quality, cost), config.space.use[0])[1] or None
 
 
 def refuse_few(seeds: Collection[int], searching: Collection[str]) -> None:
@@ -165,6 +175,8 @@ def compare(
     fixed: Collection[str] = (),
     budget: int,
     device_seconds: float | None = None,
+    initial: int = 0,
+    halved: int | None = None,
     reference: tuple[float, float] = REFERENCE,
     true_hypervolume: float | None = None,
 ) -> Comparison:
@@ -183,6 +195,9 @@ def compare(
         fixed: Those of them that propose fixed baselines.
         budget: Candidates that every arm should have, or may have at most.
         device_seconds: That every arm should spend; None where candidates are the budget.
+        initial: How many candidates all strategies of a seed have in common.
+        halved: Candidates after which arms were stopped for their scores: later ones, which only
+            the better arms have, are left out. None where none were.
         reference: Quality and cost of the hypervolume's reference point.
         true_hypervolume: Of the true front, where it is known, seen from the same point.
 
@@ -190,6 +205,9 @@ def compare(
         CompareError: There are fewer than two seeds, or fewer than two strategies that search, or
             the device-seconds that all arms spent pay for no candidate of some arm.
     """
+    if halved is not None:
+        budget = min(budget, halved)
+        candidates = [c for c in candidates if c.strategy in fixed or c.index < halved]
     arms = _arms(candidates)
     searching = [name for name in strategies if name not in fixed]
     absent = [name for name in searching if not any(name == key for key, _ in arms)]
@@ -213,6 +231,19 @@ def compare(
         name: [arm_curve(cut(arms[name, seed], common), reference) for seed in seeds]
         for name in searching
     }
+    if halved is not None:
+        notes = (
+            *notes,
+            f"left out: candidates after the first {halved}, which only arms have that "
+            "schedule.halve_arms did not stop",
+        )
+    counted = [len(curve.volume_K) for own in curves.values() for curve in own]
+    if max(counted) <= initial:
+        notes = (
+            *notes,
+            f"nothing can be told apart: the first {count(initial, 'candidate')} (initial) of a "
+            "seed are the same for all strategies",
+        )
     notes = (*notes, *_idle_notes(curves))
     for name in fixed:
         there = [arms[name, seed] for seed in seeds if (name, seed) in arms]
@@ -238,7 +269,7 @@ def compare(
     pairs = compare_pairs({s.name: s.volumes for s in standings if not s.fixed}, rng)
     return Comparison(
         seeds=seeds,
-        candidates=min(len(curve.volume_K) for name in searching for curve in curves[name]),
+        candidates=min(counted),
         seconds=seconds,
         by_seconds=device_seconds is not None,
         standings=tuple(standings),

@@ -222,6 +222,22 @@ class TestWhatIsCompared:
             "left out: seeds 6 and 7, in which some arms have less than half of their candidates",
         )
 
+    def test_what_only_better_arms_have_is_left_out(self) -> None:
+        given = [*arms({"random": 0.5, "es": 0.8}, range(8))]
+        stopped = [c for c in given if c.strategy == "es" or c.seed == 0 or c.index < 2]
+        found = compared(stopped, halved=2)
+        assert (found.seeds, found.candidates) == (tuple(range(8)), 2)
+        assert found.notes == (
+            "left out: candidates after the first 2, which only arms have that schedule.halve_arms "
+            "did not stop",
+        )
+
+    def test_nothing_but_the_start_that_all_have_in_common(self) -> None:
+        given = [*arms({"random": 0.5, "es": 0.8}, range(8))]
+        (note,) = compared(given, initial=4).notes
+        assert note.startswith("nothing can be told apart: the first 4 candidates (initial)")
+        assert compared(given, initial=3).notes == ()
+
     def test_a_strategy_without_candidates(self) -> None:
         given = [*arms({"random": 0.5, "es": 0.8}, range(6))]
         found = compared(given, strategies=["random", "es", "gp"])

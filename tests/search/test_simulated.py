@@ -16,6 +16,7 @@ from rich.console import Console
 from partitioning import FloatArray, Masks, independent, realised, share_all
 from search.arm import Arm, Budget
 from search.candidate import Candidate
+from search.compare import true_hypervolume
 from search.config import StudyConfig, load_config, parse_config
 from search.config_build import ConfigError
 from search.launch import search
@@ -184,6 +185,18 @@ def test_kinds_of_entries() -> None:
 def test_wrong_simulated_studies_are_refused(changed: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         config(**changed)
+
+
+def test_the_true_front_as_a_space_and_a_reference_show_it() -> None:
+    _, least = SyntheticProblem(THREE, SyntheticConfig()).front().hypervolume((0.0, 1.1), 0.2)
+    known = config(space={"use": [0.2, 1]}, objective={"reference": [0.0, 1.1]})
+    assert true_hypervolume(known) == least
+    assert least < (true_hypervolume(config(space={"use": [0.0, 1]})) or 0)
+    assert true_hypervolume(config(objective={"cost": "macs"})) is None
+    # Nothing of the front lies beyond these points.
+    assert true_hypervolume(config(objective={"reference": [0.999, 1.1]})) is None
+    low = config(space={"use": [0.2, 1]}, objective={"reference": [0.0, 0.1]})
+    assert true_hypervolume(low) is None
 
 
 def test_a_simulated_study_has_nothing_to_train_on() -> None:
