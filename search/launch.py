@@ -206,7 +206,8 @@ def compare(study: Study, *, say: Say) -> Comparison:
             max(candidate.finished for candidate in candidates),
             [*files, picture],
         )
-        tracker.finish("FINISHED")
+        if tracker.before != "RUNNING":  # a search may be under way
+            tracker.finish(tracker.before or "FINISHED")
     except TrackingError as error:
         say(f"MLflow missed the comparison; run it again to complete it: {error}")
     return comparison

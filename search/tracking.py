@@ -93,6 +93,8 @@ class Tracker:
         self.study = study
         self.folder = Path(folder).absolute()
         self._comparison: str | None = None  # its run
+        #: Status of the study's run before `start`; None where there was none.
+        self.before: str | None = None
 
     def start(self, config: Mapping[str, Any]) -> None:
         """Finds the study's runs, or begins them.
@@ -113,6 +115,7 @@ class Tracker:
                 logged = {}
             else:
                 self.run_id, logged = parent.info.run_id, parent.data.params
+                self.before = parent.info.status
                 self._client.update_run(self.run_id, status="RUNNING")
             params = {k: v for k, v in tracked.flat(config).items() if k not in logged}
             self._log(self.run_id, params=params)

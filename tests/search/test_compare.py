@@ -31,7 +31,7 @@ from search.comparison_tables import (
     strategy_table,
 )
 from search.config import parse_config
-from search.launch import sync
+from search.launch import make_tracker, sync
 from search.progress import study_hypervolume
 from search.record import Record
 from search.study import Study
@@ -398,6 +398,17 @@ def test_the_command(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
     assert sorted(a.path for a in client.list_artifacts(run.info.run_id)) == names
     parent = client.get_run(run.data.tags["mlflow.parentRunId"])
     assert parent.data.tags["apportion.kind"] == "study"
+
+
+@pytest.mark.parametrize("status", ["KILLED", "RUNNING"])
+def test_a_comparison_does_not_finish_a_study(study: Study, status: str) -> None:
+    tracker = make_tracker(study)()
+    tracker.start({})
+    if status != "RUNNING":
+        tracker.finish(status)
+    assert main(["compare", str(study.folder)]) == 0
+    run = MlflowClient(tracking_uri=study.store_uri).get_run(tracker.run_id)
+    assert run.info.status == status
 
 
 def test_bad_commands(
