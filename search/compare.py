@@ -146,12 +146,15 @@ def true_hypervolume(config: StudyConfig) -> float | None:
     return bracket.hypervolume((quality, cost), config.space.use[0])[1] or None
 
 
-def refuse_few(seeds: Collection[int], searching: Collection[str]) -> None:
+def refuse_few(
+    seeds: Collection[int], searching: Collection[str], absent: Sequence[str] = ()
+) -> None:
     """Refuse what has nothing to compare.
 
     Args:
         seeds: That all strategies have.
         searching: Strategies that are not fixed baselines.
+        absent: Others of which nothing is recorded.
 
     Raises:
         CompareError: There are fewer than two of either.
@@ -160,6 +163,7 @@ def refuse_few(seeds: Collection[int], searching: Collection[str]) -> None:
         raise CompareError(
             f"a comparison needs at least {FEWEST} strategies that search, got "
             f"{listed(sorted(searching)) if searching else 'none'}; fixed baselines do not"
+            + (f", and nothing is recorded of {listed(absent)}" if absent else "")
         )
     if len(seeds) < FEWEST:
         raise CompareError(
@@ -216,7 +220,7 @@ def compare(
     have: Callable[[Sequence[Candidate]], float] = len if device_seconds is None else _seconds
     complete = {s: min(have(arms.get((name, s), [])) for name in searching or [""]) for s in told}
     complete = {seed: least for seed, least in complete.items() if least}
-    refuse_few(complete, searching)
+    refuse_few(complete, searching, absent)
     seeds = _chosen(complete)
     common = min(complete[seed] for seed in seeds)
     if device_seconds is None:

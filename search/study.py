@@ -170,7 +170,13 @@ class Study:
         path = self.folder / "config.yaml"
         if not path.is_file():
             raise StudyError(f"{self.folder} is not a study: it has no config.yaml")
-        config = parse_config(yaml.safe_load(path.read_text()))
+        try:
+            raw = yaml.safe_load(path.read_text())
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise StudyError(f"{path} is damaged, it is not YAML: {error}") from error
+        if not isinstance(raw, dict):
+            raise StudyError(f"{path} is damaged: it must hold a mapping, got {raw!r:.60}")
+        config = parse_config(raw)
         # The folder may have been moved since; what it was called then does not matter.
         self.config = replace(config, output=str(self.folder.parent), name=self.folder.name)
         self._name = config.name

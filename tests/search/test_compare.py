@@ -244,7 +244,7 @@ class TestWhatIsCompared:
         assert found.notes == ("left out: gp, of which nothing is recorded",)
         few = compared([c for c in given if not (c.seed and c.index)])
         assert (few.seeds, few.candidates) == ((0, 1), 1)
-        with pytest.raises(CompareError, match="2 strategies that search, got es;"):
+        with pytest.raises(CompareError, match=r"got es; .* do not, and nothing is recorded of gp"):
             compared(given, strategies=["es", "gp"])
 
     def test_fixed_baselines_are_shown_and_not_tested(self) -> None:
@@ -419,6 +419,10 @@ def test_bad_commands(
 ) -> None:
     assert "is not a study" in refused(capsys, "compare", tmp_path)
     assert "does not exist" in refused(capsys, "compare", tmp_path / "none.yaml")
+    for text in ("{a: [", "[1]", ""):
+        (tmp_path / "damaged").mkdir(exist_ok=True)
+        (tmp_path / "damaged" / "config.yaml").write_text(text)
+        assert "config.yaml is damaged" in refused(capsys, "compare", tmp_path / "damaged")
     assert "--set changes a config" in refused(
         capsys, "compare", study.folder, "--set", "candidates=8"
     )
