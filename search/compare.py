@@ -186,12 +186,12 @@ def compare(
 ) -> Comparison:
     """Compare strategies at equal budgets, seed by seed.
 
-    Of every arm the first candidates are taken, in the order of asking: as many as all arms have,
-    or, where the budget is one of device-seconds, those that are paid by as many of them as all
-    arms spent. Seeds that have less than half as much in some arm as the furthest seed has in all
-    are left out, as long as two seeds remain. Fixed baselines are compared by eye: they vary by
-    chance alone, if at all, and do not spend the same budget, so a test would answer another
-    question.
+    Of every arm the first candidates are taken, in the order of asking: as many as all arms have
+    and the budget allows, or, where the budget is one of device-seconds, those that are paid by as
+    many of them as all arms spent. Seeds that have less than half as much in some arm as the
+    furthest seed has in all are left out, as long as two seeds remain. Fixed baselines are compared
+    by eye: they vary by chance alone, if at all, and do not spend the same budget, so a test would
+    answer another question.
 
     Args:
         candidates: Of a study's record, in any order.
@@ -225,6 +225,7 @@ def compare(
     common = min(complete[seed] for seed in seeds)
     if device_seconds is None:
         notes = _notes(absent, told - set(seeds), common, budget, "candidate")
+        common = min(common, budget)
     else:
         notes = _notes(absent, told - set(seeds), common, device_seconds, "device-second")
         common = min(common, device_seconds)
@@ -308,7 +309,7 @@ def _paid(arm: list[Candidate], seconds: float) -> list[Candidate]:
     paid = arm[: int(np.searchsorted(spent_K, seconds * (1 + ROUNDING), side="right"))]
     if not paid:
         raise CompareError(
-            f"the {seconds:.4g} device-seconds that all arms spent do not pay for the first "
+            f"{seconds:.4g} device-seconds, which all arms spent, do not pay for the first "
             f"candidate of {arm[0].strategy} with seed {arm[0].seed}, which took "
             f"{arm[0].seconds:.4g}"
         )

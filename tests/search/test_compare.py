@@ -176,6 +176,9 @@ class TestWhatIsCompared:
             "compared at the first 2 candidates of every arm, the most that all have; the budget "
             "is 4",
         )
+        # A budget that was lowered since is the one that counts.
+        found = compared([*arms({"random": 0.5, "es": 0.8}, range(8))], budget=3)
+        assert (found.candidates, found.notes) == (3, ())
 
     def test_at_equal_seconds(self) -> None:
         given = [*arms({"random": 0.5, "es": 0.8}, range(8), count=6)]
