@@ -111,6 +111,7 @@ class StudyConfig:
     finish: FinishConfig | None = None
 
     def __post_init__(self) -> None:
+        _ = self.data  # refuses tasks that do not go together
         if not self.name or "/" in self.name or self.name.startswith(".") or self.name == "cache":
             raise ValueError(
                 f"name must be a folder name without '/', and not cache, got {self.name!r}"
@@ -161,7 +162,6 @@ class StudyConfig:
                 raise ValueError(
                     f"a strategy's name must be free of '/', '-' and spaces, got {name!r}"
                 )
-        _ = self.data  # refuses tasks that do not go together
 
     def _check_simulated(self) -> None:
         """Refuses what a study without images cannot do, and tasks that its problem has not."""

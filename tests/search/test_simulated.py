@@ -176,6 +176,7 @@ def test_kinds_of_entries() -> None:
         ({"evaluator": "guess"}, "evaluator must be one of proxy, simulated, got 'guess'"),
         ({"evaluator": "proxy"}, "trunk is missing"),
         ({"simulation": {"problem": "other"}}, "problem must be one of synthetic, mini_decathlon"),
+        ({"tasks": []}, "there must be at least one task"),
         ({"rungs": [{"steps": 30}]}, "rungs must be left out"),
         ({"finish": {}}, "finish must be left out"),
         ({"space": {"kind": "block_level", "levels": [0.5, 1]}}, "space.levels must be one level"),
