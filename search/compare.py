@@ -13,7 +13,7 @@ from partitioning import FloatArray
 from search.agreement import Estimate
 from search.arm_curve import ArmCurve, arm_curve, attainment, shortfall
 from search.candidate import Candidate
-from search.comparison import ROUNDING, Pair, compare_pairs, estimate
+from search.comparison import MOST_STRATEGIES, ROUNDING, Pair, compare_pairs, estimate
 from search.config import StudyConfig
 from search.pareto import REFERENCE
 from search.verdict import count, listed, verdict
@@ -157,8 +157,14 @@ def refuse_few(
         absent: Others of which nothing is recorded.
 
     Raises:
-        CompareError: There are fewer than two of either.
+        CompareError: There are fewer than two of either, or more than `MOST_STRATEGIES`.
     """
+    if len(searching) > MOST_STRATEGIES:
+        raise CompareError(
+            f"at most {MOST_STRATEGIES} strategies can be compared, got {len(searching)}: among so "
+            "many pairs no test could tell chance from a difference; search with them and look at "
+            "the front"
+        )
     if len(searching) < FEWEST:
         raise CompareError(
             f"a comparison needs at least {FEWEST} strategies that search, got "

@@ -21,6 +21,8 @@ LEVEL = 0.05
 RESAMPLES = 10_000
 #: Up to so many seeds all sign flips are tried; with more, 2^EXACT of them at random.
 EXACT = 16
+# Of which so many are in memory at a time, for all pairs.
+FLIPS_AT_ONCE = 4096
 #: Share of a sum that rounding may change.
 ROUNDING = 1e-12
 
@@ -115,9 +117,12 @@ def sign_flip(difference_PN: FloatArray, rng: np.random.Generator) -> FloatArray
     else:
         found = 1
         bit_MN = rng.integers(0, 2, size=(2**EXACT - found, count))
-    sum_MP = np.abs((1.0 - 2.0 * bit_MN) @ difference_PN.T)
     far_P = np.abs(difference_PN.sum(axis=1)) - ROUNDING * np.abs(difference_PN).sum(axis=1)
-    p_P: FloatArray = ((sum_MP >= far_P).sum(axis=0) + found) / (len(sum_MP) + found)
+    as_far_P = np.full(len(difference_PN), found)
+    for start in range(0, len(bit_MN), FLIPS_AT_ONCE):
+        sign_MN = 1.0 - 2.0 * bit_MN[start : start + FLIPS_AT_ONCE]
+        as_far_P += (np.abs(sign_MN @ difference_PN.T) >= far_P).sum(axis=0)
+    p_P: FloatArray = as_far_P / (len(bit_MN) + found)
     return p_P
 
 
@@ -145,8 +150,15 @@ def least_p(seeds: int) -> float:
     return max(2.0 ** (1 - seeds), 2.0**-EXACT)
 
 
+#: With more strategies there are so many pairs that no adjusted p can fall below the level.
+MOST_STRATEGIES = 81
+
+
 def fewest_seeds(strategies: int) -> int:
     """So many seeds it takes for any adjusted p to be able to fall below the level.
+
+    Args:
+        strategies: At most `MOST_STRATEGIES`.
 
     Example:
         >>> fewest_seeds(2), fewest_seeds(3), fewest_seeds(10)

@@ -367,6 +367,11 @@ def _expanded(name: str, entry: Any) -> Iterator[tuple[str, Any]]:
     rest = {key: value for key, value in entry.items() if key != "grid"}
     if both := sorted(map(str, set(grid) & set(rest))):
         raise ConfigError(f"strategies.{name}: {', '.join(both)} is set and in the grid, too")
+    for setting, values in grid.items():
+        if any(values.count(value) > 1 for value in values):
+            raise ConfigError(
+                f"strategies.{name}.grid.{setting} must hold different values, got {values}"
+            )
     for number, values in enumerate(product(*grid.values()), start=1):
         yield f"{name}.{number}", {"kind": name, **rest, **dict(zip(grid, values, strict=True))}
 

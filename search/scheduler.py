@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def run_arm(
     supplies: list[Any],
 ) -> None:
     """A Tune trial: one strategy with one seed over the evaluators of its placement group."""
-    name, seed = settings["strategy"], settings["seed"]
+    name, seed = settings["arm"]
     space = build_space(config)
     fixed = baselines(config, space, seed)
     strategy = build_strategy(config, name, seed, space, fixed, knowledge)
@@ -258,7 +259,7 @@ class _Reporter(tune.CLIReporter):  # type: ignore[misc]  # Ray has no types
     def __init__(self, display: Display, budget: int) -> None:
         super().__init__(
             metric_columns=["candidates", "failed", "stopped", "best", "hypervolume"],
-            parameter_columns=["strategy", "seed"],
+            parameter_columns=["arm"],
             max_report_frequency=1,
         )
         self._display, self._budget = display, budget
@@ -349,12 +350,11 @@ def run_arms(
     trainable = tune.with_parameters(
         run_arm, config=config, knowledge=knowledge, writer=writer, supplies=supplies
     )
+    # Seed by seed, so that what is recorded of a search that was stopped can be compared.
+    arms = [(name, seed) for seed, name in product(config.seeds, config.strategies)]
     tuner = tune.Tuner(
         tune.with_resources(trainable, resources),
-        param_space={
-            "strategy": tune.grid_search(list(config.strategies)),
-            "seed": tune.grid_search(list(config.seeds)),
-        },
+        param_space={"arm": tune.grid_search(arms)},
         tune_config=tune.TuneConfig(
             metric="hypervolume",
             mode="max",
@@ -403,4 +403,5 @@ def _halvings(config: StudyConfig) -> set[int]:
 
 
 def _arm_name(trial: Any) -> str:
-    return f"{trial.config['strategy']}-{trial.config['seed']}"
+    strategy, seed = trial.config["arm"]
+    return f"{strategy}-{seed}"

@@ -93,6 +93,7 @@ def build_strategy(
         concerns=space.concerns,
         tasks=known.tasks,
         similarity=known.similarity,
+        reference=config.objective.reference,
     )
     strategy: Strategy = STRATEGIES[entry.kind].build(problem, entry.settings)
     return strategy

@@ -13,6 +13,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from search.pareto import REFERENCE
+
 FloatArray = NDArray[np.float64]
 
 
@@ -64,6 +66,7 @@ class Problem:
         tasks: What is known of the T tasks. Empty where nothing is.
         similarity: How alike the features of the tasks' teachers are, shape (T, T), symmetric,
             in [0, 1] with 1 on the diagonal. None where it is not known.
+        reference: Quality and cost of the point that hypervolumes are seen from.
 
     Raises:
         ValueError: If the sizes disagree or a position or an entry is out of its range.
@@ -78,6 +81,7 @@ class Problem:
     concerns: tuple[tuple[int, ...], ...] = ()
     tasks: tuple[TaskFacts, ...] = ()
     similarity: FloatArray | None = None
+    reference: tuple[float, float] = REFERENCE
 
     def __post_init__(self) -> None:
         if self.dim < 1:

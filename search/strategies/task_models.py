@@ -195,8 +195,7 @@ class TaskModels:
         self._ledger.queue([vectors[i] for i in chosen] + fill)
 
     def _point(self, outcome: Outcome) -> FloatArray:
-        vector = outcome.vector if outcome.realisable is None else outcome.realisable
-        return self._places.point(np.asarray(vector, dtype=np.float64))
+        return self._places.point(np.asarray(outcome.vector, dtype=np.float64))
 
     def _model(self) -> TaskProcesses:
         """Posteriors of all tasks, or of quality; fitted anew where outcomes have doubled."""
@@ -275,7 +274,9 @@ class TaskModels:
 
         def gain(i: int) -> tuple[float, float]:
             """What is reached with a vector; where that is no more than without, its distance."""
-            reached = hypervolume([*quality, quality_M[i]], [*cost, cost_M[i]])
+            reached = hypervolume(
+                [*quality, quality_M[i]], [*cost, cost_M[i]], self._problem.reference
+            )
             rivals = np.array(quality)[np.array(cost) <= cost_M[i] + SAME_COST]
             return reached, float(quality_M[i] - rivals.max(initial=0.0))
 

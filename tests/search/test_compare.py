@@ -22,6 +22,7 @@ from search.arm_curve import arm_curve, attainment, idle_share, shortfall
 from search.candidate import Candidate
 from search.cli import main
 from search.compare import CompareError, Comparison, compare
+from search.comparison import LEVEL, MOST_STRATEGIES, least_p
 from search.comparison_figure import comparison_figure
 from search.comparison_tables import (
     comparison_markdown,
@@ -276,6 +277,13 @@ class TestWhatIsCompared:
         ):
             with pytest.raises(CompareError, match=message):
                 compared([*candidates])
+
+    def test_more_strategies_than_pairs_can_tell_apart(self) -> None:
+        assert math.comb(MOST_STRATEGIES, 2) * least_p(64) < LEVEL
+        assert math.comb(MOST_STRATEGIES + 1, 2) * least_p(64) >= LEVEL
+        many = {f"es.{i}": 0.5 for i in range(MOST_STRATEGIES + 1)}
+        with pytest.raises(CompareError, match="at most 81 strategies can be compared, got 82"):
+            compared([*arms(many, range(2))])
 
     def test_arms_of_failures_alone(self) -> None:
         given = [*arms({"random": 0.5}, range(6))]

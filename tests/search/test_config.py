@@ -252,6 +252,7 @@ def test_a_grid_stands_for_all_combinations() -> None:
     [
         ({"grid": {}}, "strategies.es.grid must map settings to lists"),
         ({"grid": {"turn": 3}}, "strategies.es.grid must map settings to lists"),
+        ({"grid": {"turn": [2, 2]}}, "grid.turn must hold different values"),
         ({"grid": {"turn": []}}, "strategies.es.grid must map settings to lists"),
         ({"grid": {"turn": [2]}, "turn": 3}, "strategies.es: turn is set and in the grid, too"),
         ({"grid": {"trun": [2]}}, "strategies.es.1.trun: unknown key"),

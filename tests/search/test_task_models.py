@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from partitioning import matrix_to_vector, project, refine, unrefine, vector_to_matrix
+from partitioning import project, refine, vector_to_matrix
 from search.pareto import hypervolume
 from search.simulated.synthetic import SyntheticConfig, SyntheticProblem
 from search.strategies import FloatArray, Outcome, Problem
@@ -198,10 +198,34 @@ def test_what_the_models_are_told() -> None:
     assert not np.array_equal(missing, proposed)
     for accuracy in (np.array([0.5, 0.5]), np.array([0.5, np.nan, 0.5])):
         np.testing.assert_array_equal(second_batch(problem, accuracy=accuracy), missing)
-    realisable = second_batch(problem, realisable=np.linspace(0.1, 0.9, 6))
-    assert not np.array_equal(realisable, proposed)
+    # Seen from where only the best counts, other vectors promise more.
+    seen = second_batch(dataclasses.replace(problem, reference=(0.6, 0.5)))
+    assert not np.array_equal(seen, proposed)
     unknown = second_batch(dataclasses.replace(problem, concerns=()))
     assert not np.array_equal(unknown, missing)
+
+
+def test_costs_of_proposals_are_foreseen(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[list[FloatArray], FloatArray]] = []
+    choose = TaskModels._choose
+
+    def watched(
+        self: TaskModels, vectors: list[FloatArray], quality_M: FloatArray, cost_M: FloatArray
+    ) -> list[int]:
+        seen.append((vectors, cost_M))
+        return choose(self, vectors, quality_M, cost_M)
+
+    monkeypatch.setattr(TaskModels, "_choose", watched)
+    strategy = TaskModels(sharing_problem(3, initial=12), SMALL)
+    weights = np.array([0.3, 0.1, 0.2, 0.0, 0.0, 0.0])
+    strategy.tell(
+        [
+            Outcome(index=i, vector=vector, quality=0.5, cost=0.25 + float(weights @ vector))
+            for i, vector in enumerate(strategy.ask(12))
+        ]
+    )
+    ((vectors, cost_M),) = seen
+    np.testing.assert_allclose(cost_M, 0.25 + np.array(vectors) @ weights, atol=0.01)
 
 
 def test_no_vector_is_proposed_twice_where_all_ascents_end_in_one() -> None:
@@ -265,7 +289,6 @@ def test_nearly_the_true_front_of_six_tasks(seed: int) -> None:
             quality=float(accuracy.mean()),
             cost=float(np.diag(P_TT).mean()),
             accuracy=accuracy,
-            realisable=matrix_to_vector(unrefine(P_TT)),
         )
 
     def front_of(outcomes: list[Outcome]) -> float:
