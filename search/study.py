@@ -177,7 +177,12 @@ class Study:
             raise StudyError(f"{path} is damaged, it is not YAML: {error}") from error
         if not isinstance(raw, dict):
             raise StudyError(f"{path} is damaged: it must hold a mapping, got {raw!r:.60}")
-        config = parse_config(raw)
+        try:
+            config = parse_config(raw)
+        except ConfigError as error:
+            raise StudyError(
+                f"{path} is damaged, or of another version of Apportion: {error}"
+            ) from error
         # The folder may have been moved since; what it was called then does not matter.
         self.config = replace(config, output=str(self.folder.parent), name=self.folder.name)
         self._name = config.name
