@@ -58,7 +58,8 @@ def run_arm(
     supplies: list[Any],
 ) -> None:
     """A Tune trial: one strategy with one seed over the evaluators of its placement group."""
-    name, seed = settings["arm"]
+    name, _, number = settings["arm"].rpartition("-")
+    seed = int(number)
     space = build_space(config)
     fixed = baselines(config, space, seed)
     strategy = build_strategy(config, name, seed, space, fixed, knowledge)
@@ -351,7 +352,7 @@ def run_arms(
         run_arm, config=config, knowledge=knowledge, writer=writer, supplies=supplies
     )
     # Seed by seed, so that what is recorded of a search that was stopped can be compared.
-    arms = [(name, seed) for seed, name in product(config.seeds, config.strategies)]
+    arms = [f"{name}-{seed}" for seed, name in product(config.seeds, config.strategies)]
     tuner = tune.Tuner(
         tune.with_resources(trainable, resources),
         param_space={"arm": tune.grid_search(arms)},
@@ -403,5 +404,4 @@ def _halvings(config: StudyConfig) -> set[int]:
 
 
 def _arm_name(trial: Any) -> str:
-    strategy, seed = trial.config["arm"]
-    return f"{strategy}-{seed}"
+    return str(trial.config["arm"])
