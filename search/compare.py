@@ -3,7 +3,7 @@
 Legend of shapes: N seeds, G points of a grid.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,12 +122,6 @@ def fixed_strategies(config: StudyConfig) -> list[str]:
     return [name for name, entry in config.strategies.items() if entry.kind == "baselines"]
 
 
-def halved(config: StudyConfig) -> int | None:
-    """Candidates after which a study's worse arms are stopped; None if they are not."""
-    first = config.schedule.halve_arms
-    return None if first is None or first >= config.candidates else first
-
-
 def true_hypervolume(config: StudyConfig) -> float | None:
     """Hypervolume of the true front from the lowest use of the space on; None if it is not known.
 
@@ -223,23 +217,27 @@ def compare(
     absent = [name for name in searching if not any(name == key for key, _ in arms)]
     searching = [name for name in searching if name not in absent]
     told = {seed for _, seed in arms}
-    have: Callable[[Sequence[Candidate]], float] = len if device_seconds is None else _seconds
-    complete = {s: min(have(arms.get((name, s), [])) for name in searching or [""]) for s in told}
+    spent = {key: np.cumsum([_price(c, device_seconds) for c in arm]) for key, arm in arms.items()}
+    complete = {
+        seed: min((float(spent.get((n, seed), [0.0])[-1]) for n in searching), default=0.0)
+        for seed in told
+    }
     complete = {seed: least for seed, least in complete.items() if least}
     refuse_few(complete, searching, absent)
     seeds = _chosen(complete)
     common = min(complete[seed] for seed in seeds)
-    if device_seconds is None:
-        notes = _notes(absent, told - set(seeds), common, budget, "candidate")
-        common = min(common, budget)
-    else:
-        notes = _notes(absent, told - set(seeds), common, device_seconds, "device-second")
-        common = min(common, device_seconds)
+    limit: float = budget
+    unit = "candidate"
+    if device_seconds is not None:
+        limit, unit = device_seconds, "device-second"
+    notes = _notes(absent, told - set(seeds), common, limit, unit)
+    common = min(common, limit)
 
-    cut: Callable[[list[Candidate], float], list[Candidate]]
-    cut = _first if device_seconds is None else _paid
     curves = {
-        name: [arm_curve(cut(arms[name, seed], common), reference) for seed in seeds]
+        name: [
+            arm_curve(_paid(arms[name, seed], spent[name, seed], common), reference)
+            for seed in seeds
+        ]
         for name in searching
     }
     if halved is not None:
@@ -301,21 +299,17 @@ def _arms(candidates: Sequence[Candidate]) -> dict[tuple[str, int], list[Candida
     return found
 
 
-def _seconds(arm: Sequence[Candidate]) -> float:
-    return sum(candidate.seconds for candidate in arm)
+def _price(candidate: Candidate, device_seconds: float | None) -> float:
+    """What a candidate takes of the budget: one of so many, or its device-seconds."""
+    return 1.0 if device_seconds is None else candidate.seconds
 
 
-def _first(arm: list[Candidate], number: float) -> list[Candidate]:
-    return arm[: int(number)]
-
-
-def _paid(arm: list[Candidate], seconds: float) -> list[Candidate]:
-    """The first candidates of an arm, as many as so many device-seconds pay for."""
-    spent_K = np.cumsum([candidate.seconds for candidate in arm])
-    paid = arm[: int(np.searchsorted(spent_K, seconds * (1 + ROUNDING), side="right"))]
+def _paid(arm: list[Candidate], spent_K: FloatArray, budget: float) -> list[Candidate]:
+    """The first candidates of an arm, as many as a budget pays for."""
+    paid = arm[: int(np.searchsorted(spent_K, budget * (1 + ROUNDING), side="right"))]
     if not paid:
         raise CompareError(
-            f"{seconds:.4g} device-seconds, which all arms spent, do not pay for the first "
+            f"{budget:.4g} device-seconds, which all arms spent, do not pay for the first "
             f"candidate of {arm[0].strategy} with seed {arm[0].seed}, which took "
             f"{arm[0].seconds:.4g}"
         )

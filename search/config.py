@@ -186,6 +186,15 @@ class StudyConfig:
         return ladder(self.rungs, self.proxy.sgd.steps)
 
     @property
+    def halvings(self) -> tuple[int, ...]:
+        """Numbers of candidates after which only the better half of the arms goes on, ascending."""
+        found, number = [], self.schedule.halve_arms or self.candidates
+        while number < self.candidates:
+            found.append(number)
+            number *= 2
+        return tuple(found)
+
+    @property
     def data(self) -> DataConfig:
         """The tasks with where and how to read them."""
         return DataConfig(tasks=self.tasks, root=self.data_root, input_size=self.input_size)

@@ -12,7 +12,7 @@ from rich.console import Console
 from search import scheduler
 from search.calibrate import calibrate as measure_calibration
 from search.candidate import Candidate
-from search.compare import Comparison, fixed_strategies, halved, refuse_few, true_hypervolume
+from search.compare import Comparison, fixed_strategies, refuse_few, true_hypervolume
 from search.compare import compare as compare_strategies
 from search.comparison import fewest_seeds
 from search.comparison_figure import comparison_figure
@@ -188,7 +188,7 @@ def compare(study: Study, *, say: Say) -> Comparison:
         budget=config.candidates,
         device_seconds=config.device_seconds,
         initial=config.initial,
-        halved=halved(config),
+        halved=min(config.halvings, default=None),
         reference=config.objective.reference,
         true_hypervolume=true_hypervolume(config),
     )

@@ -108,7 +108,7 @@ class _Report:
     def __init__(self, config: StudyConfig, *, budget: int) -> None:
         self._reference = config.objective.reference
         self._budget = budget
-        self._halvings = _halvings(config)
+        self._halvings = config.halvings
         self._told: list[Candidate] = []
         self._last = 0.0
 
@@ -383,24 +383,14 @@ def _halving(config: StudyConfig) -> ASHAScheduler | None:
 
     An arm is held against those that came as far before it, so the first to come goes on.
     """
-    halvings = _halvings(config)
-    if not halvings:
+    if not config.halvings:
         return None
     return ASHAScheduler(
         time_attr="candidates",
-        grace_period=min(halvings),
+        grace_period=config.halvings[0],
         max_t=config.candidates,
         reduction_factor=2,
     )
-
-
-def _halvings(config: StudyConfig) -> set[int]:
-    """Numbers of candidates after which only the better half of the arms goes on."""
-    halvings, number = set(), config.schedule.halve_arms or config.candidates
-    while number < config.candidates:
-        halvings.add(number)
-        number *= 2
-    return halvings
 
 
 def _arm_name(trial: Any) -> str:

@@ -14,6 +14,7 @@ import torch
 
 from partitioning import Masks
 from trainers.backbones import BACKBONES, BackboneConfig
+from trainers.device import compute_type
 from trainers.stacked import Convolve, convolve_groups, convolve_matrices
 
 Result = TypeVar("Result")
@@ -155,7 +156,7 @@ def fastest_convolution(
     if device.type != "cuda":
         return convolve_groups
     width = BACKBONES[config.family].plan(config)[-1].widths[1]
-    kind = torch.bfloat16 if precision == "bf16" else torch.float32
+    kind = compute_type(precision)
     x = torch.randn(4, candidates * width, 8, 8, device=device, dtype=kind)
     x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
     weight = torch.randn(candidates, width, width, 3, 3, device=device, dtype=kind)

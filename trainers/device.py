@@ -63,6 +63,11 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+def compute_type(precision: str) -> torch.dtype:
+    """The type that convolutions compute in, of `precision` "fp32" or "bf16"."""
+    return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
     """The context that runs convolutions in `precision` ("fp32" or "bf16") on `device`."""
     if precision == "bf16":

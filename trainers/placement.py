@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trainers.device import compute_type
 from trainers.features import FeatureCache, as_tensor
 from trainers.network import to_channels_last
 
@@ -39,7 +40,7 @@ class PlacedFeatures:
 
     def __init__(self, cache: FeatureCache, device: torch.device, precision: str) -> None:
         self._cache, self._device = cache, device
-        self._input_type = torch.bfloat16 if precision == "bf16" else torch.float32
+        self._input_type = compute_type(precision)
         self.on_device = False
         if device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(device)

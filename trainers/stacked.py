@@ -26,6 +26,7 @@ from torch import Tensor
 
 from partitioning import Masks
 from trainers.backbones import BACKBONES, BackboneConfig, BlockPlan
+from trainers.device import compute_type
 
 #: (x, weight (K, O, I, 3, 3), stride) to the convolved maps.
 Convolve = Callable[[Tensor, Tensor, int], Tensor]
@@ -341,7 +342,7 @@ class StackedTail:
         self.num_candidates = len(masks)
         self._convolve = convolve
         plan = BACKBONES[config.family].plan(config)
-        kind = torch.bfloat16 if precision == "bf16" else torch.float32
+        kind = compute_type(precision)
         self._blocks = [StackedBlock(block, masks, device, kind) for block in plan]
 
     def load(self, tail: Mapping[str, Tensor], norms: Sequence[Mapping[str, Tensor]]) -> None:
