@@ -1,0 +1,183 @@
+"""Goldens: what every strategy proposes first, and a few proxy scores, in files beside this.
+
+    python -m tests.goldens.make            # says what differs from the files
+    python -m tests.goldens.make --write    # makes them anew
+
+A change of these numbers changes every study: make them anew only where that is meant, and say so
+in the changelog. The searches are of four synthetic tasks, asked and told in cohorts of five; the
+proxy scores are of two toy tasks. Some proposals depend on the last bits of linear algebra and so
+on the processor; the files say which one they were made on.
+"""
+
+import argparse
+import json
+import platform
+import re
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from partitioning import BASELINES, Masks
+from search.config import StudyConfig, parse_config
+from search.prepare import feature_cache, foundation, run_here
+from search.simulated.evaluator import SimulatedPool
+from search.strategies import STRATEGIES, Outcome
+from search.study import baselines, build_space, build_strategy
+from trainers.backbones import channel_groups
+from trainers.proxy import distill
+
+HERE = Path(__file__).parent
+VECTORS = 40
+COHORT = 5
+#: Strategies in forms that are not the default, beside every kind as it is.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "es_per_task": {"kind": "es", "per_task": True},
+    "policy_gradient_continuous": {"kind": "policy_gradient", "distribution": "continuous"},
+}
+#: Those whose proposals are the outcome of an optimiser over linear algebra.
+FRAGILE = ("gp", "task_models")
+#: The first candidates of a search, which no strategy chooses.
+INITIAL = 8
+
+
+def search_config() -> StudyConfig:
+    """Four synthetic tasks and all strategies."""
+    kinds: dict[str, dict[str, Any]] = {name: {} for name in STRATEGIES}
+    return parse_config(
+        {
+            "name": "goldens",
+            "evaluator": "simulated",
+            "tasks": [{"name": f"task{i}"} for i in range(4)],
+            "backbone": {"family": "resnet14", "width": 4},
+            "strategies": kinds | VARIANTS,
+            "initial": INITIAL,
+        }
+    )
+
+
+def proposals(config: StudyConfig, name: str) -> list[list[float]]:
+    """The first vectors of a strategy, shape (up to `VECTORS`, d)."""
+    space = build_space(config)
+    strategy = build_strategy(
+        config, name, 0, space, baselines(config, space, 0), config.simulated.knowledge
+    )
+    pool = SimulatedPool(config)
+    found: list[np.ndarray] = []
+    while len(found) < VECTORS:
+        asked = strategy.ask(min(COHORT, VECTORS - len(found)))
+        if not asked:
+            break
+        decoded = [space.decode(vector) for vector in asked]
+        pool.submit(0, [d.masks for d in decoded], config.ladder[0])
+        outcomes = []
+        for vector, each, scored in zip(asked, decoded, pool.wait()[1], strict=True):
+            evaluation = scored.evaluation
+            assert evaluation is not None
+            outcomes.append(
+                Outcome(
+                    index=len(found),
+                    vector=vector,
+                    quality=evaluation.quality,
+                    cost=evaluation.costs.mean_use,
+                    realisable=each.realisable,
+                    accuracy=np.array(list(evaluation.accuracy.values())),
+                )
+            )
+            found.append(vector)
+        strategy.tell(outcomes)
+    return [[round(float(entry), 12) for entry in vector] for vector in found]
+
+
+def scores() -> dict[str, dict[str, Any]]:
+    """What the proxy says of the baselines of two toy tasks."""
+    with tempfile.TemporaryDirectory() as folder:
+        sgd = {"steps": 20, "batch_size": 16}
+        config = parse_config(
+            {
+                "name": "goldens",
+                "output": folder,
+                "input_size": 16,
+                "tasks": [{"name": n, "source": "toy"} for n in ("digits", "gratings")],
+                "backbone": {"family": "resnet14", "width": 4},
+                "trunk": {"dataset": {"name": "glyphs", "source": "toy"}, "sgd": sgd},
+                "teachers": {"sgd": sgd},
+                "proxy": {"images": 64, "sgd": {"steps": 20, "batch_size": 4}},
+                "strategies": {"random": {}},
+                "compute": {"device": "cpu", "threads": 1},
+            }
+        )
+        torch.set_num_threads(1)
+        base = foundation(config, run_here, lambda line: None)
+        cache = feature_cache(config, base, run_here, lambda line: None)
+        groups = channel_groups(config.backbone)
+        space = build_space(config)
+        rng = np.random.default_rng(0)
+        names, cohort = [], list[Masks]()
+        for name, build in BASELINES.items():
+            try:
+                vector = space.encode(build(2, groups[0].width, rng))
+            except ValueError:  # outside the space
+                continue
+            names.append(name)
+            cohort.append(space.decode(vector).masks)
+        found = {}
+        results = distill(cohort, cache, config.proxy, config.compute)
+        for name, score in zip(names, results, strict=True):
+            assert not isinstance(score, Exception)
+            found[name] = {
+                "accuracy": {k: round(v, 12) for k, v in score.accuracy.items()},
+                "loss": {k: round(v, 6) for k, v in score.distillation_loss.items()},
+                "relative_macs": round(score.costs.relative_macs, 12),
+            }
+        return found
+
+
+def processor() -> str:
+    """What the last bits of a result depend on."""
+    flags = torch.backends.cpu.get_cpu_capability()
+    return f"{platform.machine()} {flags}, torch {torch.__version__}, numpy {np.__version__}"
+
+
+def make() -> dict[str, Any]:
+    """Both goldens by file name."""
+    config = search_config()
+    return {
+        "strategies.json": {
+            "processor": processor(),
+            "vectors": {name: proposals(config, name) for name in config.strategies},
+        },
+        "proxy.json": {"processor": processor(), "scores": scores()},
+    }
+
+
+def text(content: dict[str, Any]) -> str:
+    """JSON with a vector or a score a line."""
+    lines = json.dumps(content, indent=1)
+    return re.sub(r"\n {4,}|\n {3}(?=[]}])", " ", lines) + "\n"
+
+
+def main() -> int:
+    """Compare, or write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--write", action="store_true", help="make the files anew")
+    write = parser.parse_args().write
+    status = 0
+    for name, content in make().items():
+        path = HERE / name
+        if write:
+            path.write_text(text(content))
+            print(f"wrote {path}")
+        elif json.loads(path.read_text()) != json.loads(text(content)):
+            print(f"{path} differs")
+            status = 1
+        else:
+            print(f"{path} is the same")
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

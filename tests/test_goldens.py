@@ -1,0 +1,36 @@
+"""Proposals and scores are those of the goldens, which `tests/goldens/make.py` made."""
+
+import json
+
+import numpy as np
+import pytest
+
+from search.strategies import STRATEGIES
+from tests.goldens.make import FRAGILE, HERE, INITIAL, processor, proposals, scores, search_config
+
+VECTORS = json.loads((HERE / "strategies.json").read_text())
+SCORES = json.loads((HERE / "proxy.json").read_text())
+
+
+def test_every_strategy_has_a_golden() -> None:
+    assert VECTORS["vectors"].keys() >= STRATEGIES.keys()
+
+
+@pytest.mark.parametrize("name", VECTORS["vectors"])
+def test_proposals(name: str) -> None:
+    found, golden = proposals(search_config(), name), VECTORS["vectors"][name]
+    if name in FRAGILE and processor() != VECTORS["processor"]:
+        found, golden = found[:INITIAL], golden[:INITIAL]
+    np.testing.assert_allclose(found, golden, rtol=0, atol=1e-9)
+
+
+def test_scores() -> None:
+    found, golden = scores(), SCORES["scores"]
+    assert found.keys() == golden.keys()
+    same = processor() == SCORES["processor"]
+    for name, score in found.items():
+        for key in ("accuracy", "loss"):
+            assert score[key] == pytest.approx(
+                golden[name][key], abs=1e-6 if same else 0.02, rel=1e-6 if same else 0.02
+            )
+        assert score["relative_macs"] == pytest.approx(golden[name]["relative_macs"])
