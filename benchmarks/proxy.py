@@ -40,7 +40,6 @@ from partitioning import Masks, SharingSpace, SolverConfig, SpaceConfig
 from trainers.backbones import BACKBONES, BackboneConfig
 from trainers.data import DataConfig, Split, Task, TaskConfig, load_tasks, normalise
 from trainers.device import ComputeConfig, autocast, resolve_device
-from trainers.features import FeatureCache, build_cache, compute_features
 from trainers.network import (
     EVALUATION_BATCH,
     full_masks,
@@ -50,7 +49,14 @@ from trainers.network import (
     to_channels_last,
 )
 from trainers.optim import SGDConfig, learning_rate_at
-from trainers.proxy import Evaluation, Proxy, ProxyConfig
+from trainers.proxy import (
+    Evaluation,
+    FeatureCache,
+    Proxy,
+    ProxyConfig,
+    build_cache,
+    compute_features,
+)
 from trainers.teachers import TeacherConfig, Trained, new_network, pretrain_trunk, train_teacher
 
 TOYS = ("digits", "shapes", "gratings", "colours", "counting", "textures")
@@ -278,10 +284,10 @@ class Naive:
                 child.momentum = 1.0
         self.tail.train()
         count = len(self.chosen[name])
-        spread = np.linspace(0, count - 1, min(count, config.calibration)).astype(int)
+        evenly = np.linspace(0, count - 1, min(count, config.norm_images)).astype(int)
         with autocast(self.device, self.precision):
             self.student(
-                self.teach(name, "train", self.chosen[name][torch.from_numpy(spread)])[0], row
+                self.teach(name, "train", self.chosen[name][torch.from_numpy(evenly)])[0], row
             )
         self.tail.eval()
         labels = self.tasks[name].splits["validation"].labels
@@ -352,7 +358,7 @@ def main() -> None:
     cohort = candidates(setting, tasks, count)
     naive = Naive(tasks, trunk, teachers, setting, compute)
     proxy = Proxy(cache, config, compute)
-    warm = replace(config, sgd=replace(config.sgd, steps=2 * len(tasks)), calibration=16)
+    warm = replace(config, sgd=replace(config.sgd, steps=2 * len(tasks)), norm_images=16)
     naive.score(cohort[0], warm)
     Proxy(cache, warm, compute).score(cohort[:8])
 

@@ -26,8 +26,8 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from search.candidate import Candidate
-from search.halving import replay
+from search.candidates import Candidate
+from search.candidates.rungs import replay
 from search.study import Study
 
 KEEPS = (0.25, 0.5)
@@ -103,8 +103,8 @@ def table(recorded: dict[str, Any], orders: int) -> list[dict[str, Any]]:
 
 def toy_study(folder: Path, *, quick: bool) -> Study:
     """A small study of which every rung is measured."""
+    from search.commands.search import search
     from search.config import load_config
-    from search.launch import search
 
     steps = 96 if quick else 240
     rungs = ", ".join(f"{{steps: {steps // part}}}" for part in (8, 4, 2))

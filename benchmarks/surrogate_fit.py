@@ -29,9 +29,9 @@ from scipy.stats import spearmanr
 
 from partitioning import FloatArray
 from search.config import StudyConfig, load_config
-from search.prepare import foundation, run_here, task_knowledge
 from search.simulated.surrogate import Kernel, Surrogate, entry_kinds, read_table
-from search.strategies.protocol import TaskKnowledge
+from search.strategies import TaskKnowledge
+from search.study import build_foundation, run_here, task_knowledge
 
 TABLES = Path(__file__).resolve().parent.parent / "search" / "simulated" / "tables"
 FOLDS = 5
@@ -48,9 +48,9 @@ def fit(points_NE: FloatArray, accuracy_N: FloatArray, task: int, num_tasks: int
     x_NE = torch.from_numpy(np.sqrt(points_NE[chosen]))
     y_N = torch.from_numpy(accuracy_N[chosen])
     kinds_E = torch.from_numpy(entry_kinds(num_tasks, task))
-    spread = max(float(accuracy_N.std()), 1e-3)
+    std = max(float(accuracy_N.std()), 1e-3)
     logs = torch.tensor(
-        [math.log(v) for v in (0.5, 2.0, 5.0, 20.0, spread, spread / 5)],
+        [math.log(v) for v in (0.5, 2.0, 5.0, 20.0, std, std / 5)],
         dtype=torch.float64, requires_grad=True,
     )  # fmt: skip
     optimizer = torch.optim.Adam([logs], lr=0.08)
@@ -150,7 +150,7 @@ def write(folder: Path, name: str, tables: Sequence[Path], knowledge: TaskKnowle
 
 def knowledge_of(config: StudyConfig) -> TaskKnowledge:
     """Facts of a study's tasks, and how alike their teachers are."""
-    base = foundation(config, run_here, print)
+    base = build_foundation(config, run_here, print)
     return task_knowledge(config, base, run_here, print)
 
 

@@ -28,8 +28,7 @@ import torch
 
 from partitioning import FloatArray, Masks, matrix_to_vector
 from search.config import StudyConfig, load_config
-from search.prepare import feature_cache, foundation, run_here
-from search.study import Study, build_space
+from search.study import Study, build_foundation, build_space, feature_cache, run_here
 from trainers.proxy import DivergedError, Proxy
 
 #: Steps of the golden ratio fill [0, 1] evenly, however many there are.
@@ -85,7 +84,7 @@ def collect(config: StudyConfig, table: Path, indices: range) -> None:
         with table.open(newline="") as file:
             done = {int(row["index"]) for row in csv.DictReader(file)}
     torch.set_num_threads(max(1, config.compute.threads))
-    base = foundation(config, run_here, print)
+    base = build_foundation(config, run_here, print)
     cache = feature_cache(config, base, run_here, print)
     proxy, space = Proxy(cache, config.proxy, config.compute), build_space(config)
     started, todo = time.perf_counter(), [i for i in indices if i not in done]

@@ -3,7 +3,7 @@
 from partitioning.baselines import (
     BASELINES,
     Baseline,
-    equal_budget,
+    equal_use,
     independent,
     random_masks,
     share_all,
@@ -52,7 +52,7 @@ __all__ = [
     "SpaceConfig",
     "VirtualNetwork",
     "check_sharing_matrix",
-    "equal_budget",
+    "equal_use",
     "independent",
     "matrix_to_vector",
     "pairwise_bounds",

@@ -14,7 +14,7 @@ Baseline = Callable[[int, int, np.random.Generator], FloatArray]
 
 def share_all(num_tasks: int) -> FloatArray:
     """Every task uses every channel."""
-    return equal_budget(num_tasks, 1.0)
+    return equal_use(num_tasks, 1.0)
 
 
 def independent(num_tasks: int) -> FloatArray:
@@ -35,7 +35,7 @@ def share_half(num_tasks: int) -> FloatArray:
     return 0.5 + 0.5 * independent(num_tasks)
 
 
-def equal_budget(num_tasks: int, fraction: float) -> FloatArray:
+def equal_use(num_tasks: int, fraction: float) -> FloatArray:
     """All tasks use the same `fraction` of the channels: a slimmer network, shared by all.
 
     Raises:
@@ -88,7 +88,7 @@ BASELINES: dict[str, Baseline] = {
     "independent": _fixed(independent),
     "share_half": _fixed(share_half),
     **{
-        f"equal_{percent}": _fixed(partial(equal_budget, fraction=percent / 100))
+        f"equal_{percent}": _fixed(partial(equal_use, fraction=percent / 100))
         for percent in range(10, 100, 10)
     },
     **{f"random_{percent}": _random(percent / 100) for percent in (30, 50, 70)},

@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from partitioning.pricing import best_subsets
-from partitioning.problem import Columns, Problem, gram, merged
+from partitioning.problem import Columns, MaskProblem, gram, merged
 from partitioning.sharing import IntArray
 
 
 def descend(
-    problem: Problem, columns: Columns, counts_K: IntArray, deadline: float
+    problem: MaskProblem, columns: Columns, counts_K: IntArray, deadline: float
 ) -> tuple[Columns, IntArray]:
     """Improves counts until no single move does.
 
@@ -63,7 +63,7 @@ def descend(
 
 
 def shake(
-    problem: Problem,
+    problem: MaskProblem,
     columns: Columns,
     counts_K: IntArray,
     *,
@@ -98,7 +98,7 @@ def shake(
 
 
 def _replaced(
-    problem: Problem, columns: Columns, counts_K: IntArray, rng: np.random.Generator
+    problem: MaskProblem, columns: Columns, counts_K: IntArray, rng: np.random.Generator
 ) -> tuple[Columns, IntArray]:
     """Two to five channels (fewer where there are fewer) get the subset that is best for each."""
     channels = np.repeat(np.arange(len(columns)), counts_K)

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from partitioning.pricing import Priced, price, price_surely, smallest
-from partitioning.problem import Columns, Problem
+from partitioning.problem import Columns, MaskProblem
 from partitioning.programmes import Relaxation, Relaxed
 from partitioning.sharing import FloatArray, IntArray
 
@@ -59,7 +59,7 @@ class Generated:
     limit_S: FloatArray
 
 
-def generate(problem: Problem, threads: int, deadline: float) -> Generated:
+def generate(problem: MaskProblem, threads: int, deadline: float) -> Generated:
     """Adds columns to the linear programme until none is missing.
 
     Args:
@@ -100,7 +100,7 @@ def generate(problem: Problem, threads: int, deadline: float) -> Generated:
     )
 
 
-def lagrangian_bound(problem: Problem, price_TT: FloatArray, limit_S: FloatArray) -> float:
+def lagrangian_bound(problem: MaskProblem, price_TT: FloatArray, limit_S: FloatArray) -> float:
     """L of the module's docstring, less what rounding may have added to it.
 
     Args:
@@ -115,7 +115,7 @@ def lagrangian_bound(problem: Problem, price_TT: FloatArray, limit_S: FloatArray
 
 
 def cheapest(
-    problem: Problem, generated: Generated, count: int
+    problem: MaskProblem, generated: Generated, count: int
 ) -> tuple[Columns, FloatArray, float]:
     """The columns with the smallest reduced costs.
 
@@ -140,7 +140,7 @@ def cheapest(
     return priced.columns.pick(order[:count]), cost_K[order[:count]], float(others)
 
 
-def dive(problem: Problem, generated: Generated, deadline: float) -> tuple[Columns, IntArray]:
+def dive(problem: MaskProblem, generated: Generated, deadline: float) -> tuple[Columns, IntArray]:
     """Rounds the optimum of the linear programme, a column at a time, solving again in between.
 
     What is whole stays; of the rest, the column with the largest fraction is rounded up.
@@ -174,7 +174,7 @@ def dive(problem: Problem, generated: Generated, deadline: float) -> tuple[Colum
         relaxed = solved
 
 
-def _first_columns(problem: Problem) -> Columns:
+def _first_columns(problem: MaskProblem) -> Columns:
     """No task and all tasks of every kind, and its single tasks: some of it can be realised."""
     whole = problem.whole()
     empty = Columns(subset_KT=np.zeros_like(whole.subset_KT), kind_K=whole.kind_K)
@@ -189,7 +189,7 @@ def _add_worthy(relaxation: Relaxation, priced: Priced, relaxed: Relaxed) -> int
 
 
 def _hand_out(
-    problem: Problem, columns: Columns, lower_K: IntArray, fraction_K: FloatArray
+    problem: MaskProblem, columns: Columns, lower_K: IntArray, fraction_K: FloatArray
 ) -> IntArray:
     """Counts that use up every kind: the channels left go to the largest fractions in turn."""
     count_K = lower_K.copy()

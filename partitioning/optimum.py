@@ -12,7 +12,7 @@ import numpy as np
 
 from partitioning.descent import descend, shake
 from partitioning.generation import Generated, cheapest, dive, generate
-from partitioning.problem import Columns, Problem, merged
+from partitioning.problem import Columns, MaskProblem, merged
 from partitioning.programmes import whole_counts
 from partitioning.sharing import IntArray
 from partitioning.solver_config import SolverConfig
@@ -29,7 +29,7 @@ MAX_SIZE = 80_000
 
 
 def optimise(
-    problem: Problem, config: SolverConfig, started: float
+    problem: MaskProblem, config: SolverConfig, started: float
 ) -> tuple[Columns, IntArray, int]:
     """Finds counts of columns that deviate least from the goal.
 
@@ -71,7 +71,7 @@ def optimise(
 
 
 def _improve(
-    problem: Problem,
+    problem: MaskProblem,
     generated: Generated,
     best: tuple[Columns, IntArray],
     bound: int,

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from partitioning.problem import Columns, Problem
+from partitioning.problem import Columns, MaskProblem
 from partitioning.programmes import best_subset
 from partitioning.sharing import BoolArray, FloatArray
 
@@ -44,7 +44,7 @@ class Priced:
     limit_S: FloatArray
 
 
-def price(price_TT: FloatArray, problem: Problem, count: int, starts: Columns) -> Priced:
+def price(price_TT: FloatArray, problem: MaskProblem, count: int, starts: Columns) -> Priced:
     """Finds the subsets that earn most.
 
     Args:
@@ -83,7 +83,7 @@ def best_subsets(
 
 
 def price_surely(
-    price_TT: FloatArray, problem: Problem, priced: Priced, deadline: float, threads: int
+    price_TT: FloatArray, problem: MaskProblem, priced: Priced, deadline: float, threads: int
 ) -> Priced:
     """Finds the best subset of each kind, and what none can earn more than.
 
@@ -129,7 +129,7 @@ def _branch(price_TT: FloatArray) -> tuple[BoolArray, float]:
 
 
 def _collect(
-    problem: Problem,
+    problem: MaskProblem,
     best: Callable[[int, NDArray[np.intp]], tuple[BoolArray, FloatArray, float]],
 ) -> Priced:
     """Asks for subsets (N, members), values (N,) and a limit of each kind; puts them together."""

@@ -58,7 +58,7 @@ class Columns:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Problem:
+class MaskProblem:
     """How many channels of each kind there are, and what P should come out.
 
     Attributes:

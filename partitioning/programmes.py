@@ -17,7 +17,7 @@ import highspy
 import numpy as np
 import pulp
 
-from partitioning.problem import Columns, Problem
+from partitioning.problem import Columns, MaskProblem
 from partitioning.sharing import BoolArray, FloatArray, IntArray
 
 # How HiGHS may end with numbers that mean something.
@@ -49,7 +49,7 @@ class Relaxation:
         threads: threads of HiGHS.
     """
 
-    def __init__(self, problem: Problem, threads: int) -> None:
+    def __init__(self, problem: MaskProblem, threads: int) -> None:
         self._problem = problem
         self._weight_E = problem.entry_weights
         self._columns = problem.whole().pick(np.zeros(0, dtype=np.intp))
@@ -132,7 +132,7 @@ class Relaxation:
 
 
 def whole_counts(
-    problem: Problem, columns: Columns, start_K: IntArray, seconds: float, threads: int
+    problem: MaskProblem, columns: Columns, start_K: IntArray, seconds: float, threads: int
 ) -> tuple[IntArray, int]:
     """Solves the integer programme over the given columns.
 

@@ -53,7 +53,7 @@ import numpy as np
 
 from partitioning.optimum import gap, optimise
 from partitioning.ordering import order_subsets
-from partitioning.problem import Columns, Problem
+from partitioning.problem import Columns, MaskProblem
 from partitioning.sharing import (
     BoolArray,
     FloatArray,
@@ -197,7 +197,7 @@ def _goal(target: FloatArray, channels: int) -> IntArray:
 
 
 def _solution(
-    problem: Problem,
+    problem: MaskProblem,
     columns: Columns,
     counts_N: IntArray,
     bound: int,

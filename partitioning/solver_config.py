@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from partitioning.problem import Problem
+from partitioning.problem import MaskProblem
 from partitioning.sharing import BoolArray, FloatArray
 
 # Beyond, a linear programme takes longer than a candidate is worth.
@@ -72,14 +72,14 @@ def make_problem(
     capacity_S: NDArray[np.int64] | FloatArray,
     goal_TT: NDArray[np.int64] | FloatArray,
     config: SolverConfig,
-) -> Problem:
+) -> MaskProblem:
     """The problem that is weighed as the config says."""
     diagonal_weight = config.diagonal_weight
     if config.exact_use:
         # A task with a channel too many or too few can drop or join one, which moves at most its
         # overlaps by one each. Where use costs more than that, no optimum deviates in use.
         diagonal_weight = 2 * config.pair_weight * (len(goal_TT) - 1) + 1
-    return Problem(
+    return MaskProblem(
         kinds_ST=kinds_ST,
         capacity_S=capacity_S,
         goal_TT=goal_TT,

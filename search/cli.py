@@ -13,8 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from search.config import load_config
-from search.config_build import ConfigError
+from search.config import ConfigError, load_config
 from search.strategies import STRATEGIES
 from search.study import Study, StudyError
 
@@ -52,14 +51,17 @@ def _search(options: argparse.Namespace) -> None:
     if len(given) != 1:
         raise ConfigError("give one config: apportion search CONFIG, or --config CONFIG")
     config = load_config(given[0], options.set)
-    from search.launch import search  # loads Ray and MLflow, which takes seconds
+    from search.commands.search import search  # loads Ray and MLflow, which takes seconds
 
     search(config, resume=options.resume, console=CONSOLE)
 
 
 def _calibrate(options: argparse.Namespace) -> None:
-    from search.calibration_tables import show_calibration
-    from search.launch import calibrate, open_study  # loads Ray and MLflow, which takes seconds
+    from search.calibration import show_calibration
+    from search.commands.calibrate import (  # loads Ray and MLflow, which takes seconds
+        calibrate,
+        open_study,
+    )
 
     given = options.study
     study = Study(given) if given.is_dir() else open_study(load_config(given))
@@ -79,8 +81,11 @@ def _compare(options: argparse.Namespace) -> None:
     if given.is_dir() and options.set:
         raise ConfigError(f"--set changes a config, but {given} is a study's folder")
     config = None if given.is_dir() else load_config(given, options.set)
-    from search.comparison_tables import show_comparison
-    from search.launch import compare, search_to_compare  # loads Ray and MLflow, takes seconds
+    from search.commands.compare import (  # loads Ray and MLflow, takes seconds
+        compare,
+        search_to_compare,
+    )
+    from search.comparison import show_comparison
 
     say = Console(stderr=True) if options.json else CONSOLE
     study = Study(given) if config is None else search_to_compare(config, console=say)
@@ -118,24 +123,25 @@ def _front(options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    from search.launch import train
+    from search.commands.train import train
 
     trained = train(Study(options.study), options.pick, seeds=options.seeds, say=print)
     for split, mean in trained.mean.items():
-        spread = trained.spread[split]
-        spread_text = "" if math.isnan(spread) else f" +- {spread:.4f} (standard deviation)"
-        print(f"{trained.candidate}: {split} {mean:.4f}{spread_text}, {options.seeds} seeds")
+        std = trained.std[split]
+        deviation = "" if math.isnan(std) else f" +- {std:.4f} (standard deviation)"
+        print(f"{trained.candidate}: {split} {mean:.4f}{deviation}, {options.seeds} seeds")
 
 
 def _export(options: argparse.Namespace) -> None:
-    from search.launch import export
+    from search.commands.publish import export
 
     export(Study(options.study), options.pick, options.out, say=print)
 
 
 def _report(options: argparse.Namespace) -> None:
-    from search.launch import sync, write_report
-    from search.trust import read_trust
+    from search.calibration import read_trust
+    from search.commands.report import write_report
+    from search.commands.sync import sync
 
     study = Study(options.study)
     for path in write_report(study):
@@ -170,7 +176,7 @@ def _ui(options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from search.doctor import examine
+    from search.commands.doctor import examine
 
     return 0 if examine(CONSOLE) else 1
 

@@ -106,7 +106,7 @@ def curriculum(accuracy_R: NDArray[np.float64], temperature: float) -> NDArray[n
     return chances
 
 
-def train(
+def train_jointly(
     masks: Masks,
     tasks: Mapping[str, Task],
     trunk: Trained,

@@ -40,8 +40,8 @@ def probe_images(tasks: Sequence[Task]) -> Tensor:
     for task in tasks:
         images = task.splits["validation"].images.cpu()
         # Spread over the split: datasets are often stored class by class.
-        spread = np.linspace(0, len(images) - 1, min(len(images), IMAGES_EACH)).astype(int)
-        chosen.append(images[torch.from_numpy(spread)])
+        evenly = np.linspace(0, len(images) - 1, min(len(images), IMAGES_EACH)).astype(int)
+        chosen.append(images[torch.from_numpy(evenly)])
     return torch.cat(chosen)
 
 

@@ -26,7 +26,7 @@ GRID = 20_000
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Bracket:
+class FrontBounds:
     """Two approximations of a front, between which the true one lies.
 
     Attributes:
@@ -60,7 +60,7 @@ class Bracket:
         )
 
 
-def concave_front(effect_NT: FloatArray, cost_N: FloatArray, quality: Quality) -> Bracket:
+def concave_front(effect_NT: FloatArray, cost_N: FloatArray, quality: Quality) -> FrontBounds:
     """The front over all mixtures p of N vertices, with effects and cost linear in p.
 
     Args:
@@ -77,7 +77,7 @@ def concave_front(effect_NT: FloatArray, cost_N: FloatArray, quality: Quality) -
         inner.append((cost, value + price * cost))
         outer.append((price, value + gap))
     order = np.argsort([cost for cost, _ in inner], kind="stable")
-    return Bracket(inner_M2=np.array(inner)[order], outer_M2=np.array(outer))
+    return FrontBounds(inner_M2=np.array(inner)[order], outer_M2=np.array(outer))
 
 
 def _maximise(

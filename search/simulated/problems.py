@@ -6,10 +6,10 @@ from functools import lru_cache
 from typing import Protocol
 
 from partitioning import FloatArray
-from search.simulated.convex_front import Bracket
+from search.simulated.convex_front import FrontBounds
 from search.simulated.surrogate import Surrogate
 from search.simulated.synthetic import SyntheticConfig, SyntheticProblem
-from search.strategies.protocol import TaskKnowledge
+from search.strategies import TaskKnowledge
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class Simulation(Protocol):
         """Accuracy of every task, shape (T,), at a realised P of shape (T, T)."""
         ...
 
-    def front(self) -> Bracket | None:
+    def front(self) -> FrontBounds | None:
         """The true front of mean accuracy against mean use; None where it is not known."""
         ...
 

@@ -20,7 +20,7 @@ from typing import Self
 import numpy as np
 
 from partitioning import FloatArray, IntArray, matrix_to_vector
-from search.strategies.protocol import TaskFacts, TaskKnowledge
+from search.strategies import TaskFacts, TaskKnowledge
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,8 +26,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from partitioning import FloatArray
-from search.simulated.convex_front import Bracket, concave_front
-from search.strategies.protocol import TaskFacts, TaskKnowledge
+from search.simulated.convex_front import FrontBounds, concave_front
+from search.strategies import TaskFacts, TaskKnowledge
 
 #: Beyond this the sets of tasks are too many to go through one by one.
 MAX_TASKS = 12
@@ -115,7 +115,7 @@ class SyntheticProblem:
         effect_T = (self.worth_TT * P_TT).sum(axis=1)
         return np.asarray(self.chance_T + self.scale_T * (1 - np.exp(-self.rate_T * effect_T)))
 
-    def front(self) -> Bracket:
+    def front(self) -> FrontBounds:
         """Inner and outer approximation of the true front: mean accuracy against mean use."""
         count = len(self.rate_T)
         member_NT = (np.arange(2**count)[:, None] >> np.arange(count)) & 1

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from search.strategies.evolution import Evolution, EvolutionSettings
+from search.strategies.agent.policy_gradient import PolicyGradient, PolicyGradientSettings
+from search.strategies.es.evolution import Evolution, EvolutionSettings
 from search.strategies.fixed import BaselineSettings, FixedBaselines
 from search.strategies.local_refinement import LocalRefinement, LocalRefinementSettings
-from search.strategies.models import GpSettings, TpeSettings, gp, tpe
-from search.strategies.policy_gradient import PolicyGradient, PolicyGradientSettings
-from search.strategies.populations import (
+from search.strategies.optuna_samplers.models import GpSettings, TpeSettings, gp, tpe
+from search.strategies.optuna_samplers.populations import (
     CmaEsSettings,
     Nsga2Settings,
     Nsga3Settings,
@@ -21,14 +21,14 @@ from search.strategies.populations import (
     nsga2,
     nsga3,
 )
-from search.strategies.protocol import FloatArray, Outcome, Problem, Strategy
+from search.strategies.protocol import Outcome, Problem, Strategy, TaskFacts, TaskKnowledge
 from search.strategies.random_search import RandomSearch, RandomSettings
 from search.strategies.regularised_evolution import (
     RegularisedEvolution,
     RegularisedEvolutionSettings,
 )
 from search.strategies.sobol import SobolSearch, SobolSettings
-from search.strategies.task_models import TaskModels, TaskModelsSettings
+from search.strategies.task_models.strategy import TaskModels, TaskModelsSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,7 @@ STRATEGIES: dict[str, StrategyType] = {
     "policy_gradient": StrategyType(
         settings=PolicyGradientSettings,
         build=PolicyGradient,
-        summary="a policy-gradient agent that covers a range of channel budgets in one search",
+        summary="a policy-gradient agent that covers a range of cost weights in one search",
     ),
     "regularised_evolution": StrategyType(
         settings=RegularisedEvolutionSettings,
@@ -100,7 +100,7 @@ STRATEGIES: dict[str, StrategyType] = {
     "cma_es": StrategyType(
         settings=CmaEsSettings,
         build=cma_es,
-        summary="CMA-ES (Optuna) on quality less a cost penalty, one per budget weight",
+        summary="CMA-ES (Optuna) on quality less a cost penalty, one per cost weight",
     ),
     "sobol": StrategyType(
         settings=SobolSettings,
@@ -110,8 +110,16 @@ STRATEGIES: dict[str, StrategyType] = {
     "baselines": StrategyType(
         settings=BaselineSettings,
         build=FixedBaselines,
-        summary="fixed baselines, each proposed once: share all, independent, equal budgets",
+        summary="fixed baselines, each proposed once: share all, independent, equal uses",
     ),
 }
 
-__all__ = ["STRATEGIES", "FloatArray", "Outcome", "Problem", "Strategy", "StrategyType"]
+__all__ = [
+    "STRATEGIES",
+    "Outcome",
+    "Problem",
+    "Strategy",
+    "StrategyType",
+    "TaskFacts",
+    "TaskKnowledge",
+]

@@ -1,11 +1,12 @@
-"""The fixed baselines: share all, independent, equal budgets and the like, each proposed once."""
+"""The fixed baselines: share all, independent, equal uses and the like, each proposed once."""
 
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from partitioning import FloatArray
 from search.strategies.ledger import Ledger
-from search.strategies.protocol import FloatArray, Outcome, Problem
+from search.strategies.protocol import Outcome, Problem
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from search.strategies.protocol import FloatArray, Outcome
+from partitioning import FloatArray
+from search.strategies.protocol import Outcome
 
 # A record keeps float64 exactly; anything further off than this is another proposal.
 SAME_VECTOR = 1e-9
@@ -19,10 +20,10 @@ class Ledger:
         >>> ledger.queue([np.zeros(2), np.ones(2)])
         >>> first, second = ledger.ask(10)
         >>> ledger.tell([Outcome(index=1, vector=second, quality=0.5, cost=0.1)])
-        >>> ledger.settled
+        >>> ledger.complete
         False
         >>> ledger.tell([Outcome(index=0, vector=first, quality=None, cost=None, error="lost")])
-        >>> ledger.settled, [outcome.index for outcome in ledger.drain()]
+        >>> ledger.complete, [outcome.index for outcome in ledger.drain()]
         (True, [0, 1])
     """
 
@@ -33,7 +34,7 @@ class Ledger:
         self._asked = 0
 
     @property
-    def settled(self) -> bool:
+    def complete(self) -> bool:
         """Whether every queued vector has been asked for and its outcome told."""
         return not self._queued and not self._outstanding
 

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from search.pareto import crowding, non_dominated
+from partitioning import FloatArray
+from search.candidates import crowding, non_dominated
 from search.strategies.ledger import Ledger
-from search.strategies.protocol import FloatArray, Outcome, Problem
+from search.strategies.protocol import Outcome, Problem
 from search.strategies.random_search import uniform_vectors
 
 STREAM = 17
@@ -113,7 +114,7 @@ class LocalRefinement:
             ValueError: If an outcome belongs to no outstanding proposal.
         """
         self._ledger.tell(outcomes)
-        if not self._ledger.settled:
+        if not self._ledger.complete:
             return
         self._renew(self._ledger.drain())
         if self._front:

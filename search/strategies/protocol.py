@@ -11,11 +11,9 @@ from types import MappingProxyType
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from search.pareto import REFERENCE
-
-FloatArray = NDArray[np.float64]
+from partitioning import FloatArray
+from search.candidates import REFERENCE
 
 
 @dataclass(frozen=True, kw_only=True)

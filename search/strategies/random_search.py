@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from partitioning import FloatArray
 from search.strategies.ledger import Ledger
-from search.strategies.protocol import FloatArray, Outcome, Problem
+from search.strategies.protocol import Outcome, Problem
 
 # First word of the spawn key, so that no two strategies draw from one stream of a seed.
 STREAM = 0

@@ -19,9 +19,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from search.pareto import best_first
+from partitioning import FloatArray
+from search.candidates import best_first
 from search.strategies.ledger import Ledger
-from search.strategies.protocol import FloatArray, Outcome, Problem
+from search.strategies.protocol import Outcome, Problem
 from search.strategies.random_search import uniform_vectors
 
 STREAM = 16
@@ -90,7 +91,7 @@ class RegularisedEvolution:
             ValueError: If an outcome belongs to no outstanding proposal.
         """
         self._ledger.tell(outcomes)
-        if not self._ledger.settled:
+        if not self._ledger.complete:
             return
         self._population.extend(o for o in self._ledger.drain() if not o.failed)
         if self._population:

@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from torch.quasirandom import SobolEngine
 
+from partitioning import FloatArray
 from search.strategies.ledger import Ledger
-from search.strategies.protocol import FloatArray, Outcome, Problem
+from search.strategies.protocol import Outcome, Problem
 from search.strategies.random_search import uniform_vectors
 
 STREAM = 15

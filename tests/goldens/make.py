@@ -22,11 +22,17 @@ import numpy as np
 import torch
 
 from partitioning import BASELINES, Masks
+from search.arms.simulated_pool import SimulatedPool
 from search.config import StudyConfig, parse_config
-from search.prepare import feature_cache, foundation, run_here
-from search.simulated.evaluator import SimulatedPool
 from search.strategies import STRATEGIES, Outcome
-from search.study import baselines, build_space, build_strategy
+from search.study import (
+    baselines,
+    build_foundation,
+    build_space,
+    build_strategy,
+    feature_cache,
+    run_here,
+)
 from trainers.backbones import channel_groups
 from trainers.proxy import distill
 
@@ -111,7 +117,7 @@ def scores() -> dict[str, dict[str, Any]]:
             }
         )
         torch.set_num_threads(1)
-        base = foundation(config, run_here, lambda line: None)
+        base = build_foundation(config, run_here, lambda line: None)
         cache = feature_cache(config, base, run_here, lambda line: None)
         groups = channel_groups(config.backbone)
         space = build_space(config)

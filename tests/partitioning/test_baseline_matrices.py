@@ -3,7 +3,7 @@ import pytest
 
 from partitioning.baselines import (
     BASELINES,
-    equal_budget,
+    equal_use,
     independent,
     random_masks,
     share_all,
@@ -37,7 +37,7 @@ def test_closed_forms():
     assert np.array_equal(share_all(3), np.ones((3, 3)))
     assert np.array_equal(independent(4), np.eye(4) / 4)
     assert np.allclose(share_half(5), np.full((5, 5), 0.5) + np.eye(5) * 0.1)
-    assert np.array_equal(equal_budget(2, 0.3), np.full((2, 2), 0.3))
+    assert np.array_equal(equal_use(2, 0.3), np.full((2, 2), 0.3))
     assert np.array_equal(
         BASELINES["equal_70"](2, 8, np.random.default_rng(0)), np.full((2, 2), 0.7)
     )
@@ -67,7 +67,7 @@ def test_random_masks_leave_no_task_without_channels():
 @pytest.mark.parametrize("fraction", [0, -0.1, 1.1, np.nan])
 def test_budgets_out_of_range_are_refused(fraction):
     with pytest.raises(ValueError, match="fraction must lie above 0"):
-        equal_budget(3, fraction)
+        equal_use(3, fraction)
     with pytest.raises(ValueError, match="use above 0"):
         random_masks(3, 8, fraction, np.random.default_rng(0))
 

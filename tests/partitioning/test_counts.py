@@ -13,7 +13,7 @@ from partitioning import pricing
 from partitioning.descent import descend, shake
 from partitioning.generation import cheapest, dive, generate, lagrangian_bound
 from partitioning.pricing import price, price_surely, smallest, subset_values, unpack
-from partitioning.problem import Columns, Problem, gram, merged
+from partitioning.problem import Columns, MaskProblem, gram, merged
 from partitioning.programmes import best_subset, whole_counts
 
 
@@ -21,7 +21,7 @@ from partitioning.programmes import best_subset, whole_counts
 def problems(draw):
     tasks, kinds = draw(st.integers(1, 4)), draw(st.integers(1, 3))
     goal_TT = draw(arrays(np.int64, (tasks, tasks), elements=st.integers(0, 12)))
-    return Problem(
+    return MaskProblem(
         kinds_ST=draw(arrays(bool, (kinds, tasks), unique=False)),
         capacity_S=draw(arrays(np.int64, kinds, elements=st.integers(1, 6))),
         goal_TT=np.minimum(goal_TT, goal_TT.T),
@@ -34,7 +34,7 @@ def random_problem(tasks, channels, seed=0, kinds=1):
     rng = np.random.default_rng(seed)
     goal_TT = np.triu(rng.integers(0, channels, (tasks, tasks)))
     kinds_ST = np.ones((1, tasks), dtype=bool) if kinds == 1 else rng.random((kinds, tasks)) < 0.7
-    return Problem(
+    return MaskProblem(
         kinds_ST=kinds_ST,
         capacity_S=np.full(kinds, channels // kinds),
         goal_TT=goal_TT + np.triu(goal_TT, 1).T,
@@ -66,7 +66,7 @@ def test_the_deviation_is_that_of_the_masks(problem, data):
 
 
 def test_the_floor_counts_goals_beyond_all_channels():
-    problem = Problem(
+    problem = MaskProblem(
         kinds_ST=np.array([[1, 1], [1, 0]], dtype=bool),
         capacity_S=np.array([2, 1]),
         goal_TT=np.array([[5, 3], [3, 2]]),
@@ -141,7 +141,7 @@ def test_a_limit_is_not_what_happened_to_be_found(monkeypatch):
 
 
 def test_a_bound_is_lowered_by_what_rounding_may_have_added():
-    problem = Problem(
+    problem = MaskProblem(
         kinds_ST=np.ones((1, 2), dtype=bool),
         capacity_S=np.array([10**9]),
         goal_TT=np.full((2, 2), 10**9),
@@ -266,7 +266,7 @@ def test_many_channels_are_moved_at_once():
 
 def test_shaking_goes_on_where_a_descent_ends():
     masks_TC = (np.random.default_rng(0).random((9, 64)) < 0.5).astype(int)
-    problem = Problem(
+    problem = MaskProblem(
         kinds_ST=np.ones((1, 9), dtype=bool),
         capacity_S=np.array([64]),
         goal_TT=masks_TC @ masks_TC.T,

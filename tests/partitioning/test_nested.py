@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from partitioning.baselines import equal_budget, independent, share_all, share_half
+from partitioning.baselines import equal_use, independent, share_all, share_half
 from partitioning.masks import ChannelGroup, Masks, VirtualNetwork
 from partitioning.nested import NestedSpace, level_counts, unit_masks
 from partitioning.sharing import SharingMatrixError, realised
@@ -231,7 +231,7 @@ def test_a_residual_stream_keeps_a_unit():
 def test_what_comes_in_whole_units_is_encoded_and_decoded_exactly(kind, levels):
     groups = (ChannelGroup(name="a", width=6), ChannelGroup(name="b", width=12))
     space = make_space(SpaceConfig(kind=kind, units=6, levels=levels), groups=groups)
-    for P in (share_all(3), equal_budget(3, 0.5), np.minimum.outer([1, 2, 6], [1, 2, 6]) / 6):
+    for P in (share_all(3), equal_use(3, 0.5), np.minimum.outer([1, 2, 6], [1, 2, 6]) / 6):
         masks = space.decode(space.encode(P)).masks
         highest = [masks.row(task, len(levels) - 1) for task in TASKS]
         for group in groups:
@@ -261,9 +261,9 @@ def test_baselines_of_whole_units_are_encoded_where_orders_are_free(share):
 @pytest.mark.parametrize(
     ("P", "changes", "message"),
     [
-        (equal_budget(3, 0.3), {}, r"P\[cats, cats\] must be a whole number of 4 units, got 0\.3"),
+        (equal_use(3, 0.3), {}, r"P\[cats, cats\] must be a whole number of 4 units, got 0\.3"),
         (share_all(3), {"use": (0.2, 0.6)}, r"use\[cats\] must lie within space\.use .*got 1;"),
-        (equal_budget(3, 0.25), {"use": (0.5, 1.0)}, r"use\[cats\] .*got 0\.25; widen space\.use"),
+        (equal_use(3, 0.25), {"use": (0.5, 1.0)}, r"use\[cats\] .*got 0\.25; widen space\.use"),
         (0.5 * np.eye(3), {}, "no units of the tasks share as P asks"),
         (share_all(2), {}, r"\(3, 3\) for the tasks"),
     ],

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from search.strategies.agent import Agent, features
-from search.strategies.distributions import Continuous, Distribution, Levels
-from search.strategies.protocol import Problem, TaskFacts
+from search.strategies import Problem, TaskFacts
+from search.strategies.agent.distributions import Continuous, Distribution, Levels
+from search.strategies.agent.network import Agent, features
 
 TASKS = (
     TaskFacts(name="a", classes=10, images=1000, teacher_accuracy=0.9),

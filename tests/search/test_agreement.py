@@ -5,19 +5,10 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from search.agreement import (
-    Estimate,
-    banded,
-    bands,
-    compare,
-    kendall,
-    partial,
-    pearson,
-    resamples,
-    spearman,
-    subsets,
-)
-from search.seed_noise import noise, seed_noise
+from search.stats import Estimate, correlations, noise
+from search.stats.bootstrap import resamples
+from search.stats.correlation import banded, bands, kendall, partial, pearson, spearman, subsets
+from search.stats.seed_noise import seed_noise
 
 Floats = NDArray[np.float64]
 ORACLES = [
@@ -137,14 +128,14 @@ def test_noise_between_seeds() -> None:
     assert seed_noise(repeats) == pytest.approx(np.sqrt(0.08 / 3))
     assert np.isnan(seed_noise([np.array([0.5])]))
     found = noise(np.array([0.1, 0.5, 0.9]), [np.array([0.5, 0.7])])
-    assert found.spread == pytest.approx(0.4)
+    assert found.std == pytest.approx(0.4)
     assert found.ratio == pytest.approx(0.4 / np.sqrt(0.02))
     assert found.ceiling == pytest.approx(np.sqrt(1 - 0.02 / 0.16))
     assert noise(np.array([0.1, 0.2]), [np.array([0.0, 1.0])]).ceiling == 0
     assert np.isnan(noise(np.array([0.5, 0.5]), [np.array([0.1, 0.2])]).ratio)
     assert noise(np.array([0.5, 0.6]), [np.array([0.1, 0.1])]).ratio == float("inf")
     unknown = noise(np.array([0.5, 0.6]), [np.array([0.1])])
-    assert np.isnan([unknown.noise, unknown.ratio, unknown.ceiling]).all()
+    assert np.isnan([unknown.seed_std, unknown.ratio, unknown.ceiling]).all()
 
 
 def test_the_ceiling_is_what_a_perfect_predictor_reaches() -> None:
@@ -152,7 +143,7 @@ def test_the_ceiling_is_what_a_perfect_predictor_reaches() -> None:
     truth = rng.normal(size=20_000)
     seeds = truth[:, None] + 0.8 * rng.normal(size=(20_000, 2))
     found = noise(seeds[:, 0], list(seeds))
-    assert found.noise == pytest.approx(0.8, abs=0.02)
+    assert found.seed_std == pytest.approx(0.8, abs=0.02)
     assert found.ceiling == pytest.approx(np.corrcoef(truth, seeds[:, 0])[0, 1], abs=0.02)
 
 
@@ -176,7 +167,7 @@ class TestCompare:
         self, data: tuple[Floats, Floats, Floats]
     ) -> None:
         score, full, use = data
-        found = compare(score, full, use, np.random.default_rng(0), 200)
+        found = correlations(score, full, use, np.random.default_rng(0), 200)
         own = [stats.pearsonr(x, y)[0] for x, y in zip(score, full, strict=True)]
         mean = stats.pearsonr(score.mean(axis=0), full.mean(axis=0))[0]
         values = [estimate.value for estimate in found["pearson"]]
@@ -199,7 +190,7 @@ class TestCompare:
         for _ in range(100):
             x = rng.normal(size=60)
             y = 0.6 * x + 0.8 * rng.normal(size=60)  # a true correlation of .6
-            found = compare(x[None], y[None], rng.random(60), rng, 200)["pearson"][0]
+            found = correlations(x[None], y[None], rng.random(60), rng, 200)["pearson"][0]
             covered += found.low <= 0.6 <= found.high
         # About 94 of 100 are expected, give or take 2.4 by chance.
         assert 85 <= covered <= 99
@@ -209,7 +200,7 @@ class TestCompare:
     ) -> None:
         score, full, use = data
         score[1] = 0.25
-        found = compare(score, full, use, np.random.default_rng(0), 100)
+        found = correlations(score, full, use, np.random.default_rng(0), 100)
         assert np.isnan([found["pearson"][1].value, found["kendall"][1].low]).all()
         own = [found["pearson"][row].value for row in (0, 2)]
         assert found["pearson"][4].value == pytest.approx(sum(own) / 3)
@@ -217,17 +208,17 @@ class TestCompare:
     def test_the_same_seed_gives_the_same_interval(
         self, data: tuple[Floats, Floats, Floats]
     ) -> None:
-        first, again = (compare(*data, np.random.default_rng(3), 50) for _ in range(2))
+        first, again = (correlations(*data, np.random.default_rng(3), 50) for _ in range(2))
         assert first == again
 
     def test_too_few_candidates(self) -> None:
-        found = compare(np.ones((2, 2)), np.ones((2, 2)), np.ones(2), np.random.default_rng(0))
+        found = correlations(np.ones((2, 2)), np.ones((2, 2)), np.ones(2), np.random.default_rng(0))
         assert all(np.isnan(e.value) for estimates in found.values() for e in estimates)
         assert isinstance(found["banded"][3], Estimate)
 
     def test_bad_input(self) -> None:
         rng = np.random.default_rng(0)
         with pytest.raises(ValueError, match=r"\(T, N\)"):
-            compare(np.ones((2, 3)), np.ones((2, 4)), np.ones(4), rng)
+            correlations(np.ones((2, 3)), np.ones((2, 4)), np.ones(4), rng)
         with pytest.raises(ValueError, match="finite"):
-            compare(np.full((1, 3), np.nan), np.ones((1, 3)), np.ones(3), rng)
+            correlations(np.full((1, 3), np.nan), np.ones((1, 3)), np.ones(3), rng)

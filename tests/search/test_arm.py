@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from partitioning import ChannelGroup, Masks, SharingSpace, SolverConfig, SpaceConfig
-from search.arm import Arm, Budget, ReplayError, Scored
-from search.candidate import Candidate
-from search.halving import Rung
+from search.arms.loop import Arm, Budget, ReplayError, Scored
+from search.candidates import Candidate, Rung
 from search.strategies import STRATEGIES, Problem
 from trainers.cost import Costs
 from trainers.proxy import Evaluation

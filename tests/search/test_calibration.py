@@ -14,14 +14,15 @@ import yaml
 from test_search import tiny
 
 from partitioning import ChannelGroup, Masks, SharingSpace, SolverConfig, SpaceConfig
-from search import scheduler
-from search.calibrate import calibrate, calibration_folder, full_training, result_path
-from search.calibration import CalibrationConfig, choose, draw, measure, repeated, spread
-from search.candidate import Candidate
+from search.arms import cluster_jobs, connect
+from search.calibration import measure_calibration
+from search.calibration.choice import choose, draw, evenly_over_cost, trained_twice
+from search.calibration.measurement import calibration_folder, full_training, measure, result_path
+from search.candidates import Candidate
 from search.cli import main
 from search.config import ConfigError, ScheduleConfig, StudyConfig, dump_config, parse_config
-from search.prepare import feature_cache, foundation, run_here
-from search.study import Study
+from search.config.sections import CalibrationConfig
+from search.study import Study, build_foundation, feature_cache, run_here
 from trainers.device import ComputeConfig
 from trainers.proxy import DivergedError, distill
 
@@ -79,23 +80,23 @@ def test_any_space_can_be_drawn_from(changed: dict[str, Any]) -> None:
     assert np.abs(np.array(uses) - wanted).max() < 0.12
 
 
-def test_spread_over_cost() -> None:
+def test_candidates_lie_evenly_over_cost() -> None:
     rng = np.random.default_rng(0)
     cost = np.concatenate([rng.normal(0.5, 0.02, 90), rng.uniform(0.1, 1, 10)])
-    chosen = spread(cost, 9)
+    chosen = evenly_over_cost(cost, 9)
     assert len(set(chosen)) == 9
     assert {int(cost.argmin()), int(cost.argmax())} <= set(chosen)
     # Most candidates cost .5; of the chosen ones no more do than elsewhere.
     assert sum(abs(cost[i] - 0.5) < 0.05 for i in chosen) <= 3
-    assert spread(cost[:4], 9) == [0, 1, 2, 3]
-    assert spread(np.full(5, 0.3), 3) == [0, 1, 2]
-    assert spread(np.array([]), 3) == []
+    assert evenly_over_cost(cost[:4], 9) == [0, 1, 2, 3]
+    assert evenly_over_cost(np.full(5, 0.3), 3) == [0, 1, 2]
+    assert evenly_over_cost(np.array([]), 3) == []
 
 
-def test_repeated_candidates_are_spread_over_use() -> None:
+def test_those_trained_twice_lie_evenly_over_use() -> None:
     use = np.array([0.9, 0.1, 0.5, 0.3, 0.7])
-    assert repeated(use, 3) == [1, 2, 0]
-    assert repeated(use, 0) == []
+    assert trained_twice(use, 3) == [1, 2, 0]
+    assert trained_twice(use, 0) == []
 
 
 def recorded(index: int, masks: Masks | None, **changed: Any) -> Candidate:
@@ -115,7 +116,7 @@ def test_the_records_candidates_come_first() -> None:
     chosen = choose(record, own, (0.05, 1.0), config)
     assert [c.candidate for c in chosen] == [f"es-0-{i}" for i in range(8)] + [None] * 4
     assert [c.masks for c in chosen[:8]] == masks
-    few = choose(record, own, (0.05, 1.0), replace(config, candidates=4, repeated=2))
+    few = choose(record, own, (0.05, 1.0), replace(config, candidates=4, trained_twice=2))
     assert [c.candidate for c in few] == ["es-0-0", "es-0-2", "es-0-5", "es-0-7"]
     drawn = choose([], own, (0.05, 1.0), config)
     assert len({c.masks for c in drawn}) == 12
@@ -125,7 +126,7 @@ def test_the_records_candidates_come_first() -> None:
     ("changed", "message"),
     [
         ({"candidates": 2}, "calibration: candidates must be at least 3, got 2"),
-        ({"repeated": 33}, "repeated must be from 0 to candidates, 32, got 33"),
+        ({"trained_twice": 33}, "trained_twice must be from 0 to candidates, 32, got 33"),
         ({"multiples": [2, 1]}, "multiples must increase"),
         ({"multiples": [0]}, "multiples must increase from above 0"),
         ({"threshold": 1.5}, "threshold must be a correlation"),
@@ -151,12 +152,12 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Trunk and teachers, made once."""
     folder = tmp_path_factory.mktemp("cache")
     torch.set_num_threads(1)
-    foundation(tiny(folder, cache=str(folder)), run_here, lambda line: None)
+    build_foundation(tiny(folder, cache=str(folder)), run_here, lambda line: None)
     return folder
 
 
 def calibrated(folder: Path, cache: Path, **changed: Any) -> StudyConfig:
-    settings = {"candidates": 5, "repeated": 2, "multiples": [0.01, 1000.0]}
+    settings = {"candidates": 5, "trained_twice": 2, "multiples": [0.01, 1000.0]}
     return tiny(folder, cache=str(cache), calibration=settings | changed)
 
 
@@ -180,13 +181,13 @@ def test_a_calibration_goes_on_where_it_stopped(tmp_path: Path, cache: Path) -> 
     study = Study.create(calibrated(tmp_path, cache))
     done: list[str] = []
     with pytest.raises(KeyboardInterrupt):
-        calibrate(study, say=quiet, run=counting(done, 3))
+        measure_calibration(study, say=quiet, run=counting(done, 3))
     assert len(done) == 3
-    results = calibrate(study, say=quiet, run=counting(done))
+    results = measure_calibration(study, say=quiet, run=counting(done))
     assert len(done) == len(set(done)) == 7
     assert [(r["index"], r["seed"]) for r in results[:5]] == [(i, 0) for i in range(5)]
     assert [r["seed"] for r in results[5:]] == [1, 1]
-    assert calibrate(study, say=quiet, run=counting(done)) == results
+    assert measure_calibration(study, say=quiet, run=counting(done)) == results
     assert len(done) == 7
     first = results[0]
     assert {"index", "seed", "vector", "use", "masks", "proxy", "full", "digest"} <= set(first)
@@ -195,7 +196,7 @@ def test_a_calibration_goes_on_where_it_stopped(tmp_path: Path, cache: Path) -> 
     assert first["full"]["steps"] == 20
     # Training lasts longer than a hundredth of the proxy's time, and less than 1,000 times it.
     assert len(first["full"]["snapshots"]) == 1
-    base = foundation(study.config, run_here, quiet)
+    base = build_foundation(study.config, run_here, quiet)
     features = feature_cache(study.config, base, run_here, quiet)
     (score,) = distill(
         [Masks.from_dict(first["masks"])], features, study.config.proxy, study.config.compute
@@ -207,23 +208,23 @@ def test_a_calibration_goes_on_where_it_stopped(tmp_path: Path, cache: Path) -> 
     # Of other settings everything is measured anew, and then kept.
     changed = replace(study.config.train, temperature=2.0)
     study.config = replace(study.config, train=changed)
-    calibrate(study, say=quiet, run=counting(done))
+    measure_calibration(study, say=quiet, run=counting(done))
     assert len(done) == 14
     path = result_path(calibration_folder(study), 2, 0)
     path.unlink()
-    calibrate(study, say=quiet, run=counting(done))
+    measure_calibration(study, say=quiet, run=counting(done))
     assert len(done) == 15
 
 
 def test_a_candidate_that_diverges_is_left_out(tmp_path: Path, cache: Path) -> None:
     sgd = {"steps": 20, "batch_size": 16, "learning_rate": 1e30}
-    study = Study.create(calibrated(tmp_path, cache, sgd=sgd, candidates=3, repeated=0))
+    study = Study.create(calibrated(tmp_path, cache, sgd=sgd, candidates=3, trained_twice=0))
     said: list[str] = []
-    results = calibrate(study, say=said.append)
+    results = measure_calibration(study, say=said.append)
     assert all("not finite" in result["error"] for result in results)
     assert sum("left out" in line for line in said) == 3
     done: list[str] = []
-    calibrate(study, say=quiet, run=counting(done))
+    measure_calibration(study, say=quiet, run=counting(done))
     assert not done
 
 
@@ -251,7 +252,7 @@ def test_the_command(
     assert main(["calibrate", str(config.folder), "--json"]) == 0
     summary = json.loads(capsys.readouterr().out)
     assert summary == json.loads((folder / "calibration.json").read_text())
-    assert (summary["candidates"], summary["repeated"], summary["trusted"]) == (5, 2, False)
+    assert (summary["candidates"], summary["trained_twice"], summary["trusted"]) == (5, 2, False)
     # The search that follows warns, and its page shows the calibration.
     assert main(["search", str(path)]) == 0
     said = " ".join(capsys.readouterr().out.split())
@@ -278,12 +279,12 @@ def test_what_jobs_share_is_stored_once(ray_here: None, monkeypatch: pytest.Monk
     def total(*, numbers: np.ndarray, add: int, compute: ComputeConfig) -> float:
         return float(numbers.sum()) + add
 
-    scheduler.connect()
+    connect()
     stored: list[Any] = []
     put = ray.put
     monkeypatch.setattr(ray, "put", lambda value: stored.append(value) or put(value))
     numbers, compute = np.ones(1000), ComputeConfig(device="cpu")
     jobs = {str(add): {"numbers": numbers, "add": add, "compute": compute} for add in (1000, 2000)}
-    run = scheduler.cluster_jobs(ScheduleConfig(gpus=0))
+    run = cluster_jobs(ScheduleConfig(gpus=0))
     assert dict(run(total, jobs)) == {"1000": 2000.0, "2000": 3000.0}
     assert [type(value) for value in stored] == [np.ndarray, ComputeConfig]

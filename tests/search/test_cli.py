@@ -17,7 +17,7 @@ import ray
 import torch
 import yaml
 
-from search.candidate import Candidate
+from search.candidates import Candidate
 from search.cli import main
 from search.config import dump_config, load_config, parse_config
 from search.record import Record

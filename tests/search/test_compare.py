@@ -18,23 +18,16 @@ from PIL import Image
 from rich.console import Console
 from test_cli import SMALL, refused
 
-from search.arm_curve import arm_curve, attainment, idle_share, shortfall
-from search.candidate import Candidate
+from search.candidates import Candidate, study_hypervolume
 from search.cli import main
-from search.compare import CompareError, Comparison, compare
-from search.comparison import LEVEL, MOST_STRATEGIES, least_p
-from search.comparison_figure import comparison_figure
-from search.comparison_tables import (
-    comparison_markdown,
-    curve_table,
-    pair_rows,
-    show_comparison,
-    strategy_table,
-)
+from search.commands.sync import make_tracker, sync
+from search.comparison import Comparison, compare_strategies, comparison_figure, show_comparison
+from search.comparison.arm_curves import arm_curve, attainment, idle_share, shortfall
+from search.comparison.compare import CompareError
+from search.comparison.tables import comparison_markdown, curve_table, pair_rows, strategy_table
 from search.config import parse_config
-from search.launch import make_tracker, sync
-from search.progress import study_hypervolume
 from search.record import Record
+from search.stats import LEVEL, MOST_STRATEGIES, least_p
 from search.study import Study
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
@@ -75,7 +68,7 @@ def arms(
 def compared(candidates: Sequence[Candidate], **changes: Any) -> Comparison:
     names = list(dict.fromkeys(candidate.strategy for candidate in candidates))
     given = {"strategies": names, "budget": 4, "reference": REFERENCE} | changes
-    return compare(candidates, **given)
+    return compare_strategies(candidates, **given)
 
 
 class TestCurve:
@@ -254,7 +247,7 @@ class TestWhatIsCompared:
     def test_fixed_baselines_are_shown_and_not_tested(self) -> None:
         given = [*arms({"random": 0.5, "es": 0.8}, range(6))]
         given += [make(0.6, 0.5, "baselines", seed) for seed in range(6)]
-        found = compared(given, fixed=["baselines"])
+        found = compared(given, baselines=["baselines"])
         assert [s.name for s in found.standings] == ["es", "random", "baselines"]
         assert len(found.pairs) == 1
         assert found.candidates == 4
@@ -264,7 +257,7 @@ class TestWhatIsCompared:
             "ci_high": pytest.approx(0.3),
         }
         one = compared(
-            [c for c in given if c.strategy != "baselines" or not c.seed], fixed=["baselines"]
+            [c for c in given if c.strategy != "baselines" or not c.seed], baselines=["baselines"]
         )
         assert one.standings[-1].volume.low == pytest.approx(0.3)
 
@@ -302,13 +295,13 @@ def test_tables(tmp_path: Path) -> None:
     given = [*arms({"random": 0.5, "es": 0.8}, range(8))]
     given[5] = make(None, None, given[5].strategy, given[5].seed, given[5].index)
     given += [make(0.6, 0.5, "baselines", seed) for seed in range(8)]
-    found = compared(given, fixed=["baselines"], true_hypervolume=0.5)
+    found = compared(given, baselines=["baselines"], true_hypervolume=0.5)
     table = strategy_table(found).set_index("strategy")
     assert table.loc["es", "of_true_front"] == pytest.approx(
         table.loc["es", "hypervolume_mean"] / 0.5
     )
     assert table.loc["es", ["candidates", "failed", "seeds"]].tolist() == [32, 1, 8]
-    assert "of_true_front" not in strategy_table(compared(given, fixed=["baselines"]))
+    assert "of_true_front" not in strategy_table(compared(given, baselines=["baselines"]))
     curves = curve_table(found)
     for (_, against), own in curves.groupby(["strategy", "against"]):
         assert (own["mean"].diff().dropna() >= -1e-12).all()
@@ -341,7 +334,7 @@ def test_a_terminal_shows_what_fits(width: int) -> None:
 def test_the_picture(tmp_path: Path, strategies: int) -> None:
     given = [*arms({f"s{i}": 0.3 + 0.05 * i for i in range(strategies)}, range(6))]
     given += [make(0.6, 0.4, "baselines", seed) for seed in range(6)]
-    comparison_figure(compared(given, fixed=["baselines"]), tmp_path / "comparison.png")
+    comparison_figure(compared(given, baselines=["baselines"]), tmp_path / "comparison.png")
     with Image.open(tmp_path / "comparison.png") as image:
         assert image.width > 1500
 
@@ -455,7 +448,7 @@ def test_a_config_is_searched_first(
         console.print("searching")
         return study
 
-    monkeypatch.setattr("search.launch.search", search)
+    monkeypatch.setattr("search.commands.compare.search", search)
     config = study.folder / "config.yaml"
     assert main(["compare", str(config), "--set", "seeds=[0,1,2,3,4]", "--json"]) == 0
     out, err = capsys.readouterr()

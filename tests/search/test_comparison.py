@@ -9,19 +9,17 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from search.agreement import Estimate
-from search.comparison import (
-    EXACT,
+from search.comparison.verdicts import verdict_of
+from search.stats import (
+    Estimate,
     Pair,
     compare_pairs,
     estimate,
     fewest_seeds,
-    holm,
     least_p,
     mean_interval,
-    sign_flip,
 )
-from search.verdict import verdict
+from search.stats.paired_tests import EXACT, holm, sign_flip
 
 Floats = NDArray[np.float64]
 
@@ -276,21 +274,23 @@ class TestVerdict:
         ],
     )
     def test_words(self, ranked: str, better: set[str], expected: str) -> None:
-        assert verdict(pairs_of(ranked, better), 10) == expected
+        assert verdict_of(pairs_of(ranked, better), 10) == expected
 
     def test_too_few_seeds(self) -> None:
-        assert verdict(pairs_of("abc", set(), p=1.0), 5) == (
+        assert verdict_of(pairs_of("abc", set(), p=1.0), 5) == (
             "no winner: 5 seeds are too few for a claim (the smallest p that a test of them can "
             "have is 0.062, 0.19 after correction for 3 pairs); it takes 7 seeds or more"
         )
-        assert "it takes 6 seeds or more" in verdict(pairs_of("ab", set()), 2)
-        assert "too few" not in verdict(pairs_of("ab", set()), 6)
+        assert "it takes 6 seeds or more" in verdict_of(pairs_of("ab", set()), 2)
+        assert "too few" not in verdict_of(pairs_of("ab", set()), 6)
 
     def test_all_equal(self) -> None:
         values = {name: np.full(8, 0.5) for name in "abc"}
         pairs = compare_pairs(values, rng())
         assert {pair.won for pair in pairs} == {0.5}
-        assert verdict(pairs, 8).startswith("no winner: between a, b and c there is no difference")
+        assert verdict_of(pairs, 8).startswith(
+            "no winner: between a, b and c there is no difference"
+        )
 
     @settings(deadline=None, max_examples=50)
     @given(st.integers(0, 10**6), st.integers(2, 5), st.integers(2, 12))
@@ -300,7 +300,7 @@ class TestVerdict:
         pairs = compare_pairs(values, rng(), 20)
         for pair in pairs:
             assert values[pair.a].mean() >= values[pair.b].mean()
-        said = verdict(pairs, seeds)
+        said = verdict_of(pairs, seeds)
         best = max(values, key=lambda name: float(values[name].mean()))
         wins = sum(pair.better == best for pair in pairs)
         assert said.startswith(best if wins == strategies - 1 else "no winner")

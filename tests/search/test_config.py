@@ -4,15 +4,15 @@ from typing import Any
 import pytest
 import yaml
 
+from search.candidates import Rung
 from search.config import (
+    ConfigError,
     StudyConfig,
     differences,
     dump_config,
     load_config,
     parse_config,
 )
-from search.config_build import ConfigError
-from search.halving import Rung
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from search.scheduler import connect
+from search.arms import connect
 from trainers.device import DeviceError
 
 

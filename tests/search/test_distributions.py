@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from search.strategies.distributions import Continuous, Distribution, Levels
+from search.strategies.agent.distributions import Continuous, Distribution, Levels
 
 BOTH = pytest.mark.parametrize("distribution", [Levels(4), Continuous()], ids=["levels", "cont."])
 USE_D = torch.tensor([True, False, True])

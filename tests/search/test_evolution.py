@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from search.strategies.evolution import Evolution, EvolutionSettings
-from search.strategies.gradients import ascent
-from search.strategies.protocol import FloatArray, Outcome, Problem
+from partitioning import FloatArray
+from search.strategies import Outcome, Problem
+from search.strategies.es.evolution import Evolution, EvolutionSettings
+from search.strategies.es.gradients import ascent
 from search.strategies.random_search import uniform_vector
 
 DIM = 6

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from search.strategies.evolution import Evolution, EvolutionSettings
-from search.strategies.protocol import FloatArray, Outcome, Problem
+from partitioning import FloatArray
+from search.strategies import Outcome, Problem
+from search.strategies.es.evolution import Evolution, EvolutionSettings
 
 
 def small(**changes: Any) -> EvolutionSettings:

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.halving import Rung, promoted, replay
-from search.pareto import crowding, hypervolume, ranks
+from search.candidates import Rung, crowding, hypervolume, promoted
+from search.candidates.pareto import ranks
+from search.candidates.rungs import replay
 
 NAN, INF = float("nan"), float("inf")
 # A coarse grid makes ties and duplicates common.

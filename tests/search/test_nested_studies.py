@@ -10,30 +10,29 @@ import torch
 from numpy.typing import NDArray
 
 from partitioning import Masks, VirtualNetwork
-from search.arm import Arm, Budget, Scored
-from search.calibration import draw
-from search.candidate import Candidate
+from search.arms.loop import Arm, Budget, Scored
+from search.calibration.choice import draw
+from search.candidates import Candidate, Rung
 from search.config import StudyConfig, parse_config
-from search.figures import front_figure
-from search.halving import Rung
-from search.page import front_html
-from search.prepare import Foundation, feature_cache, foundation, run_here
+from search.mirror.shown import metrics, params, tags
 from search.record import Record
-from search.report import front_table
+from search.report import front_figure, front_html, front_table
 from search.strategies import Outcome, Strategy
 from search.study import (
+    Foundation,
     Study,
+    baseline_names,
     baselines,
+    build_foundation,
     build_space,
     build_strategy,
     check_strategies,
-    fixed_names,
+    feature_cache,
+    run_here,
 )
-from search.tracked import metrics, params, tags
-from trainers.compact import export
-from trainers.features import FeatureCache
-from trainers.joint import train
-from trainers.proxy import DivergedError, Evaluation, Proxy
+from trainers.export import export_networks
+from trainers.joint import train_jointly
+from trainers.proxy import DivergedError, Evaluation, FeatureCache, Proxy
 
 SPACES: dict[str, dict[str, Any]] = {
     "orders": {"kind": "unit_order"},
@@ -45,7 +44,7 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     "baselines": {},
     "random": {},
     "es": {"directions": 2, "realisable": True, "diagonal_l2": [0.1]},
-    "policy_gradient": {"budgets": [0.0, 0.3], "samples": 3, "use": "vector"},
+    "policy_gradient": {"cost_weights": [0.0, 0.3], "samples": 3, "use": "vector"},
 }
 
 
@@ -63,7 +62,7 @@ def tiny(output: Path, **changed: Any) -> StudyConfig:
         "teachers": {"sgd": {"steps": 5, "batch_size": 16}},
         "proxy": {
             "images": 32,
-            "calibration": 16,
+            "norm_images": 16,
             "sgd": {"steps": 8, "batch_size": 4, "learning_rate": 0.1, "momentum": 0.0},
         },
         "train": {"sgd": {"steps": 8, "batch_size": 8}},
@@ -79,7 +78,7 @@ def tiny(output: Path, **changed: Any) -> StudyConfig:
 def supplies(tmp_path_factory: pytest.TempPathFactory) -> tuple[Foundation, FeatureCache]:
     torch.set_num_threads(1)
     config = tiny(tmp_path_factory.mktemp("cache"))
-    base = foundation(config, run_here, lambda line: None)
+    base = build_foundation(config, run_here, lambda line: None)
     return base, feature_cache(config, base, run_here, lambda line: None)
 
 
@@ -124,16 +123,16 @@ def run_arm(
 ) -> tuple[list[Candidate], list[Outcome]]:
     """Runs an arm as the scheduler does; what the record has of it, and what its strategy heard."""
     space = build_space(config)
-    fixed = baselines(config, space, 0)
-    strategy = build_strategy(config, name, 0, space, fixed)
+    vectors = baselines(config, space, 0)
+    strategy = build_strategy(config, name, 0, space, vectors)
     heard: list[Outcome] = []
     monitored = Monitored(strategy, heard)
     arm = Arm(
         name=name, seed=0, strategy=monitored, space=space,
         pool=ProxyPool(Proxy(cache, config.proxy, config.compute)),
         budget=Budget(candidates=config.candidates, cohort=3), ladder=config.ladder, cost="use",
-        record=record.add, keep=lambda candidate: None, labels=fixed_names(config, name, fixed),
-        realisable=True,
+        record=record.add, keep=lambda candidate: None, labels=baseline_names(config, name,
+        vectors), realisable=True,
     )  # fmt: skip
     arm.run({c.index: c for c in record.candidates(name, 0)}, lambda candidate: None)
     return record.candidates(name, 0), heard
@@ -218,8 +217,8 @@ def test_a_task_that_skips_every_block_is_scored_trained_and_exported(
     (scored,) = Proxy(cache, config.proxy, config.compute).score([masks])
     assert isinstance(scored, Evaluation)
     assert scored.costs.use == {"digits": 0.0, "colours": 0.5}
-    trained = train(
+    trained = train_jointly(
         masks, base.tasks, base.trunk, base.teachers, config.train,
         backbone=config.backbone, seed=0, compute=config.compute,
     )  # fmt: skip
-    assert set(export(trained.network, base.tasks, tmp_path)) == {"digits", "colours"}
+    assert set(export_networks(trained.network, base.tasks, tmp_path)) == {"digits", "colours"}

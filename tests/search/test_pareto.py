@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search.pareto import REFERENCE, hypervolume, knee, non_dominated
+from search.candidates import REFERENCE, hypervolume, knee, non_dominated
 
 NAN, INF = float("nan"), float("inf")
 # A coarse grid makes ties and duplicates common.

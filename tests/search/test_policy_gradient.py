@@ -10,15 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from search.strategies.distributions import Continuous, Distribution, Levels
-from search.strategies.policy_gradient import (
+from partitioning import FloatArray
+from search.strategies import Outcome, Problem
+from search.strategies.agent.distributions import Continuous, Distribution, Levels
+from search.strategies.agent.policy_gradient import (
     PolicyGradient,
     PolicyGradientSettings,
     importance,
     leave_one_out,
     surrogate,
 )
-from search.strategies.protocol import FloatArray, Outcome, Problem
 
 DIM = 5
 USE = (0, 2)
@@ -81,7 +82,7 @@ def expected_use(strategy: PolicyGradient, rho: float) -> float:
 def test_the_first_generation_is_drawn_from_equation_8(distribution: str) -> None:
     num, levels, tau, epsilon = 4000, 4, 0.75, 0.2
     strategy = build(
-        budgets=(0.0, 0.5), samples=num // 2, distribution=distribution, levels=levels,
+        cost_weights=(0.0, 0.5), samples=num // 2, distribution=distribution, levels=levels,
         tau=tau, epsilon=epsilon,
     )  # fmt: skip
     drawn_ND = np.array(strategy.ask(num))
@@ -90,7 +91,7 @@ def test_the_first_generation_is_drawn_from_equation_8(distribution: str) -> Non
     expected = (1 - epsilon) * full + epsilon * explored
     # 4.5 standard errors.
     tolerance = 4.5 * (expected * (1 - expected) / num * 2) ** 0.5
-    for rows in (drawn_ND[::2], drawn_ND[1::2]):  # both budgets
+    for rows in (drawn_ND[::2], drawn_ND[1::2]):  # both cost weights
         share_U = (rows[:, list(USE)] == 1.0).mean(axis=0)
         np.testing.assert_allclose(share_U, expected, atol=tolerance)
     others = [i for i in range(DIM) if i not in USE]
@@ -104,7 +105,7 @@ def test_the_first_generation_is_drawn_from_equation_8(distribution: str) -> Non
 def test_exploration_decays_as_set() -> None:
     num, levels, tau = 3000, 4, 0.9
     strategy = build(
-        budgets=(0.0,), samples=num, levels=levels, tau=tau, epsilon=1.0, epsilon_decay=0.5
+        cost_weights=(0.0,), samples=num, levels=levels, tau=tau, epsilon=1.0, epsilon_decay=0.5
     )
     for step in range(3):
         # All fail, so that nothing is learnt and the share of the highest level follows epsilon.
@@ -116,7 +117,7 @@ def test_exploration_decays_as_set() -> None:
 
 
 def test_a_generation_samples_every_budget_alike() -> None:
-    strategy = build(budgets=(0.0, 0.1, 0.2), samples=5)
+    strategy = build(cost_weights=(0.0, 0.1, 0.2), samples=5)
     assert len(strategy.ask(1000)) == 15
     assert strategy.ask(1000) == []
 
@@ -128,7 +129,9 @@ def test_a_generation_samples_every_budget_alike() -> None:
     weights=arrays(np.float64, (2, 3), elements=st.floats(0.01, 2.0)),
 )
 def test_leave_one_out_against_loops(rewards: FloatArray, weights: FloatArray) -> None:
-    rewards_BN = np.where(np.isnan(rewards).any(axis=0), np.nan, rewards)  # failed for all budgets
+    rewards_BN = np.where(
+        np.isnan(rewards).any(axis=0), np.nan, rewards
+    )  # failed for all cost weights
     before = rewards_BN.copy()
     advantage_BN = leave_one_out(rewards_BN, weights)
     np.testing.assert_array_equal(rewards_BN, before)
@@ -165,8 +168,8 @@ def test_importance_weights_of_parted_budgets() -> None:
 def test_the_estimate_is_the_gradient_of_the_expected_reward(
     distribution: Distribution, epsilon: float
 ) -> None:
-    # Two budgets whose distributions differ, of one entry: the expectation over what acts is a sum
-    # over levels, or an integral between two probabilities.
+    # Two cost weights whose distributions differ, of one entry: the expectation over what acts is
+    # a sum over levels, or an integral between two probabilities.
     rng = np.random.default_rng(0)
     parameters_BDk = torch.tensor(rng.normal(size=(2, 1, distribution.size)), requires_grad=True)
     penalty_B = np.array([0.2, 2.0])
@@ -201,34 +204,34 @@ def test_the_estimate_is_the_gradient_of_the_expected_reward(
     (estimate,) = torch.autograd.grad(surrogate(log_BN, rewards_BN), parameters_BDk)
     # The surrogate divides by each budget's RMS.
     p_BG = p_BG.detach()
-    spread_B = (p_BG * torch.from_numpy(rewards_of(grid)) ** 2).sum(-1) - reward_B.detach() ** 2
-    estimate *= spread_B.sqrt()[:, None, None]
+    variance_B = (p_BG * torch.from_numpy(rewards_of(grid)) ** 2).sum(-1) - reward_B.detach() ** 2
+    estimate *= variance_B.sqrt()[:, None, None]
     # Advantages have mean square 1, weights are at most 2, and the gradient of a log-density is
     # about 1 for logits and 0.2 for the continuous parameters: 5 standard errors.
     slope = 1.0 if isinstance(distribution, Levels) else 0.2
-    tolerance = 5 * float(spread_B.max()) ** 0.5 * 2.0 * slope / (2 * num) ** 0.5
+    tolerance = 5 * float(variance_B.max()) ** 0.5 * 2.0 * slope / (2 * num) ** 0.5
     np.testing.assert_allclose(estimate.numpy(), exact.numpy(), atol=tolerance)
     assert exact.abs().max() > 5 * tolerance
 
 
 @pytest.mark.parametrize("distribution", ["levels", "continuous"])
 def test_mean_use_falls_as_the_budget_weight_rises(distribution: str) -> None:
-    budgets = (0.0, 0.3, 1.0, 3.0, 10.0)
-    strategy = build(budgets=budgets, samples=16, distribution=distribution)
+    cost_weights = (0.0, 0.3, 1.0, 3.0, 10.0)
+    strategy = build(cost_weights=cost_weights, samples=16, distribution=distribution)
     learn(strategy, saturating, 60)
-    uses = [expected_use(strategy, rho) for rho in budgets]
+    uses = [expected_use(strategy, rho) for rho in cost_weights]
     # The best by calculus: 4 exp(-4 u) = 2 rho u, and the upper bound without a penalty. Levels
     # are 0.1 apart; over six seeds the largest differences were 0.025 and 0.094.
     tolerance = {"levels": 0.06, "continuous": 0.15}[distribution]
     np.testing.assert_allclose(uses, [1.0, 0.603, 0.402, 0.250, 0.125], atol=tolerance)
-    # Over the whole range, not only at the budgets that were sampled.
+    # Over the whole range, not only at the cost weights that were sampled.
     between = [expected_use(strategy, rho) for rho in np.linspace(0.0, 10.0**0.5, 21) ** 2]
     assert np.diff(between).max() < 1e-3
     assert np.diff(between[::4]).max() < 0.0
 
 
 def test_the_reward_is_quality_less_rho_times_squared_cost() -> None:
-    # With d = 1 and the two budgets 0 and 1, quality grows by 1/2 and squared cost by 1: the
+    # With d = 1 and the two cost weights 0 and 1, quality grows by 1/2 and squared cost by 1: the
     # first budget should go up, the second down; with the cost not squared both would be as good
     # at any level, as cost is 0.5 + use / 2 here.
     def score(vector: FloatArray) -> tuple[float, float]:
@@ -236,7 +239,7 @@ def test_the_reward_is_quality_less_rho_times_squared_cost() -> None:
         return 0.5 * use, 0.5 + 0.5 * use
 
     problem = Problem(dim=1, names=("use",), use_dims=(0,), seed=0, baselines={}, initial=1)
-    strategy = build(problem, budgets=(0.0, 1.0), samples=16, levels=1, tau=0.0)
+    strategy = build(problem, cost_weights=(0.0, 1.0), samples=16, levels=1, tau=0.0)
     learn(strategy, score, 40)
     assert strategy.mean(0.0)[0] > 0.9
     assert strategy.mean(1.0)[0] < 0.1
@@ -250,7 +253,7 @@ def test_the_use_is_the_cost_by_default_and_the_vector_if_set() -> None:
         return 0.5, 1.0 - mean_use(vector)
 
     initial = expected_use(build(), 0.5)
-    settings: dict[str, Any] = {"budgets": (0.5,), "samples": 16, "entropy": 0.0}
+    settings: dict[str, Any] = {"cost_weights": (0.5,), "samples": 16, "entropy": 0.0}
     assert expected_use(learn(build(**settings), constant, 20), 0.5) == pytest.approx(initial)
     assert expected_use(learn(build(**settings), misleading, 40), 0.5) > initial + 0.05
     for score in (constant, misleading):
@@ -259,7 +262,7 @@ def test_the_use_is_the_cost_by_default_and_the_vector_if_set() -> None:
 
 def test_entropy_keeps_the_distribution_wide() -> None:
     def use_after(weight: float) -> float:
-        strategy = build(budgets=(0.0,), entropy=weight, samples=8)
+        strategy = build(cost_weights=(0.0,), entropy=weight, samples=8)
         return expected_use(learn(strategy, saturating, 40), 0.0)
 
     # Widest of all is the uniform distribution, of mean 1/2.
@@ -279,7 +282,7 @@ def test_where_all_is_explored_there_is_no_gradient(distribution: str) -> None:
 
 
 def test_a_single_survivor_teaches_nothing() -> None:
-    strategy = build(budgets=(0.0, 0.5), samples=3)
+    strategy = build(cost_weights=(0.0, 0.5), samples=3)
     before = strategy.mean(0.0)
     vectors = strategy.ask(6)
     strategy.tell(
@@ -294,8 +297,8 @@ def test_a_single_survivor_teaches_nothing() -> None:
 
 def test_a_budget_learns_from_the_candidates_of_others() -> None:
     # All that the first budget draws fails: what it learns, it learns from the second.
-    budgets, samples = (0.0, 0.01), 64
-    strategy = build(budgets=budgets, samples=samples, entropy=0.0)
+    cost_weights, samples = (0.0, 0.01), 64
+    strategy = build(cost_weights=cost_weights, samples=samples, entropy=0.0)
     before = expected_use(strategy, 0.0)
     vectors = strategy.ask(1000)
     outcomes = []
@@ -319,10 +322,10 @@ def test_weights_depend_on_the_seed() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"budgets": ()}, r"budgets must be one or more different weights, got \(\)"),
-        ({"budgets": (0.1, 0.1)}, "budgets must be one or more different weights"),
-        ({"budgets": (0.1, -0.1)}, "budgets must be finite and not negative"),
-        ({"budgets": (float("nan"),)}, "budgets must be finite and not negative"),
+        ({"cost_weights": ()}, r"cost_weights must be one or more different weights, got \(\)"),
+        ({"cost_weights": (0.1, 0.1)}, "cost_weights must be one or more different weights"),
+        ({"cost_weights": (0.1, -0.1)}, "cost_weights must be finite and not negative"),
+        ({"cost_weights": (float("nan"),)}, "cost_weights must be finite and not negative"),
         ({"samples": 1}, "samples must be at least 2.* got 1"),
         ({"levels": 0}, "levels and hidden must be at least 1, got 0 and 16"),
         ({"hidden": 0}, "levels and hidden must be at least 1, got 10 and 0"),
@@ -347,5 +350,5 @@ def test_the_use_of_a_vector_without_use_entries_is_refused() -> None:
 
 
 def test_a_single_budget_of_zero_works() -> None:
-    strategy = learn(build(budgets=(0.0,)), saturating, 3)
+    strategy = learn(build(cost_weights=(0.0,)), saturating, 3)
     assert np.isfinite(strategy.mean(0.0)).all()

@@ -10,9 +10,9 @@ import pytest
 import ray
 from ray import cloudpickle
 
-from search.arm import Scored
-from search.halving import Rung
-from search.pool import ActorPool
+from search.arms.loop import Scored
+from search.arms.pool import ActorPool
+from search.candidates import Rung
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from search.strategies import Outcome, Problem
 from search.strategies.ledger import Ledger
-from search.strategies.protocol import Outcome, Problem
 
 
 def make_problem() -> Problem:

@@ -24,7 +24,8 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from search.record import Candidate, DuplicateCandidate, Record, RecordError, read_record
+from search.record import Record, read_record
+from search.record.record import Candidate, DuplicateCandidate, RecordError
 
 NAMES = ("use[digits]", "use[shapes]", "overlap[digits,shapes]")
 

@@ -17,10 +17,9 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from search.candidate import Candidate
-from search.labels import gap, place
-from search.progress import front, history, study_hypervolume
+from search.candidates import Candidate, front, history, study_hypervolume
 from search.report import front_figure, front_html, front_table, summary
+from search.report.labels import gap, place
 
 TASKS = ("digits", "<shapes>")
 

@@ -13,15 +13,14 @@ import pytest
 from test_arm import LEARNERS, ShuffledPool, run, score, vectors
 
 from partitioning import Masks
-from search import tracked
-from search.arm import ReplayError
-from search.candidate import Candidate
-from search.halving import Rung, promoted, replay
-from search.progress import front, history, scored, study_hypervolume
-from search.record import Record, RecordError
+from search.arms.loop import ReplayError
+from search.candidates import Candidate, Rung, front, history, promoted, scored, study_hypervolume
+from search.candidates.rungs import replay
+from search.mirror import shown as tracked
+from search.record import Record, Writer
+from search.record.record import RecordError
+from search.record.underway import UnderWay
 from search.report import summary
-from search.underway import UnderWay
-from search.writer import Writer
 
 LADDER = (Rung(steps=5, keep=0.5), Rung(steps=20, keep=0.5), Rung(steps=100))
 ALL = tuple(replace(rung, keep=1.0) for rung in LADDER)

@@ -8,9 +8,12 @@ import optuna
 import pytest
 from optuna.samplers import GPSampler
 
+from partitioning import FloatArray
+from search.strategies import Outcome, Problem, Strategy
 from search.strategies.local_refinement import LocalRefinement, LocalRefinementSettings
-from search.strategies.models import GpSettings, TpeSettings, tpe, window
-from search.strategies.populations import (
+from search.strategies.optuna_samplers.memory_study import MemoryStudy, quiet
+from search.strategies.optuna_samplers.models import GpSettings, TpeSettings, tpe, window
+from search.strategies.optuna_samplers.populations import (
     CmaEsSettings,
     Nsga2Settings,
     Nsga3Settings,
@@ -19,12 +22,10 @@ from search.strategies.populations import (
     nsga2,
     nsga3,
 )
-from search.strategies.protocol import FloatArray, Outcome, Problem, Strategy
 from search.strategies.regularised_evolution import (
     RegularisedEvolution,
     RegularisedEvolutionSettings,
 )
-from search.strategies.samplers import MemoryStudy, quiet
 from search.strategies.sobol import SobolSearch, SobolSettings
 
 DIM = 6
@@ -95,7 +96,7 @@ def test_a_failure_is_never_told_as_numbers() -> None:
 
 
 def test_every_cma_es_starts_from_the_best_by_its_own_reward() -> None:
-    settings = CmaEsSettings(budgets=(0.0, 1.0), population=4, step_size=1e-6)
+    settings = CmaEsSettings(cost_weights=(0.0, 1.0), population=4, step_size=1e-6)
     strategy = cma_es(make_problem(), settings)
     initial = step(strategy, 0, lambda i, v: outcome(i, v, 0.5 + 0.05 * i, 0.1 * (i + 1)))
     vectors = np.array(strategy.ask(1000))
@@ -192,8 +193,8 @@ def test_sobol_points_are_evenly_spread() -> None:
         (Nsga3Settings, {"crossover": -0.1}, r"crossover must be in \[0, 1\], got -0.1"),
         (Nsga3Settings, {"divisions": 0}, "divisions must be at least 1, got 0"),
         (CmaEsSettings, {"population": 3}, "population must be at least 4, got 3"),
-        (CmaEsSettings, {"budgets": ()}, r"one or more different weights, got \(\)"),
-        (CmaEsSettings, {"budgets": (-1.0,)}, "budgets must be finite and not negative"),
+        (CmaEsSettings, {"cost_weights": ()}, r"one or more different weights, got \(\)"),
+        (CmaEsSettings, {"cost_weights": (-1.0,)}, "cost_weights must be finite and not negative"),
         (CmaEsSettings, {"step_size": 0.0}, "step_size must be positive and finite, got 0.0"),
         (RegularisedEvolutionSettings, {"tournament": 33}, "from 1 to population = 32, got 33"),
         (RegularisedEvolutionSettings, {"batch": 0}, "entries and batch must be at least 1"),

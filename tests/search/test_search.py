@@ -22,12 +22,12 @@ from ray.cluster_utils import Cluster
 from rich.console import Console
 
 from partitioning import Masks
+from search.commands.search import search
+from search.commands.sync import sync
 from search.config import StudyConfig, dump_config, parse_config
-from search.launch import search, sync
-from search.prepare import foundation, run_here
 from search.record import read_record
-from search.study import Study, StudyError
-from trainers.joint import train
+from search.study import Study, StudyError, build_foundation, run_here
+from trainers.joint import train_jointly
 
 # Ray starts and ends processes of its own in this one.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
@@ -48,7 +48,7 @@ TINY: dict[str, Any] = {
     "teachers": {"sgd": {"steps": 20, "batch_size": 32}},
     "proxy": {
         "images": 64,
-        "calibration": 32,
+        "norm_images": 32,
         "sgd": {"steps": 12, "batch_size": 8, "learning_rate": 0.5, "momentum": 0.0},
     },
     "train": {"sgd": {"steps": 20, "batch_size": 16}},
@@ -56,7 +56,7 @@ TINY: dict[str, Any] = {
         "baselines": {"names": ["share_all", "independent"]},
         "random": {},
         "es": {"directions": 2},
-        "policy_gradient": {"budgets": [0.0, 0.3], "samples": 3},
+        "policy_gradient": {"cost_weights": [0.0, 0.3], "samples": 3},
     },
     "candidates": 24,
     "initial": 4,
@@ -75,7 +75,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cache")
     torch.set_num_threads(1)
     config = tiny(folder, cache=str(folder))
-    foundation(config, run_here, lambda line: None)
+    build_foundation(config, run_here, lambda line: None)
     return folder
 
 
@@ -148,7 +148,7 @@ def test_from_a_config_to_an_exported_winner(tmp_path: Path, cache: Path, ray_he
     assert study.pick("best").quality == max(c.quality or 0 for c in study.candidates())
     trained = study.train("knee", seeds=2, run=_no_jobs)
     assert len(trained.accuracy) == 2
-    assert not np.isnan(trained.spread["validation"])
+    assert not np.isnan(trained.std["validation"])
     exported = study.folder / "exported" / knee.id
     images = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
     for task in ("digits", "colours", "gratings"):
@@ -190,8 +190,8 @@ def test_rungs_up_to_a_short_training(tmp_path: Path, cache: Path, ray_here: Non
         assert candidate.quality == candidate.rungs[-1]["quality"]
     # The last score is that of the training that `apportion train` does, cut to 10 steps.
     one = study.pick("knee")
-    base = foundation(config, run_here, lambda line: None)
-    again = train(
+    base = build_foundation(config, run_here, lambda line: None)
+    again = train_jointly(
         study.masks(one), base.tasks, base.trunk, base.teachers,
         replace(config.train, sgd=replace(config.train.sgd, steps=10)),
         backbone=config.backbone, seed=0, compute=config.compute,

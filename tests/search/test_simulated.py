@@ -14,20 +14,19 @@ import ray
 from rich.console import Console
 
 from partitioning import FloatArray, Masks, independent, realised, share_all
-from search.arm import Arm, Budget
-from search.candidate import Candidate
-from search.compare import true_hypervolume
-from search.config import StudyConfig, load_config, parse_config
-from search.config_build import ConfigError
-from search.launch import search
-from search.prepare import foundation, run_here
-from search.scheduler import _Report, connect
+from search.arms import connect
+from search.arms.loop import Arm, Budget
+from search.arms.simulated_pool import SimulatedPool
+from search.arms.trials import _Report
+from search.candidates import Candidate
+from search.commands.search import search
+from search.comparison import true_hypervolume
+from search.config import ConfigError, StudyConfig, load_config, parse_config
 from search.simulated.convex_front import concave_front
-from search.simulated.evaluator import SimulatedPool
 from search.simulated.surrogate import Kernel, Surrogate, entry_kinds, matern, read_table
 from search.simulated.synthetic import SyntheticConfig, SyntheticProblem
-from search.strategies.protocol import TaskKnowledge
-from search.study import Study, baselines, build_space, build_strategy
+from search.strategies import TaskKnowledge
+from search.study import Study, baselines, build_foundation, build_space, build_strategy, run_here
 
 THREE = ("a", "b", "c")
 SIMULATED: dict[str, Any] = {
@@ -55,21 +54,21 @@ def every_count(num_tasks: int, channels: int) -> list[FloatArray]:
 @pytest.mark.parametrize("seed", range(4))
 def test_the_front_holds_all_masks_and_is_reached_by_some(seed: int) -> None:
     problem = SyntheticProblem(THREE, SyntheticConfig(seed=seed, clusters=2))
-    bracket = problem.front()
+    bounds = problem.front()
     points = np.array([[np.diag(P).mean(), problem.accuracy(P).mean()] for P in every_count(3, 8)])
-    slope_M, offset_M = bracket.outer_M2.T
+    slope_M, offset_M = bounds.outer_M2.T
     bound_N = (points[:, :1] * slope_M + offset_M).min(axis=1)
     assert (points[:, 1] <= bound_N + 1e-12).all()
     # Sixteenths of the channels come as near as a front of eighths can.
     assert (bound_N - points[:, 1]).min() < 1e-4
-    low, high = bracket.hypervolume((0.0, 1.1))
+    low, high = bounds.hypervolume((0.0, 1.1))
     assert low <= high < low * 1.001
     cost_N, quality_N = points.T
     staircase = [quality_N[cost_N <= c + 1e-9].max() for c in np.arange(25) / 24]
     assert np.mean(staircase) < high
     # Every inner point lies below every line, and between neighbours, too.
-    middle_M2 = (bracket.inner_M2[1:] + bracket.inner_M2[:-1]) / 2
-    for cost, quality in (*bracket.inner_M2, *middle_M2):
+    middle_M2 = (bounds.inner_M2[1:] + bounds.inner_M2[:-1]) / 2
+    for cost, quality in (*bounds.inner_M2, *middle_M2):
         assert quality <= (cost * slope_M + offset_M).min() + 1e-12
 
 
@@ -80,10 +79,10 @@ def test_a_front_in_closed_form() -> None:
         root = float(np.sqrt(effect_T[0] + 1e-12))
         return root, np.array([0.5 / root])
 
-    bracket = concave_front(np.array([[1.0], [0.0]]), np.array([1.0, 0.0]), quality)
-    cost_M, quality_M = bracket.inner_M2.T
+    bounds = concave_front(np.array([[1.0], [0.0]]), np.array([1.0, 0.0]), quality)
+    cost_M, quality_M = bounds.inner_M2.T
     np.testing.assert_allclose(quality_M, np.sqrt(cost_M), atol=1e-5)
-    low, high = bracket.hypervolume((0.0, 1.0))
+    low, high = bounds.hypervolume((0.0, 1.0))
     assert low <= 2 / 3 <= high
     assert high - low < 2e-3
 
@@ -202,7 +201,7 @@ def test_the_true_front_as_a_space_and_a_reference_show_it() -> None:
 
 def test_a_simulated_study_has_nothing_to_train_on() -> None:
     with pytest.raises(ConfigError, match="the study simulated is simulated: it has no images"):
-        foundation(config(), run_here, print)
+        build_foundation(config(), run_here, print)
 
 
 def run(settings: StudyConfig, name: str = "random", seed: int = 0) -> list[Candidate]:
@@ -304,9 +303,9 @@ def test_arms_are_held_against_each_other_at_the_same_candidates(
     """However fast they are: an arm that is resumed tells its record in no time."""
     told = run(config())
     sent: list[int] = []
-    monkeypatch.setattr("search.scheduler.REPORT_EVERY", np.inf)
+    monkeypatch.setattr("search.arms.trials.REPORT_EVERY", np.inf)
     monkeypatch.setattr(
-        "search.scheduler.tune.report", lambda result: sent.append(result["candidates"])
+        "search.arms.trials.tune.report", lambda result: sent.append(result["candidates"])
     )
     for halve_arms, expected in ((5, {5, 10}), (10, {10}), (20, set()), (None, set())):
         sent.clear()

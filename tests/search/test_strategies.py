@@ -13,20 +13,24 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search.pareto import hypervolume
-from search.strategies import STRATEGIES, FloatArray, Outcome, Problem, Strategy
-from search.strategies.evolution import EvolutionSettings
+from partitioning import FloatArray
+from search.candidates import hypervolume
+from search.strategies import STRATEGIES, Outcome, Problem, Strategy, TaskFacts
+from search.strategies import Strategy as StrategyProtocol
+from search.strategies.agent.policy_gradient import PolicyGradientSettings
+from search.strategies.es.evolution import EvolutionSettings
 from search.strategies.fixed import BaselineSettings
 from search.strategies.local_refinement import LocalRefinementSettings
-from search.strategies.models import GpSettings, TpeSettings
-from search.strategies.policy_gradient import PolicyGradientSettings
-from search.strategies.populations import CmaEsSettings, Nsga2Settings, Nsga3Settings
-from search.strategies.protocol import Strategy as StrategyProtocol
-from search.strategies.protocol import TaskFacts
+from search.strategies.optuna_samplers.models import GpSettings, TpeSettings
+from search.strategies.optuna_samplers.populations import (
+    CmaEsSettings,
+    Nsga2Settings,
+    Nsga3Settings,
+)
 from search.strategies.random_search import RandomSettings, uniform_vector
 from search.strategies.regularised_evolution import RegularisedEvolutionSettings
 from search.strategies.sobol import SobolSettings
-from search.strategies.task_models import TaskModelsSettings
+from search.strategies.task_models.strategy import TaskModelsSettings
 
 # Small generations, so that a short run spans several; a new strategy has to join. A variant of a
 # strategy has a colon after its kind.
@@ -38,10 +42,10 @@ SETTINGS: dict[str, Any] = {
     ),
     "es: per task": EvolutionSettings(directions=2, turn=2, per_task=True),
     "policy_gradient": PolicyGradientSettings(
-        budgets=(0.0, 0.2), samples=3, levels=4, learning_rate=0.2
+        cost_weights=(0.0, 0.2), samples=3, levels=4, learning_rate=0.2
     ),
     "policy_gradient: continuous": PolicyGradientSettings(
-        budgets=(0.0, 0.2), samples=3, distribution="continuous", learning_rate=0.2
+        cost_weights=(0.0, 0.2), samples=3, distribution="continuous", learning_rate=0.2
     ),
     "regularised_evolution": RegularisedEvolutionSettings(population=6, tournament=3, batch=3),
     "local_refinement": LocalRefinementSettings(batch=3),
@@ -49,7 +53,7 @@ SETTINGS: dict[str, Any] = {
     "nsga3": Nsga3Settings(population=4),
     "tpe": TpeSettings(batch=6, startup=8, window=10, acquisition=8),
     "gp": GpSettings(batch=5, startup=16, window=16, acquisition=8, searches=2, samples=2),
-    "cma_es": CmaEsSettings(budgets=(0.0, 0.2), population=4),
+    "cma_es": CmaEsSettings(cost_weights=(0.0, 0.2), population=4),
     "task_models": TaskModelsSettings(batch=5, searches=7, steps=3, fit_steps=2, window=12),
     "sobol": SobolSettings(),
     "baselines": BaselineSettings(),
@@ -354,13 +358,13 @@ def test_a_generation_is_waited_for(name: str) -> None:
 
 LEARNING: dict[str, Any] = {
     "es": EvolutionSettings(directions=4, diagonal_l2=(0.0,)),
-    "policy_gradient": PolicyGradientSettings(budgets=(0.0,)),
+    "policy_gradient": PolicyGradientSettings(cost_weights=(0.0,)),
     "regularised_evolution": RegularisedEvolutionSettings(population=16, tournament=6, entries=2),
     "local_refinement": LocalRefinementSettings(entries=3.0),
     "nsga2": Nsga2Settings(population=8),
     "nsga3": Nsga3Settings(population=8),
     "tpe": TpeSettings(multivariate=True),
-    "cma_es": CmaEsSettings(budgets=(0.0,)),
+    "cma_es": CmaEsSettings(cost_weights=(0.0,)),
     "task_models": TaskModelsSettings(searches=10, steps=12, window=60, fit_window=60),
 }
 

@@ -9,14 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from partitioning import project, refine, vector_to_matrix
-from search.pareto import hypervolume
+from partitioning import FloatArray, project, refine, vector_to_matrix
+from search.candidates import hypervolume
 from search.simulated.synthetic import SyntheticConfig, SyntheticProblem
-from search.strategies import FloatArray, Outcome, Problem
+from search.strategies import Outcome, Problem
 from search.strategies.random_search import uniform_vector
-from search.strategies.task_models import TaskModels, TaskModelsSettings
-from search.strategies.task_places import EntryPlaces, SoftChannelPlaces, places_of
-from search.strategies.task_processes import (
+from search.strategies.task_models.places import EntryPlaces, SoftChannelPlaces, places_of
+from search.strategies.task_models.processes import (
     OFFSET,
     OTHERS_USE,
     OWN_OTHER,
@@ -30,6 +29,7 @@ from search.strategies.task_processes import (
     linear_cost,
     prior_medians,
 )
+from search.strategies.task_models.strategy import TaskModels, TaskModelsSettings
 
 HYPERPARAMETERS = (0.4, 0.9, 1.7, 0.3, 1.2, 0.5, 0.1)
 

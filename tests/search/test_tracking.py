@@ -19,10 +19,9 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 
-from search import tracked
-from search.candidate import Candidate
-from search.progress import history
-from search.tracking import Tracker, TrackingError, default_uri
+from search.candidates import Candidate, history
+from search.mirror import Tracker, TrackingError, default_uri
+from search.mirror import shown as tracked
 
 TASKS = ("digits", "shapes", "what? / why")
 

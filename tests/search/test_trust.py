@@ -14,21 +14,14 @@ from PIL import Image
 from rich.console import Console
 from scipy import stats
 
-from search.calibrate import calibration_folder
-from search.calibration_tables import show_calibration
-from search.candidate import Candidate
+from search.calibration import read_trust, show_calibration, write_calibration
+from search.calibration.measurement import calibration_folder
+from search.calibration.trust import MEAN_OVER_TASKS, calibration_table, judged, summarise
+from search.candidates import Candidate
+from search.commands.report import write_report
 from search.config import StudyConfig, parse_config
-from search.launch import write_report
 from search.record import Record
 from search.study import Study
-from search.trust import (
-    MEAN_OVER_TASKS,
-    calibration_table,
-    judged,
-    read_trust,
-    summarise,
-    write_calibration,
-)
 
 TASKS = ("digits", "shapes", "gratings")
 Result = dict[str, Any]
@@ -47,13 +40,13 @@ def settings(folder: Path, **changed: Any) -> StudyConfig:
     )
 
 
-def measurements(count: int = 24, repeated: int = 4, error: float = 0.05) -> list[Result]:
+def measurements(count: int = 24, trained_twice: int = 4, error: float = 0.05) -> list[Result]:
     """Accuracy rises with use and has a part of its own, of which the proxy sees some."""
     rng = np.random.default_rng(0)
     use = rng.uniform(0.1, 1, count)
     own = 0.08 * rng.normal(size=(count, 3))
     results = []
-    for index, seed in [(i, 0) for i in range(count)] + [(i, 1) for i in range(repeated)]:
+    for index, seed in [(i, 0) for i in range(count)] + [(i, 1) for i in range(trained_twice)]:
         truth = 0.4 + 0.3 * use[index] + own[index]
         full = truth + 0.02 * rng.normal(size=3)
         proxy = truth - 0.1 + error * rng.normal(size=3)
@@ -93,7 +86,7 @@ def test_the_numbers(tmp_path: Path) -> None:
     del results[7]["full"]["snapshots"][1]
     summary = json.loads(json.dumps(summarise(results, settings(tmp_path)), allow_nan=False))
     good = [result for result in results if "error" not in result]
-    assert (summary["candidates"], summary["repeated"]) == (23, 4)
+    assert (summary["candidates"], summary["trained_twice"]) == (23, 4)
     assert summary["failed"] == [{"index": 5, "seed": 0, "error": "diverged"}]
     own = [
         stats.pearsonr(column(good, "proxy", task), column(good, "full", task))[0] for task in TASKS
@@ -118,9 +111,9 @@ def test_the_numbers(tmp_path: Path) -> None:
         [r["full"]["accuracy"]["digits"] for r in good if r["index"] == index] for index in range(4)
     ]
     between = np.sqrt(np.mean([np.var(pair, ddof=1) for pair in pairs]))
-    spread = np.std(column(good, "full", "digits"), ddof=1)
+    std = np.std(column(good, "full", "digits"), ddof=1)
     assert summary["noise"]["digits"]["noise"] == pytest.approx(between)
-    assert summary["noise"]["digits"]["ratio"] == pytest.approx(spread / between)
+    assert summary["noise"]["digits"]["ratio"] == pytest.approx(std / between)
 
 
 def test_the_verdict(tmp_path: Path) -> None:

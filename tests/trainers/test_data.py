@@ -18,7 +18,6 @@ from PIL import Image
 
 from trainers.data import (
     DataConfig,
-    DataError,
     Split,
     Task,
     TaskConfig,
@@ -29,7 +28,8 @@ from trainers.data import (
     load_tasks,
     normalise,
 )
-from trainers.sources.labels import stratified
+from trainers.data.sources.labels import stratified
+from trainers.data.tasks import DataError
 
 SIZE = 8
 

@@ -13,28 +13,32 @@ import torch
 from conftest import bright_task, random_masks
 from safetensors.torch import load_file, save_file
 
-import trainers.proxy as proxy_module
+import trainers.proxy.proxy as proxy_module
 from partitioning import Masks
 from trainers.backbones import BACKBONES, BackboneConfig, channel_groups
-from trainers.compact import CompactNetwork, ExportError, check, export
 from trainers.cost import costs
 from trainers.data import Split, Task
 from trainers.device import ComputeConfig, DeviceError, resolve_device
-from trainers.features import (
+from trainers.export import export_networks
+from trainers.export.compact import CompactNetwork, ExportError, check_export
+from trainers.joint import TrainConfig, TrainResult, curriculum, train_jointly
+from trainers.network import Network, accuracy, full_masks, load_norms, load_weights
+from trainers.optim import RowSGD, SGDConfig, norm_parameters
+from trainers.proxy import (
+    DivergedError,
+    Evaluation,
     FeatureCache,
-    as_tensor,
+    Proxy,
+    ProxyConfig,
     build_cache,
     compute_features,
+    distill,
     feature_bytes,
     load_features,
     save_features,
-    state_tensors,
 )
-from trainers.joint import TrainConfig, TrainResult, curriculum, train
-from trainers.network import Network, accuracy, full_masks, load_norms, load_weights
-from trainers.optim import RowSGD, SGDConfig, norm_parameters
-from trainers.placement import PlacedFeatures
-from trainers.proxy import DivergedError, Evaluation, Proxy, ProxyConfig, distill
+from trainers.proxy.features import as_tensor, state_tensors
+from trainers.proxy.placement import PlacedFeatures
 from trainers.teachers import (
     CheckpointError,
     TeacherConfig,
@@ -53,7 +57,7 @@ SGD = SGDConfig(steps=30, batch_size=16, learning_rate=0.1)
 PROXY = ProxyConfig(
     sgd=SGDConfig(steps=40, batch_size=8, learning_rate=0.5, momentum=0.0),
     images=64,
-    calibration=64,
+    norm_images=64,
 )
 NAMES = ("a", "b")
 
@@ -294,7 +298,7 @@ def test_every_repeat_has_mini_batches_of_its_own(cache: FeatureCache) -> None:
     assert np.allclose(losses[0], list(once.distillation_loss.values()))
     assert not np.allclose(losses[0], losses[1])
     assert not np.allclose(losses[1], losses[2])
-    assert once.spread is None
+    assert once.quality_std is None
 
 
 def test_a_score_of_repeats_is_their_mean_and_has_their_spread(
@@ -314,7 +318,7 @@ def test_a_score_of_repeats_is_their_mean_and_has_their_spread(
     assert list(first.accuracy.values()) == pytest.approx([0.6, 0.8])
     assert list(first.distillation_loss.values()) == pytest.approx([1.5, 3.0])
     assert first.quality == pytest.approx(0.7)
-    assert first.spread == pytest.approx(np.std([0.6, 0.8], ddof=1))
+    assert first.quality_std == pytest.approx(np.std([0.6, 0.8], ddof=1))
     monkeypatch.setattr(proxy_module, "room", lambda device, each, share: 2)
     first, second = distill(cohort, cache, replace(PROXY, repeats=2), COMPUTE)
     assert isinstance(first, Evaluation)
@@ -335,11 +339,11 @@ def test_side_by_side_scores_are_those_of_each_alone(
     alone = [score(masks, cache, few) for masks in cohort]
     sizes = []
     monkeypatch.setattr(proxy_module, "room", lambda device, each, share: 4)
-    train = Proxy._train
+    original = Proxy._train
 
     def counted(self: Proxy, masks: Sequence[Masks], *rest: object) -> object:
         sizes.append(len(masks))
-        return train(self, masks, *rest)  # type: ignore[arg-type]
+        return original(self, masks, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Proxy, "_train", counted)
     together = distill(cohort, cache, few, COMPUTE)
@@ -377,7 +381,7 @@ def test_the_size_of_cohorts_follows_the_memory_that_they_took(
     assert asked[-1] == 250
     assert (proxy.largest_cohort, proxy.peak_bytes) == (2, 1010)
     # It says nothing of other batch sizes.
-    proxy._room(replace(few, calibration=32), len(NAMES))
+    proxy._room(replace(few, norm_images=32), len(NAMES))
     assert asked[-1] > 10_000
 
 
@@ -420,7 +424,7 @@ def test_a_student_that_is_the_teacher_scores_as_the_teacher(
         tasks={"a": reordered},
         tail={k: v for k, v in features.teacher.items() if k.startswith("tail.")},
     )
-    config = replace(PROXY, sgd=replace(PROXY.sgd, steps=10, learning_rate=1e-6), calibration=32)
+    config = replace(PROXY, sgd=replace(PROXY.sgd, steps=10, learning_rate=1e-6), norm_images=32)
     result = score(full_masks(BACKBONE, ["a"]), single, config)
     assert result.accuracy["a"] == pytest.approx(teachers["a"].accuracy, abs=0.03)
 
@@ -475,7 +479,7 @@ def test_scores_are_those_of_masked_modules_trained_one_at_a_time(
         steps=24, batch_size=8, learning_rate=0.1, momentum=0.0, weight_decay=0.05,
         schedule="step", drops=(0.5,),
     )  # fmt: skip
-    config = replace(PROXY, sgd=sgd, calibration=20)
+    config = replace(PROXY, sgd=sgd, norm_images=20)
     monkeypatch.setattr(proxy_module, "room", lambda device, each, share: 3)
     results = distill(cohort, cache, config, COMPUTE)
     for masks, result in zip(cohort, results, strict=True):
@@ -524,9 +528,9 @@ def plain_proxy(
     with torch.no_grad():
         for row, name in enumerate(NAMES):
             task = cache.tasks[name]
-            spread = np.linspace(0, len(task.inputs) - 1, config.calibration).astype(int)
+            evenly = np.linspace(0, len(task.inputs) - 1, config.norm_images).astype(int)
             tail.train()
-            tail(torch.tensor(task.inputs[spread]).float(), row)
+            tail(torch.tensor(task.inputs[evenly]).float(), row)
             tail.eval()
             pooled = tail(torch.tensor(task.validation).float(), row)[-1].mean(dim=(2, 3))
             weight = states[row]["heads.0.weight"][:, torch.tensor(used[row][-1])]
@@ -591,7 +595,7 @@ def fully_train(
     seed: int = 0,
     config: TrainConfig | None = None,
 ) -> TrainResult:
-    return train(
+    return train_jointly(
         candidate(1, use=0.7), tasks, trunk, teachers,
         config or TrainConfig(sgd=replace(SGD, steps=60)),
         backbone=BACKBONE, seed=seed, compute=COMPUTE,
@@ -668,11 +672,11 @@ def test_curriculum() -> None:
 def test_export_writes_checked_networks_that_need_only_torch(
     tmp_path: Path, tasks: dict[str, Task], trunk: Trained, teachers: dict[str, Trained]
 ) -> None:
-    result = train(
+    result = train_jointly(
         candidate(1), tasks, trunk, teachers, TrainConfig(sgd=SGD),
         backbone=BACKBONE, seed=0, compute=COMPUTE,
     )  # fmt: skip
-    checks = export(result.network, tasks, tmp_path)
+    checks = export_networks(result.network, tasks, tmp_path)
     assert set(checks) == set(NAMES)
     for row, name in enumerate(NAMES):
         program = torch.export.load(tmp_path / name / "network.pt2").module()
@@ -694,15 +698,15 @@ def test_a_wrong_compact_network_is_not_exported(tasks: dict[str, Task], trunk: 
         BACKBONE, candidate(0), [2, 2], generator=torch.Generator().manual_seed(0)
     ).eval()
     compact = CompactNetwork(network, 0, tasks["a"]).eval()
-    assert check(compact, network, 0, tasks["a"], "test").max_difference < 1e-4
+    assert check_export(compact, network, 0, tasks["a"], "test").max_difference < 1e-4
     with torch.no_grad():
         compact.head.weight.add_(0.05)
     with pytest.raises(ExportError, match="task a differs"):
-        check(compact, network, 0, tasks["a"], "test")
+        check_export(compact, network, 0, tasks["a"], "test")
     with torch.no_grad():
         compact.head.weight.fill_(float("nan"))
     with pytest.raises(ExportError, match="not finite"):
-        check(compact, network, 0, tasks["a"], "test")
+        check_export(compact, network, 0, tasks["a"], "test")
 
 
 def test_a_gpu_that_is_not_there_is_refused() -> None:

@@ -12,9 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
-from trainers.data import DataConfig, DataError, Task, TaskConfig, check_tasks, load_task
-from trainers.sources import SOURCES
-from trainers.sources.pixels import to_rgb, to_square
+from trainers.data import DataConfig, Task, TaskConfig, check_tasks, load_task
+from trainers.data.sources import SOURCES
+from trainers.data.sources.pixels import to_rgb, to_square
+from trainers.data.tasks import DataError
 
 SIZE = 8
 SPLITS = {"train": 6, "validation": 4, "test": 3}

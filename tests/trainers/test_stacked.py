@@ -10,10 +10,10 @@ from torch import Tensor
 
 from partitioning import ChannelGroup, Masks, VirtualNetwork
 from trainers.backbones import BACKBONES, BackboneConfig, channel_groups
-from trainers.cohort import alike, candidate_bytes, fastest_convolution, in_chunks, room
 from trainers.network import load_norms, load_weights
 from trainers.optim import RowSGD, SGDConfig, norm_parameters
-from trainers.stacked import StackedTail, convolve_groups, convolve_matrices
+from trainers.proxy.cohort import alike, candidate_bytes, fastest_convolution, in_chunks, room
+from trainers.proxy.stacked import StackedTail, convolve_groups, convolve_matrices
 
 CPU = torch.device("cpu")
 BACKBONE = BackboneConfig(family="resnet14", width=4, partition_from=2)
@@ -94,13 +94,13 @@ def one_at_a_time(masks: Masks) -> list[Tensor]:
         ]
         torch.stack(losses).sum().backward()
         optimizer.step(row, step)
-    spread = []
+    widened = []
     for row in range(len(NAMES)):
         features = tail(batches()[-1][0], row)[-1].detach()
         full = torch.zeros(features.shape[0], len(used[-1][row]), *features.shape[2:])
         full[:, torch.tensor(used[-1][row])] = features
-        spread.append(full)
-    return spread
+        widened.append(full)
+    return widened
 
 
 def side_by_side(cohort: list[Masks], convolve: Callable[..., Tensor]) -> list[list[Tensor]]:
@@ -126,7 +126,7 @@ def side_by_side(cohort: list[Masks], convolve: Callable[..., Tensor]) -> list[l
         rate = SGD.learning_rate * (0.1 if step >= STEPS / 2 else 1.0)
         for part in parts:
             part.step(rate, SGD.momentum, SGD.weight_decay)
-    spread: list[list[Tensor]] = [[] for _ in cohort]
+    widened: list[list[Tensor]] = [[] for _ in cohort]
     for row in range(len(NAMES)):
         for part in tail.parts(row):
             part.gather()
@@ -138,8 +138,8 @@ def side_by_side(cohort: list[Masks], convolve: Callable[..., Tensor]) -> list[l
             full = torch.zeros(stacked.shape[0], width + 1, *stacked.shape[3:])
             full[:, used.index_KN[k]] = stacked[:, k]
             assert not full[:, width].any(), "padding must stay 0"
-            spread[k].append(full[:, :width])
-    return spread
+            widened[k].append(full[:, :width])
+    return widened
 
 
 @pytest.mark.parametrize("convolve", [convolve_groups, convolve_matrices])
@@ -181,9 +181,9 @@ def test_on_a_cpu_one_student_at_a_time_trains_by_grouped_convolutions() -> None
 
 
 def test_the_estimate_of_memory_grows_with_what_is_trained() -> None:
-    size = {"rows": 2, "batch_size": 4, "calibration": 64, "map_size": 8}
+    size = {"rows": 2, "batch_size": 4, "norm_images": 64, "map_size": 8}
     small = candidate_bytes(BACKBONE, **size)
-    for name in ("rows", "calibration", "map_size"):
+    for name in ("rows", "norm_images", "map_size"):
         assert candidate_bytes(BACKBONE, **{**size, name: 2 * size[name]}) > small
     assert candidate_bytes(BACKBONE, **{**size, "batch_size": 64}) > small  # maps of all blocks
     wide = BackboneConfig(family="resnet14", width=8, partition_from=2)
@@ -196,7 +196,7 @@ def test_the_estimate_covers_the_weights_that_are_held() -> None:
     parts = [part for row in range(len(NAMES)) for part in tail.parts(row)]
     values = sum(part.value.numel() for part in parts if part.value.ndim == 5)
     held = 4 * 2 * values + 8 * values / 9  # with momentum and positions
-    each = candidate_bytes(BACKBONE, rows=2, batch_size=0, calibration=0, map_size=8)
+    each = candidate_bytes(BACKBONE, rows=2, batch_size=0, norm_images=0, map_size=8)
     assert held < len(cohort) * each
 
 

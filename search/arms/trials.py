@@ -1,0 +1,240 @@
+"""Arms as Ray Tune trials, each with a placement group for its evaluators (`pool.py`)."""
+
+import math
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+# Tune's older output takes a reporter of our own; its newer one prints a fixed table.
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+# Tune would take Ctrl-C for the end of the search and return as if the arms were done.
+os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
+
+import ray
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler
+
+from search.arms.display import ArmState, Display
+from search.arms.loop import Arm, Budget, Pool
+from search.arms.pool import ActorPool, start_evaluator
+from search.arms.simulated_pool import SimulatedPool
+from search.candidates import Candidate, coordinates, hypervolume, scored
+from search.config import StudyConfig
+from search.strategies import TaskKnowledge
+from search.study import (
+    Foundation,
+    baseline_names,
+    baselines,
+    build_space,
+    build_strategy,
+)
+from trainers.proxy import FeatureCache
+
+#: Seconds between two results that an arm reports to Tune.
+REPORT_EVERY = 0.5
+
+
+def run_arm(
+    settings: Mapping[str, Any],
+    *,
+    config: StudyConfig,
+    knowledge: TaskKnowledge,
+    writer: Any,
+    supplies: list[Any],
+) -> None:
+    """A Tune trial: one strategy with one seed over the evaluators of its placement group."""
+    name, _, number = settings["arm"].rpartition("-")
+    seed = int(number)
+    space = build_space(config)
+    vectors = baselines(config, space, seed)
+    strategy = build_strategy(config, name, seed, space, vectors, knowledge)
+    labels = baseline_names(config, name, vectors)
+    ladder = config.ladder
+    if labels:  # what others are compared with is scored to the end, whatever it is
+        ladder = tuple(replace(rung, keep=1.0) for rung in ladder)
+    schedule = config.schedule
+    pool: Pool
+    if config.evaluator == "simulated":
+        pool = SimulatedPool(config)
+    else:
+        pool = ActorPool(
+            lambda index: start_evaluator(index, config, *supplies),
+            evaluators=schedule.evaluators,
+            attempts=schedule.attempts,
+        )
+    arm = Arm(
+        name=name,
+        seed=seed,
+        strategy=strategy,
+        space=space,
+        pool=pool,
+        budget=Budget(
+            candidates=config.candidates,
+            cohort=schedule.cohort or 1,
+            bracket=config.bracket,
+            seconds=config.device_seconds or math.inf,
+        ),
+        ladder=ladder,
+        cost=config.objective.cost,
+        record=lambda candidate: ray.get(writer.add.remote(candidate)),
+        keep=lambda candidate: ray.get(writer.keep.remote(candidate)),
+        labels=labels,
+        realisable=getattr(config.strategies[name].settings, "realisable", False),
+    )
+    report = _Report(config, budget=min(config.candidates, len(labels) or config.candidates))
+    known, begun = ray.get([writer.known.remote(name, seed), writer.begun.remote(name, seed)])
+    arm.run(known, report.told, begun)
+    report.send()
+
+
+class _Report:
+    """Tells Tune how far an arm is."""
+
+    def __init__(self, config: StudyConfig, *, budget: int) -> None:
+        self._reference = config.objective.reference
+        self._budget = budget
+        self._halvings = config.halvings
+        self._told: list[Candidate] = []
+        self._last = 0.0
+
+    def told(self, candidate: Candidate) -> None:
+        self._told.append(candidate)
+        # Arms are held against each other after exactly as many candidates, however fast they are.
+        if len(self._told) in self._halvings or time.monotonic() - self._last >= REPORT_EVERY:
+            self.send()
+
+    def send(self) -> None:
+        cost_N, quality_N = coordinates(scored(self._told)).T
+        tune.report(
+            {
+                "candidates": len(self._told),
+                "budget": self._budget,
+                "failed": sum(c.failed for c in self._told),
+                "stopped": sum(c.stopped for c in self._told),
+                "best": max(quality_N, default=float("nan")),
+                "hypervolume": hypervolume(quality_N, cost_N, self._reference),
+            }
+        )
+        self._last = time.monotonic()
+
+
+class _Reporter(tune.CLIReporter):  # type: ignore[misc]  # Ray has no types
+    """Shows Tune's trials as they go, and Tune's own table at the end."""
+
+    def __init__(self, display: Display, budget: int) -> None:
+        super().__init__(
+            metric_columns=["candidates", "failed", "stopped", "best", "hypervolume"],
+            parameter_columns=["arm"],
+            max_report_frequency=1,
+        )
+        self._display, self._budget = display, budget
+        self._told: dict[str, int] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune pickles its run config for its own restore, which studies do not use; a terminal
+        # cannot be pickled.
+        return {key: value for key, value in vars(self).items() if key != "_display"}
+
+    def report(self, trials: list[Any], done: bool, *sys_info: Any) -> None:
+        self._display.show([self._state(trial) for trial in trials], done=done)
+        if done:
+            lines = self._progress_str(trials, done).splitlines()
+            self._display.say("\n".join(line for line in lines if line[:1] in ("+", "|")))
+
+    def _state(self, trial: Any) -> ArmState:
+        result = trial.last_result or {}
+        # An arm that is started again replays its record: its count must not run backwards.
+        told = max(result.get("candidates", 0), self._told.get(str(trial), 0))
+        self._told[str(trial)] = told
+        return ArmState(
+            name=str(trial),
+            status=trial.status,
+            candidates=told,
+            budget=result.get("budget", self._budget),
+            failed=result.get("failed", 0),
+            stopped=result.get("stopped", 0),
+            best=result.get("best", float("nan")),
+            hypervolume=result.get("hypervolume", 0.0),
+        )
+
+
+def run_arms(
+    config: StudyConfig,
+    cache: FeatureCache | None,
+    base: Foundation | None,
+    knowledge: TaskKnowledge,
+    writer: Any,
+    display: Display,
+    storage: Path,
+) -> list[str]:
+    """Run every strategy with every seed as a Tune trial.
+
+    Args:
+        config: The study.
+        cache: Features, handed to evaluators through the object store; None where scores are
+            simulated.
+        base: Tasks, trunk and teachers; handed to them, too, where the last rung trains on them.
+        knowledge: What strategies may know of the tasks.
+        writer: The study's writer actor.
+        display: Shows progress.
+        storage: Folder of Tune's own files.
+
+    Returns:
+        One text per arm that could not be brought to its end.
+    """
+    schedule = config.schedule
+    bundle = {"CPU": schedule.cpus} | ({"GPU": schedule.gpus} if schedule.gpus else {})
+    resources = tune.PlacementGroupFactory([{}] + [dict(bundle)] * schedule.evaluators)
+    trains = config.ladder[-1].fidelity == "full"
+    supplies = [ray.put(cache), ray.put(base) if trains else None]
+    trainable = tune.with_parameters(
+        run_arm, config=config, knowledge=knowledge, writer=writer, supplies=supplies
+    )
+    # Seed by seed, so that what is recorded of a search that was stopped can be compared.
+    arms = [f"{name}-{seed}" for seed, name in product(config.seeds, config.strategies)]
+    tuner = tune.Tuner(
+        tune.with_resources(trainable, resources),
+        param_space={"arm": tune.grid_search(arms)},
+        tune_config=tune.TuneConfig(
+            metric="hypervolume",
+            mode="max",
+            trial_dirname_creator=_arm_name,
+            trial_name_creator=_arm_name,
+            # A simulated arm takes less time than the start of a process.
+            reuse_actors=config.evaluator == "simulated",
+            scheduler=_halving(config),
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(storage),
+            failure_config=tune.FailureConfig(max_failures=schedule.arm_retries),
+            progress_reporter=_Reporter(display, config.candidates),
+            verbose=1,
+        ),
+    )
+    results = tuner.fit()
+    errors = [result.error for result in results if result.error is not None]
+    return [(str(error).strip().splitlines() or [repr(error)])[-1] for error in errors]
+
+
+def _halving(config: StudyConfig) -> ASHAScheduler | None:
+    """Stops arms that are among the worse half (asynchronous halving, Li et al. 2020, algorithm 2).
+
+    An arm is held against those that came as far before it, so the first to come goes on.
+    """
+    if not config.halvings:
+        return None
+    return ASHAScheduler(
+        time_attr="candidates",
+        grace_period=config.halvings[0],
+        max_t=config.candidates,
+        reduction_factor=2,
+    )
+
+
+def _arm_name(trial: Any) -> str:
+    return str(trial.config["arm"])

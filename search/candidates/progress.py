@@ -1,0 +1,87 @@
+"""How far a study has come: its front, and hypervolume candidate by candidate."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from search.candidates.candidate import Candidate
+from search.candidates.pareto import REFERENCE, hypervolume, non_dominated
+
+
+def scored(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Those that were scored to the end: that neither failed nor were stopped at a lower rung.
+
+    They alone can be compared with each other.
+    """
+    return [candidate for candidate in candidates if not (candidate.failed or candidate.stopped)]
+
+
+def coordinates(candidates: Sequence[Candidate]) -> NDArray[np.float64]:
+    """Cost and quality of N candidates, (N, 2)."""
+    return np.array([(c.cost, c.quality) for c in candidates], dtype=np.float64).reshape(-1, 2)
+
+
+def front(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Those that no other dominates, from the cheapest to the best."""
+    found = scored(candidates)
+    cost_N, quality_N = coordinates(found).T
+    on_N = non_dominated(quality_N, cost_N)
+    members = [candidate for candidate, on in zip(found, on_N, strict=True) if on]
+    return sorted(members, key=lambda c: (c.cost, c.strategy, c.seed, c.index))
+
+
+def study_hypervolume(
+    candidates: Sequence[Candidate], reference: tuple[float, float] = REFERENCE
+) -> float:
+    """Hypervolume of all candidates together."""
+    cost_N, quality_N = coordinates(scored(candidates)).T
+    return hypervolume(quality_N, cost_N, reference)
+
+
+def history(
+    candidates: Sequence[Candidate],
+    reference: tuple[float, float] = REFERENCE,
+    *,
+    by: Literal["finished", "index"] = "finished",
+) -> pd.DataFrame:
+    """What was known after each candidate.
+
+    Args:
+        candidates: N candidates in any order.
+        reference: quality and cost of the hypervolume's reference point.
+        by: their order: that of finishing, or, within an arm, that of asking.
+
+    Returns:
+        N rows: candidates (1 to N), failed, stopped, hypervolume, front_size, best_quality
+        (NaN before there is one) and finished (unix seconds).
+    """
+    rows = []
+    front_F2 = np.empty((0, 2))  # cost and quality of the front so far
+    volume, failed, stopped = 0.0, 0, 0
+    ordered = sorted(candidates, key=lambda c: (getattr(c, by), c.strategy, c.seed, c.index))
+    for count, candidate in enumerate(ordered, start=1):
+        failed += candidate.failed
+        stopped += candidate.stopped
+        if scored([candidate]):
+            joined_G2 = np.concatenate([front_F2, coordinates([candidate])])
+            on_G = non_dominated(joined_G2[:, 1], joined_G2[:, 0])
+            if on_G[-1]:
+                front_F2 = joined_G2[on_G]
+                volume = hypervolume(front_F2[:, 1], front_F2[:, 0], reference)
+        rows.append(
+            {
+                "candidates": count,
+                "failed": failed,
+                "stopped": stopped,
+                "hypervolume": volume,
+                "front_size": len(front_F2),
+                "best_quality": front_F2[:, 1].max() if len(front_F2) else np.nan,
+                "finished": candidate.finished,
+            }
+        )
+    columns = ["candidates", "failed", "stopped", "hypervolume", "front_size"]
+    columns += ["best_quality", "finished"]
+    return pd.DataFrame(rows, columns=columns)

@@ -1,0 +1,189 @@
+"""Successive halving for two objectives: cheap scores for all, dear ones for the promising.
+
+Candidates are compared in brackets. All of a bracket are scored at the first rung; a share of them
+goes on to the next rung, where each is scored anew with more steps, and so on up to the last. Those
+that go on are chosen as NSGA-II chooses survivors (Deb et al. 2002): by non-domination rank, and
+within the last rank that fits in part by crowding distance. Legend: N candidates, R rungs.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from search.candidates.pareto import REFERENCE, crowding, hypervolume, ranks
+
+#: How a candidate can be scored: by distillation, or by training its networks on the images.
+FIDELITIES = ("proxy", "full")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rung:
+    """One way to score candidates, and how many of them go on from there.
+
+    Attributes:
+        steps: Steps of the scoring; from scratch, whatever rungs there were before.
+        keep: Share of the candidates scored here that goes on to the next rung, in (0, 1].
+        fidelity: proxy (feature distillation) or full (training on the images, short).
+    """
+
+    steps: int
+    keep: float = 1.0
+    fidelity: str = "proxy"
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"steps must be at least 1, got {self.steps}")
+        if not 0 < self.keep <= 1:
+            raise ValueError(f"keep must be above 0 and at most 1, got {self.keep}")
+        if self.fidelity not in FIDELITIES:
+            raise ValueError(
+                f"fidelity must be one of {', '.join(FIDELITIES)}, got {self.fidelity!r}"
+            )
+
+
+def ladder(rungs: Sequence[Rung], proxy_steps: int) -> tuple[Rung, ...]:
+    """All rungs up to the final scoring.
+
+    Args:
+        rungs: As a study lists them: proxies, the cheapest first, and perhaps a last one of
+            fidelity full.
+        proxy_steps: Steps of the study's own proxy, which is the final scoring unless the last
+            rung is of fidelity full.
+
+    Raises:
+        ValueError: The rungs are not of this form.
+
+    Example:
+        >>> [rung.steps for rung in ladder([Rung(steps=300, keep=0.5)], 3000)]
+        [300, 3000]
+    """
+    if any(rung.fidelity == "full" for rung in rungs[:-1]):
+        raise ValueError("rungs: only the last rung may be of fidelity full")
+    ends_in_full = bool(rungs) and rungs[-1].fidelity == "full"
+    if ends_in_full and rungs[-1].keep < 1:
+        raise ValueError(
+            f"rungs: nothing comes after fidelity full, so its keep must be 1, got {rungs[-1].keep}"
+        )
+    whole = tuple(rungs) if ends_in_full else (*rungs, Rung(steps=proxy_steps))
+    steps = [rung.steps for rung in whole if rung.fidelity == "proxy"]
+    if any(a >= b for a, b in pairwise(steps)) or max(steps, default=0) > proxy_steps:
+        limit = "at most" if ends_in_full else "below"
+        raise ValueError(
+            f"rungs: the steps of proxies must ascend and be {limit} proxy.sgd.steps "
+            f"({proxy_steps}), got {[rung.steps for rung in rungs]}"
+        )
+    return whole
+
+
+def promoted(quality: ArrayLike, cost: ArrayLike, keep: float) -> NDArray[np.bool_]:
+    """Says who goes on to the next rung.
+
+    Args:
+        quality: Of the N candidates that were scored at a rung, in the order of asking; to be
+            maximised, not finite where the scoring failed.
+        cost: Shape (N,), to be minimised.
+        keep: Share of the N that goes on, rounded up; in (0, 1].
+
+    Returns:
+        Shape (N,). Failed candidates never go on, even if fewer than the share do then. Of equal
+        candidates, the one asked for first does.
+
+    Raises:
+        ValueError: If the shapes are not both (N,).
+
+    Example:
+        >>> promoted([0.9, 0.8, 0.7, float("nan")], [0.6, 0.3, 0.5, 0.1], 0.5)
+        array([ True,  True, False, False])
+    """
+    quality_N, cost_N = np.asarray(quality, np.float64), np.asarray(cost, np.float64)
+    alive_N = np.isfinite(quality_N) & np.isfinite(cost_N)
+    ranks_N = ranks(np.where(alive_N, quality_N, np.nan), cost_N)
+    going_N = np.zeros(len(ranks_N), dtype=bool)
+    room = math.ceil(keep * len(ranks_N) - 1e-9)  # 0.07 * 100 is a little above 7
+    for rank in np.unique(ranks_N[alive_N]):
+        members_F = np.flatnonzero(alive_N & (ranks_N == rank))
+        if len(members_F) > room:
+            room_F = crowding(quality_N[members_F], cost_N[members_F])
+            members_F = members_F[np.argsort(-room_F, kind="stable")[:room]]
+        going_N[members_F] = True
+        room -= len(members_F)
+    return going_N
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Replay:
+    """What halving would have made of candidates whose scores at all rungs are known.
+
+    Attributes:
+        reached_N: Index of the last rung at which each was scored.
+        final_N: Whether it was scored, without failing, at the last rung.
+        compute: Steps spent, relative to scoring all at the last rung only.
+        hypervolume: Of the final candidates' front, relative to that of all of them scored at the
+            last rung; NaN if that is 0.
+    """
+
+    reached_N: NDArray[np.int64]
+    final_N: NDArray[np.bool_]
+    compute: float
+    hypervolume: float
+
+
+def replay(
+    scores_NR: ArrayLike,
+    cost_N: ArrayLike,
+    steps_R: Sequence[float],
+    keeps: Sequence[float],
+    *,
+    bracket: int,
+    reference: tuple[float, float] = REFERENCE,
+) -> Replay:
+    """Halve recorded curves.
+
+    Args:
+        scores_NR: Quality of every candidate, in the order of asking, at every rung; NaN where the
+            scoring failed.
+        cost_N: Cost of every candidate.
+        steps_R: Steps of every rung, or another measure of what scoring one candidate there costs.
+        keeps: Share that goes on, of every rung but the last.
+        bracket: How many consecutive candidates are compared with each other; the last bracket may
+            have fewer.
+        reference: Quality and cost of the hypervolume's reference point.
+
+    Raises:
+        ValueError: If the shapes do not go together or `bracket` is below 1.
+
+    Example:
+        >>> halved = replay([[0.5, 0.9], [0.4, 0.8]], [0.5, 0.6], [1, 4], [0.5], bracket=2)
+        >>> halved.reached_N, halved.compute, halved.hypervolume
+        (array([1, 0]), 0.75, 1.0)
+    """
+    scores_NR, cost_N = np.asarray(scores_NR, np.float64), np.asarray(cost_N, np.float64)
+    steps = np.asarray(steps_R, np.float64)
+    if scores_NR.shape != (len(cost_N), len(steps)) or len(keeps) != len(steps) - 1:
+        raise ValueError(
+            "scores must have shape (N, R), with N costs, R steps and R - 1 keeps, got "
+            f"{scores_NR.shape}, {len(cost_N)}, {len(steps)} and {len(keeps)}"
+        )
+    if bracket < 1:
+        raise ValueError(f"bracket must be at least 1, got {bracket}")
+    reached_N = np.zeros(len(cost_N), dtype=np.int64)
+    for start in range(0, len(cost_N), bracket):
+        climbing = np.arange(start, min(start + bracket, len(cost_N)))
+        for rung, keep in enumerate(keeps):
+            climbing = climbing[promoted(scores_NR[climbing, rung], cost_N[climbing], keep)]
+            reached_N[climbing] = rung + 1
+    last_N = scores_NR[:, -1]
+    final_N = (reached_N == len(steps) - 1) & np.isfinite(last_N) & np.isfinite(cost_N)
+    whole = hypervolume(last_N, cost_N, reference)
+    kept = hypervolume(last_N[final_N], cost_N[final_N], reference)
+    full = len(cost_N) * steps[-1]
+    return Replay(
+        reached_N=reached_N,
+        final_N=final_N,
+        compute=float(np.cumsum(steps)[reached_N].sum() / full) if full else math.nan,
+        hypervolume=kept / whole if whole else math.nan,
+    )

@@ -1,0 +1,38 @@
+"""`apportion calibrate`: the proxy held against full training, on the cluster."""
+
+from typing import Any
+
+from search.arms import cluster_run
+from search.calibration import measure_calibration, write_calibration
+from search.config import StudyConfig
+from search.study import (
+    Say,
+    Study,
+    check_inputs,
+    check_strategies,
+)
+
+
+def open_study(config: StudyConfig) -> Study:
+    """The study of a config, its folder made if it is not there; nothing is computed.
+
+    Raises:
+        ValueError: Something in the config, the data or the folder cannot be used.
+    """
+    check_inputs(config)
+    check_strategies(config)
+    return Study.create(config, resume=(config.folder / "config.yaml").is_file())
+
+
+def calibrate(study: Study, *, say: Say) -> dict[str, Any]:
+    """Hold the study's proxy against full training, on the cluster.
+
+    Args:
+        study: With candidates or without.
+        say: Called with one line per thing that was done.
+
+    Returns:
+        What `trust.summarise` found; it is written to the study's `calibration` folder, too.
+    """
+    results = measure_calibration(study, say=say, run=cluster_run(study.config))
+    return write_calibration(study, results)

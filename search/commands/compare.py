@@ -1,0 +1,90 @@
+"""`apportion compare`: which strategy finds the better front."""
+
+from rich.console import Console
+
+from search.commands.report import make_tracker
+from search.commands.search import search
+from search.comparison import (
+    Comparison,
+    baseline_strategies,
+    compare_strategies,
+    comparison_figure,
+    comparison_metrics,
+    refuse_few,
+    true_hypervolume,
+    write_tables,
+)
+from search.config import COSTS, StudyConfig, dump_config
+from search.mirror import TrackingError
+from search.stats import fewest_seeds
+from search.study import (
+    Say,
+    Study,
+    require_writable,
+)
+
+
+def search_to_compare(config: StudyConfig, *, console: Console) -> Study:
+    """Run a study whose strategies are to be compared, or go on with it, to its end.
+
+    Raises:
+        CompareError: The config has nothing to compare; raised before any compute starts.
+        ValueError, RecordError, ArmsError: As `search`.
+    """
+    searching = config.strategies.keys() - set(baseline_strategies(config))
+    refuse_few(config.seeds, searching)
+    needed = fewest_seeds(len(searching))
+    if len(config.seeds) < needed:
+        console.print(
+            f"warning: no difference between {len(searching)} strategies can be shown with "
+            f"{len(config.seeds)} seeds; it takes {needed} or more",
+            highlight=False, markup=False, soft_wrap=True,
+        )  # fmt: skip
+    return search(config, resume=(config.folder / "config.yaml").is_file(), console=console)
+
+
+def compare(study: Study, *, say: Say) -> Comparison:
+    """Hold the strategies of a study against each other, from its record.
+
+    Args:
+        study: With two or more seeds and searching strategies; nothing is searched.
+        say: Called where MLflow could not be reached.
+
+    Returns:
+        The comparison; it is written to the study's `compare` folder and to MLflow, too.
+
+    Raises:
+        CompareError: There is nothing to compare.
+        StudyError: The folder cannot be written.
+    """
+    config, candidates = study.config, study.candidates()
+    comparison = compare_strategies(
+        candidates,
+        strategies=list(config.strategies),
+        baselines=baseline_strategies(config),
+        budget=config.candidates,
+        device_seconds=config.device_seconds,
+        initial=config.initial,
+        halved=min(config.halvings, default=None),
+        reference=config.objective.reference,
+        true_hypervolume=true_hypervolume(config),
+    )
+    folder = study.folder / "compare"
+    require_writable(folder)
+    files = write_tables(comparison, folder)
+    picture = folder / "comparison.png"
+    comparison_figure(comparison, picture, cost=COSTS[config.objective.cost].words)
+    try:
+        tracker = make_tracker(study)()
+        tracker.start(dump_config(config))
+        tracker.log_comparison(
+            comparison_metrics(comparison),
+            comparison.counted,
+            max(candidate.finished for candidate in candidates),
+            [*files, picture],
+        )
+        if tracker.before != "RUNNING":  # a search may be under way
+            tracker.finish(tracker.before or "FINISHED")
+    except TrackingError as error:
+        say(f"MLflow missed the comparison; run it again to complete it: {error}")
+    return comparison

@@ -1,0 +1,66 @@
+"""`apportion report`: the front as a table, a picture and a page; and what MLflow shows of it."""
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from search.calibration import picture, read_trust
+from search.candidates import Candidate, front
+from search.config import COSTS
+from search.mirror import Tracker
+from search.report import front_figure, front_html, front_table
+from search.study import (
+    Study,
+)
+
+
+def make_tracker(study: Study) -> Any:
+    """A function that connects to the study's MLflow store, wherever it is called."""
+    return functools.partial(
+        Tracker,
+        tracking_uri=study.store_uri,
+        experiment=study.config.tracking.experiment,
+        study=study.name,
+        folder=study.folder.absolute(),
+        every_candidate=study.config.tracking.candidates,
+    )
+
+
+def write_report(study: Study) -> list[Path]:
+    """Write the front as a table, a picture and a page; the paths, with a calibration's picture."""
+    return _write(study, study.candidates())[1]
+
+
+def finish_mirror(study: Study, status: str, tracker: Any, candidates: list[Candidate]) -> None:
+    """Bring the front and the progress in MLflow up to date, and end the study's runs.
+
+    Args:
+        study: The study.
+        status: FINISHED, FAILED or KILLED.
+        tracker: Of the study, started.
+        candidates: All that the record has.
+    """
+    tracker.set_front([candidate.id for candidate in front(candidates)])
+    tracker.log_progress(candidates, study.config.objective.reference)
+    table, files = _write(study, candidates)
+    tracker.log_front(table, files)
+    tracker.finish(status)
+
+
+def _write(study: Study, candidates: list[Candidate]) -> tuple[pd.DataFrame, list[Path]]:
+    reference = study.config.objective.reference
+    table = front_table(candidates, reference)
+    paths = [study.folder / name for name in ("front.csv", "front.png", "front.html")]
+    table.to_csv(paths[0], index=False)
+    words = COSTS[study.config.objective.cost].words
+    front_figure(candidates, paths[1], reference, cost=words)
+    trust = read_trust(study)
+    if trust is None or not picture(study).is_file():
+        front_html(candidates, paths[2], reference, cost=words)
+    else:
+        shown = (trust["verdict"], picture(study))
+        front_html(candidates, paths[2], reference, cost=words, calibration=shown)
+        paths.append(picture(study))
+    return table, paths

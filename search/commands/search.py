@@ -1,0 +1,113 @@
+"""`apportion search`: from a config to a front, and on to an exported winner if it asks."""
+
+import functools
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from rich.console import Console
+
+from search.arms import (
+    Display,
+    close_writer,
+    cluster_jobs,
+    connect,
+    resolve_schedule,
+    run_arms,
+    start_writer,
+)
+from search.calibration import read_trust
+from search.commands.report import finish_mirror, make_tracker
+from search.config import StudyConfig, dump_config
+from search.study import (
+    Say,
+    Study,
+    build_foundation,
+    check_inputs,
+    check_strategies,
+    feature_cache,
+    task_knowledge,
+)
+
+
+class ArmsError(RuntimeError):
+    """Some arms could not be brought to their end; the record keeps what was scored."""
+
+
+def search(config: StudyConfig, *, resume: bool = False, console: Console | None = None) -> Study:
+    """Run a study to its end.
+
+    Args:
+        config: The study.
+        resume: Continue the study in its folder from its record.
+        console: Where progress is shown; None is the standard output.
+
+    Returns:
+        The study, its front written to its folder and to MLflow.
+
+    Raises:
+        ValueError: Something in the config, the data or the folder cannot be used; raised before
+            any compute starts.
+        RecordError: Another process writes this study's record.
+        ArmsError: Some arms broke down more often than `schedule.arm_retries` allows.
+    """
+    display = Display(console or Console())
+    check_inputs(config)
+    check_strategies(config)
+    connect()
+    schedule = resolve_schedule(config).schedule
+    study = Study.create(config, resume=resume)
+    config = replace(study.config, schedule=schedule)
+    trust = read_trust(study)
+    if trust is not None and not trust["trusted"]:
+        display.say(f"warning: {trust['verdict']}")
+    writer = start_writer(
+        study.record_path.absolute(), study.name, make_tracker(study), dump_config(config)
+    )
+    status = "KILLED"
+    try:
+        run = cluster_jobs(config.schedule)
+        base = cache = None
+        if config.evaluator == "simulated":
+            knowledge = config.simulated.knowledge
+        else:
+            base = build_foundation(config, run, display.say)
+            cache = feature_cache(config, base, run, display.say)
+            knowledge = task_knowledge(config, base, run, display.say)
+        broken = run_arms(config, cache, base, knowledge, writer, display, study.folder.absolute())
+        status = "FAILED" if broken else "FINISHED"
+    finally:
+        display.close()
+        finish = functools.partial(finish_mirror, study, status)
+        failure = close_writer(writer, finish)
+    if failure is not None:
+        display.say(
+            f"MLflow missed a part ({failure}); rebuild it from the record with "
+            f"`apportion report {study.folder} --sync`"
+        )
+    if broken:
+        raise ArmsError(
+            f"{len(broken)} arms did not finish; what they scored is in the record, and "
+            f"`--resume` goes on from there. First: {broken[0]}"
+        )
+    _say_front(study, display.say)
+    if config.finish is not None:
+        trained = study.train(
+            config.finish.pick, seeds=config.finish.seeds, say=display.say, run=run, base=base
+        )
+        if config.finish.export:
+            study.export(
+                trained.candidate, study.folder / "exported" / trained.candidate,
+                say=display.say, run=run, base=base,
+            )  # fmt: skip
+    return study
+
+
+def _say_front(study: Study, say: Say) -> None:
+    summary: Mapping[str, Any] = study.summary()
+    stopped = f", {summary['stopped']} stopped at a lower rung" if summary["stopped"] else ""
+    say(
+        f"{summary['candidates']} candidates ({summary['failed']} failed{stopped}), "
+        f"{len(summary['front'])} on the front, hypervolume {summary['hypervolume']:.4f}"
+    )
+    say(f"front: apportion front {study.folder}; MLflow: apportion ui {study.folder}")

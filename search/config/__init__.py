@@ -1,0 +1,24 @@
+"""A study's config: YAML to frozen dataclasses and back, with errors that name the dotted key.
+
+Sections that set another package's code stand beside that code.
+"""
+
+from search.config.build import ConfigError
+from search.config.dumping import differences, dump_config
+from search.config.loading import PROJECT, load_config, parse_config
+from search.config.sections import COSTS, CalibrationConfig, ScheduleConfig, TrunkConfig
+from search.config.study_config import StudyConfig
+
+__all__ = [
+    "COSTS",
+    "PROJECT",
+    "CalibrationConfig",
+    "ConfigError",
+    "ScheduleConfig",
+    "StudyConfig",
+    "TrunkConfig",
+    "differences",
+    "dump_config",
+    "load_config",
+    "parse_config",
+]

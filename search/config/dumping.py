@@ -1,0 +1,56 @@
+"""A study's config as plain YAML values, and what two configs differ in."""
+
+from typing import Any
+
+from search.config.build import plain
+from search.config.study_config import StudyConfig
+
+#: Sections that may change when a study is resumed: none of them decides a proposal or a score,
+#: but for `train` where the last rung trains with it (its steps are the rung's own), and for
+#: the budgets where there are rungs.
+MUTABLE = {
+    "output", "cache", "candidates", "device_seconds", "schedule", "tracking", "finish", "train",
+    "calibration", "seeds",
+}  # fmt: skip
+
+
+def dump_config(config: StudyConfig) -> dict[str, Any]:
+    """The resolved config as plain YAML values; `parse_config` reads it back."""
+    raw = plain(config)
+    assert isinstance(raw, dict)
+    raw["strategies"] = {
+        name: {"kind": entry["kind"], **entry["settings"]}
+        for name, entry in raw["strategies"].items()
+    }
+    return raw
+
+
+def differences(old: StudyConfig, new: StudyConfig) -> list[str]:
+    """Readable differences that forbid to resume one config's study with the other."""
+    a, b = _flat(dump_config(old)), _flat(dump_config(new))
+    immutable = {"train"} if old.ladder[-1].fidelity == "full" else set()
+    if old.rungs:
+        immutable |= {
+            "candidates",
+            "device_seconds",
+        }  # the last bracket was closed where the budget ended
+    return [
+        f"{key}: {a.get(key, 'absent')!r} in the study, {b.get(key, 'absent')!r} now"
+        for key in sorted(a.keys() | b.keys())
+        if a.get(key) != b.get(key)
+        and key.split(".")[0] not in MUTABLE - immutable
+        and key not in ("compute.threads", "train.sgd.steps")
+    ]
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, list) and value and isinstance(value[0], dict):
+        items = {str(v.get("name", i)): v for i, v in enumerate(value)}.items()
+    else:
+        return {prefix: value}
+    flat: dict[str, Any] = {}
+    for key, entry in items:
+        flat |= _flat(entry, f"{prefix}.{key}" if prefix else str(key))
+    return flat

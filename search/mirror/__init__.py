@@ -1,0 +1,15 @@
+"""The MLflow mirror of a study, for people to look at.
+
+Everything that knows MLflow is here; the record stays the truth.
+"""
+
+import os
+
+# MLflow reads the first when it is imported; the second keeps a line per run off the screen.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+
+from search.mirror.shown import safe
+from search.mirror.tracker import Tracker, TrackingError, default_uri
+
+__all__ = ["Tracker", "TrackingError", "default_uri", "safe"]

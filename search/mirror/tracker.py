@@ -1,0 +1,406 @@
+"""The MLflow mirror of a study: for people to look at; the record stays the truth.
+
+One parent run per study, under it a run per strategy and seed, under that a run per candidate; and
+under the parent one of the comparison of the strategies, if there is one.
+Runs are found again by their tags, among them an id that stays in the study's folder (names are
+not unique on a shared server). So a mirror that was cut off goes on where it ended, and one that
+was lost is rebuilt from the record (`Tracker.sync`). The only file that knows MLflow.
+"""
+
+import logging
+import math
+import os
+import sqlite3
+import tempfile
+import time
+import urllib.error
+import urllib.request
+import uuid
+import warnings
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+# MLflow reads the first when it is imported; the second keeps a line per run off the screen.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+
+import pandas as pd
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, Run, ViewType
+from mlflow.exceptions import MlflowException
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
+
+from search.candidates import REFERENCE, Candidate, history
+from search.mirror import shown as tracked
+
+STUDY, ID, KIND = "apportion.study", "apportion.id", "apportion.kind"
+PARENT = "mlflow.parentRunId"
+#: Candidates between two points of a study's progress, where candidates are not mirrored.
+FEW = 20
+HISTORY = ("candidates", "failed", "stopped", "hypervolume", "front_size", "best_quality")
+
+
+class TrackingError(RuntimeError):
+    """MLflow could not be reached or refused something; the record is not touched by it."""
+
+
+def default_uri(folder: Path) -> str:
+    """The SQLite store in a study's folder.
+
+    Raises:
+        TrackingError: no URI leads to a folder of that name.
+    """
+    path = str(Path(folder).absolute() / "mlflow.db")
+    for text in (path, quote(path)):  # whether escapes are undone depends on SQLAlchemy's version
+        if make_url(f"sqlite:///{text}").database == path:
+            return f"sqlite:///{text}"
+    raise TrackingError(f"MLflow cannot keep its store at {path}: choose a simpler folder name")
+
+
+class Tracker:
+    """Mirrors a study to MLflow.
+
+    Every method can be called again with what it was given before: runs that are there already
+    are not made twice.
+
+    Args:
+        tracking_uri: where MLflow keeps its runs; None for SQLite in the study's folder.
+        experiment: the experiment's name; made if missing.
+        study: the study's name.
+        folder: the study's folder; artifacts go there unless a server keeps them.
+        every_candidate: mirror each candidate as a run of its own; without it only the study and
+            its arms, with progress after every `FEW` candidates.
+    """
+
+    def __init__(
+        self,
+        *,
+        tracking_uri: str | None,
+        experiment: str,
+        study: str,
+        folder: Path,
+        every_candidate: bool = True,
+    ) -> None:
+        self._every_candidate = every_candidate
+        self.uri = tracking_uri or default_uri(folder)
+        self.experiment = experiment
+        self.study = study
+        self.folder = Path(folder).absolute()
+        self._comparison: str | None = None  # its run
+        #: Status of the study's run before `start`; None where there was none.
+        self.before: str | None = None
+
+    def start(self, config: Mapping[str, Any]) -> None:
+        """Finds the study's runs, or begins them.
+
+        Args:
+            config: the resolved config; kept as config.yaml and, leaf by leaf, as parameters.
+
+        Raises:
+            TrackingError: MLflow cannot be reached.
+        """
+        with self._told():
+            self._client = _connect(self.uri)
+            self._id = _identity(self.folder / "mlflow.id")
+            self._experiment_id = self._find_experiment()
+            parent = self._index()
+            if parent is None:
+                self.run_id = self._create("study", self.study, time.time(), {})
+                logged = {}
+            else:
+                self.run_id, logged = parent.info.run_id, parent.data.params
+                self.before = parent.info.status
+                self._client.update_run(self.run_id, status="RUNNING")
+            params = {k: v for k, v in tracked.flat(config).items() if k not in logged}
+            self._log(self.run_id, params=params)
+            self._client.log_dict(self.run_id, dict(config), "config.yaml")
+            self._describe()
+
+    def log(self, candidate: Candidate) -> None:
+        """Mirrors a candidate, unless it is there already.
+
+        Raises:
+            TrackingError: MLflow cannot be reached.
+        """
+        if candidate.id in self._runs or not self._every_candidate:
+            return
+        with self._told():
+            tags = tracked.tags(candidate, front=candidate.id in self._front)
+            run_id = self._begun.get(candidate.id)
+            if run_id is not None:
+                self._client.set_tag(run_id, "front", tags["front"])
+            else:
+                name = f"{candidate.label} ({candidate.id})" if candidate.label else candidate.id
+                tags[PARENT] = self._arm(candidate)
+                run_id = self._create("candidate", name, candidate.started, tags)
+            end = _milliseconds(candidate.finished)
+            # The time of a metric is fixed, so that logging it again changes nothing.
+            metrics = [Metric(key, v, end, 0) for key, v in tracked.metrics(candidate).items()]
+            self._log(run_id, metrics=metrics, params=tracked.params(candidate))
+            status = "FAILED" if candidate.failed else "FINISHED"
+            self._client.set_terminated(run_id, status, end)
+            self._begun.pop(candidate.id, None)
+            self._runs[candidate.id] = run_id
+
+    def sync(self, candidates: Sequence[Candidate]) -> None:
+        """Makes the mirror whole: logs what is missing and removes what a crash left half made.
+
+        Args:
+            candidates: all candidates of the record.
+
+        Raises:
+            TrackingError: MLflow cannot be reached.
+        """
+        for candidate in candidates:
+            self.log(candidate)
+        with self._told():
+            for run_id in self._begun.values():
+                self._client.delete_run(run_id)
+            self._begun.clear()
+
+    def set_front(self, ids: Collection[str]) -> None:
+        """Tags the members of the front, `tags.front = 'true'`, and no others.
+
+        Raises:
+            TrackingError: MLflow cannot be reached.
+        """
+        with self._told():
+            members = set(ids)
+            for name in self._front ^ members:
+                if name in self._runs:  # others get theirs when they are logged
+                    self._client.set_tag(self._runs[name], "front", tracked.flag(name in members))
+                self._front ^= {name}
+
+    def log_progress(
+        self, candidates: Sequence[Candidate], reference: tuple[float, float] = REFERENCE
+    ) -> None:
+        """Logs hypervolume and counts, on the study and on each arm, against candidates so far.
+
+        Args:
+            candidates: all candidates so far; what was logged for fewer is not logged again.
+            reference: quality and cost of the hypervolume's reference point.
+
+        Raises:
+            TrackingError: MLflow cannot be reached.
+        """
+        arms: dict[str, list[Candidate]] = {self.run_id: list(candidates)}
+        with self._told():
+            for candidate in candidates:
+                arms.setdefault(self._arm(candidate), []).append(candidate)
+            for run_id, members in arms.items():
+                begin = self._steps.get(run_id, 0)
+                if len(members) <= begin:
+                    continue
+                rows = history(members, reference)[begin:]
+                if not self._every_candidate:
+                    rows = rows[
+                        (rows["candidates"] % FEW == 0) | (rows["candidates"] == len(members))
+                    ]
+                metrics = [
+                    Metric(key, float(row[key]), _milliseconds(row["finished"]), row["candidates"])
+                    for row in rows.to_dict("records")
+                    for key in HISTORY
+                    if not pd.isna(row[key])
+                ]
+                self._log(run_id, metrics=metrics)
+                self._steps[run_id] = len(members)
+
+    def log_front(self, table: pd.DataFrame, files: Sequence[Path]) -> None:
+        """Puts the front on the study's run, as front.csv and the files (pictures, pages).
+
+        Raises:
+            TrackingError: MLflow cannot be reached.
+        """
+        with self._told(), tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "front.csv"
+            table.to_csv(path, index=False)
+            for file in (path, *(file for file in files if file.name != path.name)):
+                self._client.log_artifact(self.run_id, str(file))
+
+    def log_comparison(
+        self, metrics: Mapping[str, float], step: int, finished: float, files: Sequence[Path]
+    ) -> None:
+        """Puts a comparison of the strategies on a run of its own, the same one every time.
+
+        Args:
+            metrics: by name; those that are not finite are left out.
+            step: number of candidates that were compared.
+            finished: when the last of them was, in unix seconds.
+            files: tables and pictures.
+
+        Raises:
+            TrackingError: MLflow cannot be reached.
+        """
+        end = _milliseconds(finished)
+        found = [Metric(key, v, end, step) for key, v in metrics.items() if math.isfinite(v)]
+        with self._told():
+            if self._comparison is None:
+                name, tags = f"{self.study}, comparison", {PARENT: self.run_id}
+                self._comparison = self._create("comparison", name, finished, tags)
+            self._log(self._comparison, metrics=found)
+            for file in files:
+                self._client.log_artifact(self._comparison, str(file))
+            self._client.set_terminated(self._comparison, "FINISHED")
+
+    def finish(self, status: str = "FINISHED") -> None:
+        """Ends the runs of the study and its arms as FINISHED, FAILED or KILLED.
+
+        Raises:
+            TrackingError: MLflow cannot be reached.
+        """
+        with self._told():
+            for run_id in (*self._arms.values(), self.run_id):
+                self._client.set_terminated(run_id, status)
+
+    def _find_experiment(self) -> str:
+        found = self._client.get_experiment_by_name(self.experiment)
+        if found is None:
+            # A server keeps artifacts where it likes; beside SQLite they go where the study is.
+            location = None
+            if not self.uri.startswith(("http", "databricks")):
+                location = (self.folder / "artifacts").as_uri()
+            kind = {"mlflow.experimentKind": "custom_model_development"}  # not generative AI
+            return str(self._client.create_experiment(self.experiment, location, kind))
+        if found.lifecycle_stage != "active":
+            raise TrackingError(
+                f"MLflow's experiment {self.experiment!r} at {self.uri} has been deleted: restore "
+                f"it (mlflow experiments restore -x {found.experiment_id}) or name another one"
+            )
+        return str(found.experiment_id)
+
+    def _index(self) -> Run | None:
+        """Takes stock of the study's runs; returns its parent run."""
+        self._arms: dict[tuple[str, int], str] = {}
+        self._runs: dict[str, str] = {}  # of candidates
+        self._begun: dict[str, str] = {}  # of candidates, left half made
+        self._front: set[str] = set()
+        self._steps: dict[str, int] = {}  # candidates of which progress has been logged, by run
+        self._comparison = None
+        parent: Run | None = None
+        for run in self._all_runs():
+            tags, run_id, ended = run.data.tags, run.info.run_id, run.info.status != "RUNNING"
+            if tags[KIND] == "study":
+                parent = parent or run
+            elif tags[KIND] == "arm":
+                self._arms.setdefault((tags["strategy"], int(tags["seed"])), run_id)
+            elif tags[KIND] == "comparison":
+                self._comparison = self._comparison or run_id
+            elif tags["candidate"] in self._runs or tags["candidate"] in self._begun:
+                self._client.delete_run(run_id)  # a request that was sent twice
+                continue
+            else:
+                (self._runs if ended else self._begun)[tags["candidate"]] = run_id
+                if tags.get("front") == tracked.flag(True):
+                    self._front.add(tags["candidate"])
+            self._steps[run_id] = int(run.data.metrics.get("candidates", 0))
+        return parent
+
+    def _all_runs(self) -> list[Run]:
+        """The study's runs, those that have ended first."""
+        found, token = [], None
+        while token != "":
+            page = self._client.search_runs(
+                [self._experiment_id],
+                f"tags.`{ID}` = '{self._id}'",
+                ViewType.ACTIVE_ONLY,
+                max_results=1000,
+                page_token=token,
+            )
+            found += page
+            token = page.token or ""
+        return sorted(found, key=lambda run: (run.info.status == "RUNNING", run.info.start_time))
+
+    def _arm(self, candidate: Candidate) -> str:
+        key = (candidate.strategy, candidate.seed)
+        if key not in self._arms:
+            tags = {"strategy": key[0], "seed": str(key[1]), PARENT: self.run_id}
+            name = f"{key[0]}, seed {key[1]}"
+            self._arms[key] = self._create("arm", name, candidate.started, tags)
+        return self._arms[key]
+
+    def _create(self, kind: str, name: str, started: float, tags: Mapping[str, str]) -> str:
+        common = {STUDY: self.study, ID: self._id, KIND: kind, "mlflow.source.name": "apportion"}
+        run = self._client.create_run(
+            self._experiment_id,
+            start_time=_milliseconds(started),
+            tags={**common, **tags},
+            run_name=name,
+        )
+        return str(run.info.run_id)
+
+    def _log(
+        self, run_id: str, metrics: Sequence[Metric] = (), params: Mapping[str, str] | None = None
+    ) -> None:
+        for begin in range(0, max(1, len(metrics)), tracked.MAX_METRICS):
+            batch = metrics[begin : begin + tracked.MAX_METRICS]
+            self._client.log_batch(
+                run_id, batch, [Param(key, value) for key, value in (params or {}).items()]
+            )
+            params = None
+
+    def _describe(self) -> None:
+        """Tells a visitor where to look."""
+        members = f"tags.front = 'true' and tags.`{ID}` = '{self._id}'"
+        key, value = tracked.front_view(self._id, self.study, members, _milliseconds(time.time()))
+        note = tracked.note(self._id, self.study, members, self._experiment_id)
+        self._client.set_tag(self.run_id, "mlflow.note.content", note)
+        self._client.set_experiment_tag(self._experiment_id, key, value)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
+            raise TrackingError(
+                f"MLflow at {self.uri} failed: {error}. The study's record is not affected; the "
+                "mirror can be completed from it later"
+            ) from error
+
+
+def _connect(uri: str) -> MlflowClient:
+    """A client of a store that is there; MLflow itself tries for minutes before it gives up.
+
+    The first connection makes the store's tables, which several processes at once cannot.
+    """
+    if uri.startswith("sqlite:"):
+        path = make_url(uri).database or ""
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        store = sqlite3.connect(path)
+        try:
+            store.execute("BEGIN IMMEDIATE")  # fails at once where it cannot be written
+            store.rollback()
+        finally:
+            store.close()
+    elif uri.startswith("http"):
+        try:
+            urllib.request.urlopen(uri, timeout=20).close()
+        except urllib.error.HTTPError as answer:
+            answer.close()  # somebody is there; what it says to MLflow is another matter
+    loggers = [logging.getLogger(name) for name in ("mlflow.store.db.utils", "alembic")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)  # the making of tables is nobody's news
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of SQLAlchemy, in MLflow
+            return MlflowClient(tracking_uri=uri)
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _identity(path: Path) -> str:
+    """The study's id, from its file or new."""
+    if not path.exists():
+        fresh = path.with_suffix(".new")
+        fresh.write_text(uuid.uuid4().hex + "\n")
+        os.replace(fresh, path)  # a crash leaves the whole id or none
+    return path.read_text().strip()
+
+
+def _milliseconds(seconds: float) -> int:
+    return round(1000 * seconds)

@@ -1,0 +1,160 @@
+"""The one writer of a study: the record first, then the MLflow mirror in the background."""
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from search.candidates import Candidate, front
+from search.record.record import DuplicateCandidate, Record
+from search.record.underway import UnderWay
+
+logger = logging.getLogger(__name__)
+
+
+class Mirror:
+    """Feeds a tracker from a thread of its own, so that a slow or dead server stops no search.
+
+    Args:
+        tracker: Where candidates are mirrored; `search.tracking.Tracker`.
+        config: The study's resolved config, logged on the parent run.
+        known: Candidates that the record holds already.
+    """
+
+    def __init__(self, tracker: Any, config: dict[str, Any], known: list[Candidate]) -> None:
+        self._tracker = tracker
+        self._reference = tuple(config["objective"]["reference"])
+        self._each = bool(config["tracking"]["candidates"])
+        self._candidates = list(known)
+        self._queue: queue.SimpleQueue[Candidate | None] = queue.SimpleQueue()
+        self._failure: str | None = None
+        self._config = config
+        self._thread = threading.Thread(target=self._work, daemon=True, name="mlflow-mirror")
+        self._thread.start()
+
+    def add(self, candidate: Candidate) -> None:
+        """Mirror a candidate soon, if the config wants every single one."""
+        if self._each:
+            self._queue.put(candidate)
+
+    def close(self, finish: Callable[[Any], None]) -> str | None:
+        """Wait for what is queued, then call `finish(tracker)`; the first error's text, or None."""
+        self._queue.put(None)
+        self._thread.join()
+        if self._failure is None:
+            self._try(lambda: finish(self._tracker))
+        return self._failure
+
+    def _work(self) -> None:
+        self._try(lambda: self._tracker.start(self._config))
+        self._try(lambda: self._tracker.sync(self._candidates))
+        while (candidate := self._queue.get()) is not None:
+            self._candidates.append(candidate)
+            self._try(lambda: self._tracker.log(self._candidates[-1]))
+            if self._queue.empty():
+                self._try(self._mark_front)
+
+    def _mark_front(self) -> None:
+        self._tracker.set_front([candidate.id for candidate in front(self._candidates)])
+        self._tracker.log_progress(self._candidates, self._reference)
+
+    def _try(self, action: Callable[[], None]) -> None:
+        if self._failure is not None:
+            return
+        try:
+            action()
+        except Exception as error:  # the mirror is for people; no error of it may sink a search
+            self._failure = f"{type(error).__name__}: {error}"
+            logger.warning("MLflow is no longer mirrored: %s", self._failure)
+
+
+class Writer:
+    """Owns a study's record and mirror. One per study; the scheduler makes it an actor.
+
+    Args:
+        path: The record's file.
+        study: The study's name.
+        make_tracker: Builds the tracker, or None for no mirror.
+        config: The study's resolved config.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        study: str,
+        make_tracker: Callable[[], Any] | None,
+        config: dict[str, Any],
+    ) -> None:
+        self._path, self._study = path, study
+        self._make_tracker, self._config = make_tracker, config
+        self._record: Record | None = None
+        self._underway: UnderWay | None = None
+        self._candidates: dict[str, Candidate] = {}
+        self._mirror: Mirror | None = None
+
+    def open(self) -> Record:
+        """Open the record, once.
+
+        Raises:
+            RecordError: Another process writes this record, or the folder cannot be written.
+        """
+        # Not in the constructor: an actor whose constructor raises only says that it died, and an
+        # actor that Ray restarts opens its record again with the first call.
+        if self._record is None:
+            self._record = Record(self._path, self._study)
+            self._candidates = {c.id: c for c in self._record.candidates()}
+            if self._make_tracker is not None:
+                known = list(self._candidates.values())
+                self._mirror = Mirror(self._make_tracker(), self._config, known)
+        return self._record
+
+    def ready(self) -> int:
+        """Open the record; how many candidates it holds."""
+        self.open()
+        return len(self._candidates)
+
+    def known(self, strategy: str, seed: int) -> dict[int, Candidate]:
+        """The recorded candidates of an arm, by index."""
+        self.open()
+        return {
+            c.index: c
+            for c in self._candidates.values()
+            if (c.strategy, c.seed) == (strategy, seed)
+        }
+
+    def begun(self, strategy: str, seed: int) -> dict[int, Candidate]:
+        """The candidates of an arm that are under way on lower rungs, by index."""
+        return self._log().of(strategy, seed)
+
+    def keep(self, candidate: Candidate) -> None:
+        """Keep what is known of a candidate under way; it is durable when this returns."""
+        self._log().keep(candidate)
+
+    def _log(self) -> UnderWay:
+        self.open()
+        if self._underway is None:
+            self._underway = UnderWay(self._path.with_suffix(".underway"), self._candidates.keys())
+        return self._underway
+
+    def add(self, candidate: Candidate) -> None:
+        """Record a candidate; it is durable when this returns. Asked twice, it is recorded once."""
+        try:
+            self.open().add(candidate)
+        except DuplicateCandidate:
+            return
+        self._candidates[candidate.id] = candidate
+        self._log().forget(candidate.id)
+        if self._mirror is not None:
+            self._mirror.add(candidate)
+
+    def close(self, finish: Callable[[Any, list[Candidate]], None]) -> str | None:
+        """Flush and finish the mirror, close the record; the mirror's first error, or None."""
+        failure = None
+        if self._mirror is not None:
+            candidates = list(self._candidates.values())
+            failure = self._mirror.close(lambda tracker: finish(tracker, candidates))
+        if self._record is not None:
+            self._record.close()
+        return failure

@@ -1,0 +1,273 @@
+r"""Strategies of populations: Optuna's NSGA-II, NSGA-III and CMA-ES.
+
+A generation is asked for as a whole and told as a whole, in the order of asking. Where candidates
+of a generation fail, as many are asked for again, and the next one begins once it is complete.
+
+NSGA-II (Deb et al. 2002) and NSGA-III (Deb and Jain 2014) keep the best of all generations as
+parents, by non-domination rank and, within a rank, by crowding or by reference points. The initial
+batch is their generation 0; where it is smaller than the population, uniform draws fill it up.
+
+CMA-ES (Hansen 2016) knows one objective. So there is one per cost weight $\rho_i$, all of them in
+the same search, which ascends the reward of the policy-gradient agent, $r = q - \rho_i u^2$ with
+quality q and cost u: each goes for another part of the front, and weights mean the same in both
+strategies. Each starts from the best of the initial batch by its own reward.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+
+from optuna.samplers import CmaEsSampler, NSGAIIISampler, NSGAIISampler
+
+from partitioning import FloatArray
+from search.strategies.ledger import Ledger
+from search.strategies.optuna_samplers.memory_study import (
+    REWARD,
+    MemoryStudy,
+    parameters,
+    quiet,
+    sampler_seed,
+)
+from search.strategies.protocol import Outcome, Problem
+from search.strategies.random_search import uniform_vectors
+
+NSGA2_STREAM = 12
+NSGA3_STREAM = 13
+CMA_ES_STREAM = 14
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nsga2Settings:
+    """Settings of NSGA-II and, with more, of NSGA-III.
+
+    Attributes:
+        population: Size of a generation and number of parents kept, at least 2.
+        mutation: Probability that an entry of a child is drawn anew, uniformly, in [0, 1]. None
+            means 1 / d.
+        crossover: Probability that a child has two parents, in [0, 1].
+        swapping: Probability that an entry comes from the second parent, in [0, 1].
+
+    Raises:
+        ValueError: If a value is outside its range.
+    """
+
+    population: int = 16
+    mutation: float | None = None
+    crossover: float = 0.9
+    swapping: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.population < 2:
+            raise ValueError(f"population must be at least 2, got {self.population}")
+        shares = {"crossover": self.crossover, "swapping": self.swapping}
+        if self.mutation is not None:
+            shares["mutation"] = self.mutation
+        for name, value in shares.items():
+            if not 0.0 <= value <= 1.0:
+                raise ValueError(f"{name} must be in [0, 1], got {value}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nsga3Settings(Nsga2Settings):
+    """Settings of NSGA-III: those of NSGA-II, and its reference points.
+
+    Attributes:
+        divisions: Into how many parts the reference points divide the line between the objectives,
+            at least 1. Optuna's own default, 3, is meant for more objectives.
+
+    Raises:
+        ValueError: If a value is outside its range.
+    """
+
+    divisions: int = 15
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.divisions < 1:
+            raise ValueError(f"divisions must be at least 1, got {self.divisions}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CmaEsSettings:
+    """Settings of CMA-ES.
+
+    Attributes:
+        cost_weights: Cost weights rho, different, finite and not negative: quality given up for the
+            use of all channels. A generation is cost weights x population candidates.
+        population: Candidates per cost weight and generation, at least 4 (of fewer, one parent
+            would be all that the covariance is learnt from).
+        step_size: Initial standard deviation of an entry, as a share of its range; positive.
+
+    Raises:
+        ValueError: If a value is outside its range.
+    """
+
+    cost_weights: tuple[float, ...] = (0.0, 0.1, 0.4)
+    population: int = 8
+    step_size: float = 0.2
+
+    def __post_init__(self) -> None:
+        if not self.cost_weights or len(set(self.cost_weights)) != len(self.cost_weights):
+            raise ValueError(
+                f"cost_weights must be one or more different weights, got {self.cost_weights}"
+            )
+        if not all(rho >= 0.0 and math.isfinite(rho) for rho in self.cost_weights):
+            raise ValueError(
+                f"cost_weights must be finite and not negative, got {self.cost_weights}"
+            )
+        if self.population < 4:
+            raise ValueError(f"population must be at least 4, got {self.population}")
+        if not (self.step_size > 0.0 and math.isfinite(self.step_size)):
+            raise ValueError(f"step_size must be positive and finite, got {self.step_size}")
+
+
+class Population:
+    """One study of a sampler that waits until a generation has its size.
+
+    Args:
+        study: Of that sampler.
+        size: How many outcomes complete a generation.
+        score: The study's objectives of an outcome that has not failed.
+        alive: How many of the current generation are there already.
+    """
+
+    def __init__(
+        self,
+        study: MemoryStudy,
+        size: int,
+        score: Callable[[Outcome], tuple[float, ...]],
+        alive: int = 0,
+    ) -> None:
+        self._study = study
+        self._size = size
+        self._score = score
+        self._alive = alive
+
+    def ask(self) -> list[tuple[int, FloatArray]]:
+        """Proposes what the generation lacks; a whole one if the last is complete."""
+        if self._alive >= self._size:
+            self._alive = 0
+        return [self._study.ask() for _ in range(self._size - self._alive)]
+
+    def tell(self, number: int, outcome: Outcome) -> None:
+        """Takes in what became of the trial of that number."""
+        self._alive += not outcome.failed
+        self._study.tell(number, None if outcome.failed else self._score(outcome))
+
+
+class Generations:
+    """Whole generations of one or more populations, turn by turn.
+
+    Asks for a whole generation, then waits: `ask` returns nothing while outcomes of a generation
+    are outstanding.
+
+    Args:
+        problem: What to search.
+        start: Makes the populations from the outcomes of the initial batch that have not failed.
+    """
+
+    def __init__(
+        self, problem: Problem, start: Callable[[list[Outcome]], list[Population]]
+    ) -> None:
+        self._start = start
+        self._populations: list[Population] = []
+        #: Population and trial of every candidate that is out; none of the initial batch.
+        self._trials: list[tuple[Population, int]] = []
+        self._ledger = Ledger()
+        self._ledger.queue(uniform_vectors(problem, 0, problem.initial))
+
+    def ask(self, n: int) -> list[FloatArray]:
+        """Proposes the next at most n vectors of the generation; none while it is outstanding."""
+        return self._ledger.ask(n)
+
+    def tell(self, outcomes: Sequence[Outcome]) -> None:
+        """Takes in outcomes, and breeds once the generation is complete.
+
+        Raises:
+            ValueError: If an outcome belongs to no outstanding proposal.
+        """
+        self._ledger.tell(outcomes)
+        if not self._ledger.complete:
+            return
+        generation = self._ledger.drain()
+        if self._populations:
+            for (population, number), outcome in zip(self._trials, generation, strict=True):
+                population.tell(number, outcome)
+        else:
+            alive = [outcome for outcome in generation if not outcome.failed]
+            self._populations = self._start(alive)
+        # Turn by turn, so that a generation cut off by the end of the search covers all alike.
+        lists = [[(p, *asked) for asked in p.ask()] for p in self._populations]
+        turns = [asked for turn in zip_longest(*lists) for asked in turn if asked is not None]
+        self._trials = [(population, number) for population, number, _ in turns]
+        self._ledger.queue(vector for _, _, vector in turns)
+
+
+def nsga2(problem: Problem, settings: Nsga2Settings) -> Generations:
+    """Makes the strategy of Optuna's NSGA-II."""
+    sampler = NSGAIISampler(
+        population_size=settings.population,
+        mutation_prob=settings.mutation,
+        crossover_prob=settings.crossover,
+        swapping_prob=settings.swapping,
+        seed=sampler_seed(problem.seed, NSGA2_STREAM),
+    )
+    return _nsga(problem, sampler, settings.population)
+
+
+def nsga3(problem: Problem, settings: Nsga3Settings) -> Generations:
+    """Makes the strategy of Optuna's NSGA-III."""
+    with quiet():
+        sampler = NSGAIIISampler(
+            population_size=settings.population,
+            mutation_prob=settings.mutation,
+            crossover_prob=settings.crossover,
+            swapping_prob=settings.swapping,
+            dividing_parameter=settings.divisions,
+            seed=sampler_seed(problem.seed, NSGA3_STREAM),
+        )
+    return _nsga(problem, sampler, settings.population)
+
+
+def _nsga(problem: Problem, sampler: NSGAIISampler | NSGAIIISampler, size: int) -> Generations:
+    def start(alive: list[Outcome]) -> list[Population]:
+        study = MemoryStudy(problem.dim, sampler)
+        for outcome in alive:
+            # Without its generation a trial would never be a parent.
+            study.add(outcome.vector, outcome.scores(), {sampler._get_generation_key(): 0})
+        return [Population(study, size, Outcome.scores, len(alive))]
+
+    return Generations(problem, start)
+
+
+def cma_es(problem: Problem, settings: CmaEsSettings) -> Generations:
+    """Makes the strategy of Optuna's CMA-ES, one per cost weight."""
+
+    def start(alive: list[Outcome]) -> list[Population]:
+        return [_cma_es(problem, settings, i, alive) for i in range(len(settings.cost_weights))]
+
+    return Generations(problem, start)
+
+
+def _cma_es(
+    problem: Problem, settings: CmaEsSettings, which: int, alive: list[Outcome]
+) -> Population:
+    def reward(outcome: Outcome) -> tuple[float]:
+        quality, cost = outcome.scores()
+        return (quality - settings.cost_weights[which] * cost**2,)
+
+    best = max(alive, key=reward, default=None)  # the first of equals
+    with quiet():
+        sampler = CmaEsSampler(
+            x0=None if best is None else parameters(best.vector),
+            sigma0=settings.step_size,
+            n_startup_trials=0,
+            warn_independent_sampling=False,
+            seed=sampler_seed(problem.seed, CMA_ES_STREAM, which),
+            popsize=settings.population,
+        )
+    study = MemoryStudy(problem.dim, sampler, REWARD)
+    for outcome in alive:  # Optuna draws uniformly until a trial tells it the search space
+        study.add(outcome.vector, reward(outcome))
+    return Population(study, settings.population, reward)

@@ -1,0 +1,104 @@
+r"""Places: what gradient ascent moves, and what it means for vectors and for models of the tasks.
+
+Where the vector is one sharing matrix, models see the matrix P that it asks for, eq. 4 of
+`partitioning/sharing.py`: an overlap there means the same whatever the two tasks use. Not every P
+can be realised by masks, so ascents do not move its entries but K soft channels, which task t uses
+with the probability $m_{kt} \in [0, 1]$, all tasks independently:
+
+    $P_{tt} = \frac{1}{K} \sum_k m_{kt}$,  $P_{tj} = \frac{1}{K} \sum_k m_{kt} m_{kj}$.
+
+That is a mean of realisable matrices, so channels enough realise it. Use entries count as they
+stand in the vector, 0 and 1 being the space's bounds. In other spaces models see the vector's
+entries, and ascents move these.
+
+Legend: M places, d entries of a vector or point, T tasks, K soft channels.
+"""
+
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from partitioning import FloatArray, matrix_to_vector, refine, unrefine, vector_to_matrix
+from search.strategies.protocol import Problem
+
+
+class Places(Protocol):
+    """What ascents move, and how it hangs together with vectors and with what the models see."""
+
+    def random(self, rng: np.random.Generator) -> FloatArray:
+        """A random place, entries in [0, 1]."""
+        ...
+
+    def points(self, places_M: Tensor) -> Tensor:
+        """The points of M places, shape (M, d), differentiable in them."""
+        ...
+
+    def point(self, vector_D: FloatArray) -> FloatArray:
+        """What the models see of a vector, shape (d,), entries in [0, 1]."""
+        ...
+
+    def vector(self, point_D: FloatArray) -> FloatArray:
+        """A vector that the models see as this point, shape (d,), entries in [0, 1]."""
+        ...
+
+
+class EntryPlaces:
+    """Places, points and vectors of any space are the same, of shape (d,)."""
+
+    def __init__(self, dim: int) -> None:
+        self._dim = dim
+
+    def random(self, rng: np.random.Generator) -> FloatArray:
+        """Uniform entries."""
+        return rng.random(self._dim)
+
+    def points(self, places_MD: Tensor) -> Tensor:
+        """The places."""
+        return places_MD
+
+    def point(self, vector_D: FloatArray) -> FloatArray:
+        """The vector."""
+        return vector_D
+
+    def vector(self, point_D: FloatArray) -> FloatArray:
+        """The point."""
+        return point_D
+
+
+class SoftChannelPlaces:
+    """Places are probabilities m of shape (K, T), K = 2T; points are P, by `matrix_to_vector`."""
+
+    def __init__(self, num_tasks: int) -> None:
+        self._num_tasks = num_tasks
+        self._rows, self._columns = np.triu_indices(num_tasks, k=1)
+
+    def random(self, rng: np.random.Generator) -> FloatArray:
+        """Every task uses about the same, random share of the channels, each for itself."""
+        used_KT = rng.random((2 * self._num_tasks, self._num_tasks)) < rng.random()
+        return np.where(used_KT, 0.9, 0.1)
+
+    def points(self, places_MKT: Tensor) -> Tensor:
+        """P of the soft channels, which is realisable."""
+        shared_MTT = places_MKT.mT @ places_MKT / places_MKT.shape[1]
+        return torch.cat([places_MKT.mean(dim=1), shared_MTT[:, self._rows, self._columns]], dim=1)
+
+    def point(self, vector_D: FloatArray) -> FloatArray:
+        """P of a vector, if its use entries are the use (eq. 4)."""
+        return matrix_to_vector(refine(vector_to_matrix(vector_D, self._num_tasks)))
+
+    def vector(self, point_D: FloatArray) -> FloatArray:
+        """The inverse of `point`."""
+        return matrix_to_vector(unrefine(vector_to_matrix(point_D, self._num_tasks)))
+
+
+def places_of(problem: Problem) -> Places:
+    """Soft channels where the vector is one sharing matrix of several tasks, else its entries."""
+    num_tasks = len(problem.use_dims)
+    rows, columns = np.triu_indices(num_tasks, k=1)
+    pairs = zip(rows.tolist(), columns.tolist(), strict=True)
+    layout = (*((task,) for task in range(num_tasks)), *pairs)
+    if num_tasks > 1 and problem.concerns == layout:
+        return SoftChannelPlaces(num_tasks)
+    return EntryPlaces(problem.dim)

@@ -1,0 +1,46 @@
+"""A study's folder: what it is made of, what was scored, trained and exported, and what is picked.
+
+Trunk, teachers and features are made here, too, where the cache does not have them.
+"""
+
+from search.study.assembly import (
+    baseline_names,
+    baselines,
+    build_space,
+    build_strategy,
+    check_strategies,
+)
+from search.study.folder import Study, StudyError, require_writable
+from search.study.foundation import (
+    Foundation,
+    Jobs,
+    Run,
+    Say,
+    build_foundation,
+    check_inputs,
+    feature_cache,
+    run_here,
+    task_knowledge,
+)
+from search.study.training import TrainedPick
+
+__all__ = [
+    "Foundation",
+    "Jobs",
+    "Run",
+    "Say",
+    "Study",
+    "StudyError",
+    "TrainedPick",
+    "baseline_names",
+    "baselines",
+    "build_foundation",
+    "build_space",
+    "build_strategy",
+    "check_inputs",
+    "check_strategies",
+    "feature_cache",
+    "require_writable",
+    "run_here",
+    "task_knowledge",
+]

@@ -1,0 +1,95 @@
+"""A study's parts built from its config: space, baselines, strategies."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from partitioning import BASELINES, SPACES, FloatArray, Space
+from search.config import ConfigError, StudyConfig
+from search.strategies import STRATEGIES, Problem, Strategy, TaskKnowledge
+from trainers.backbones import BACKBONES
+
+
+def build_space(config: StudyConfig) -> Space:
+    """The space that a study searches."""
+    space: Space = SPACES[config.space.kind](
+        tasks=tuple(task.name for task in config.tasks),
+        groups=BACKBONES[config.backbone.family].groups(config.backbone),
+        config=config.space,
+        solver=config.solver,
+    )
+    return space
+
+
+def baselines(config: StudyConfig, space: Space, seed: int) -> dict[str, FloatArray]:
+    """The fixed baselines as vectors of the space; those outside its bounds are left out."""
+    rng = np.random.default_rng(seed)
+    channels = max(g.width for g in BACKBONES[config.backbone.family].groups(config.backbone))
+    vectors: dict[str, FloatArray] = {}
+    for name, build in BASELINES.items():
+        matrix = build(len(config.tasks), channels, rng)
+        try:
+            vectors[name] = space.encode(matrix)
+        except ValueError:
+            continue
+    return vectors
+
+
+def build_strategy(
+    config: StudyConfig,
+    name: str,
+    seed: int,
+    space: Space,
+    vectors: Mapping[str, FloatArray],
+    knowledge: TaskKnowledge | None = None,
+) -> Strategy:
+    """A fresh strategy of the study.
+
+    Args:
+        config: The study.
+        name: The strategy's.
+        seed: Of its arm.
+        space: What it searches.
+        vectors: The baselines, as vectors of the space.
+        knowledge: What it may know of the tasks; None where nothing has been made yet.
+    """
+    known = knowledge or TaskKnowledge()
+    entry = config.strategies[name]
+    problem = Problem(
+        dim=space.dim,
+        names=tuple(space.names()),
+        use_dims=space.use_dims,
+        seed=seed,
+        baselines=vectors,
+        initial=config.initial,
+        concerns=space.concerns,
+        tasks=known.tasks,
+        similarity=known.similarity,
+        reference=config.objective.reference,
+    )
+    strategy: Strategy = STRATEGIES[entry.kind].build(problem, entry.settings)
+    return strategy
+
+
+def check_strategies(config: StudyConfig) -> None:
+    """Build every strategy once, so that settings that do not fit the space are refused early.
+
+    Raises:
+        ConfigError: Naming the strategy.
+    """
+    space = build_space(config)
+    for seed in config.seeds:
+        vectors = baselines(config, space, seed)
+        for name in config.strategies:
+            try:
+                build_strategy(config, name, seed, space, vectors)
+            except ValueError as error:
+                raise ConfigError(f"strategies.{name}: {error}") from error
+
+
+def baseline_names(
+    config: StudyConfig, name: str, vectors: Mapping[str, FloatArray]
+) -> tuple[str, ...]:
+    """The baselines that a strategy proposes, in order; none unless it is of that kind."""
+    entry = config.strategies[name]
+    return (entry.settings.names or tuple(vectors)) if entry.kind == "baselines" else ()

@@ -1,0 +1,306 @@
+"""A study's folder, and what can be done with it from Python."""
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from partitioning import Masks
+from search.candidates import Candidate, coordinates, front, knee, scored
+from search.config import ConfigError, StudyConfig, differences, dump_config, parse_config
+from search.record import read_record
+from search.report import summary
+from search.study.foundation import Foundation, Run, Say, build_foundation, run_here
+from search.study.training import TrainedPick
+from trainers.backbones import BACKBONES
+from trainers.export import ExportCheck, export_networks
+from trainers.joint import train_jointly
+from trainers.network import Network
+from trainers.teachers import Trained, load, store
+
+
+class StudyError(ValueError):
+    """A study's folder that cannot be used as asked."""
+
+
+class Study:
+    """A study on disk: its config, its record, and what was trained and exported of it.
+
+    Args:
+        folder: The study's folder.
+
+    Raises:
+        StudyError: The folder holds no study.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        path = self.folder / "config.yaml"
+        if not path.is_file():
+            raise StudyError(f"{self.folder} is not a study: it has no config.yaml")
+        try:
+            raw = yaml.safe_load(path.read_text())
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise StudyError(f"{path} is damaged, it is not YAML: {error}") from error
+        if not isinstance(raw, dict):
+            raise StudyError(f"{path} is damaged: it must hold a mapping, got {raw!r:.60}")
+        try:
+            config = parse_config(raw)
+        except ConfigError as error:
+            raise StudyError(
+                f"{path} is damaged, or of another version of Apportion: {error}"
+            ) from error
+        # The folder may have been moved since; what it was called then does not matter.
+        self.config = replace(config, output=str(self.folder.parent), name=self.folder.name)
+        self._name = config.name
+
+    @classmethod
+    def create(cls, config: StudyConfig, *, resume: bool = False) -> "Study":
+        """Make a study's folder, or continue in it.
+
+        Raises:
+            StudyError: The folder cannot be written, holds something else or another study, or
+                holds this study and `resume` is False.
+        """
+        folder = config.folder
+        path = folder / "config.yaml"
+        kept = config.name
+        if path.is_file():
+            before = cls(folder)
+            _refuse_other(before, config, resume)
+            kept = before.name  # of a renamed folder, under which the record has its candidates
+        elif folder.exists() and any(folder.iterdir()):
+            raise StudyError(
+                f"{folder} is not empty and holds no study; choose another name or output"
+            )
+        elif resume:
+            raise StudyError(f"{folder} holds no study to resume; leave out --resume to start one")
+        # Absolute, so that the study finds its trunk and teachers from wherever it is used.
+        places = {"name": kept, "cache": str(config.cache_folder.absolute())}
+        text = yaml.safe_dump(dump_config(config) | places, sort_keys=False)
+        require_writable(folder)
+        require_writable(config.cache_folder)
+        try:
+            partial = path.with_suffix(f".{os.getpid()}.partial")
+            partial.write_text(text)
+            partial.replace(path)
+        except OSError as error:
+            raise StudyError(
+                f"the study's config {path} cannot be written: {error.strerror}"
+            ) from error
+        return cls(folder)
+
+    @property
+    def name(self) -> str:
+        """The name under which the record keeps its candidates."""
+        return self._name
+
+    @property
+    def record_path(self) -> Path:
+        """The record's file."""
+        return self.folder / "record.journal"
+
+    @property
+    def store_uri(self) -> str:
+        """Where MLflow keeps its mirror."""
+        from search.mirror import default_uri  # loads MLflow, which takes seconds
+
+        return self.config.tracking.uri or default_uri(self.folder)
+
+    def candidates(self) -> list[Candidate]:
+        """All recorded candidates, by strategy, seed and index."""
+        return read_record(self.record_path, self.name) if self.record_path.exists() else []
+
+    def summary(self) -> dict[str, Any]:
+        """What `apportion front --json` prints."""
+        return summary(self.candidates(), self.config.objective.reference)
+
+    def pick(self, name: str) -> Candidate:
+        """A candidate by name, "best" (highest quality) or "knee" (the front's bend).
+
+        Raises:
+            StudyError: There is no such candidate, it failed or was stopped at a lower rung, or
+                none has been scored.
+        """
+        candidates = self.candidates()
+        found = scored(candidates)
+        if not found:
+            raise StudyError(f"{self.folder} has no scored candidate to pick from")
+        if name == "knee":
+            cost_N, quality_N = coordinates(found).T
+            return found[knee(quality_N, cost_N)]
+        if name == "best":
+            return front(candidates)[-1]
+        for candidate in candidates:
+            if candidate.id == name:
+                if candidate.failed:
+                    raise StudyError(f"candidate {name} failed: {candidate.reason}")
+                if candidate.stopped:
+                    raise StudyError(
+                        f"candidate {name} was stopped after {candidate.rungs[-1]['steps']} steps "
+                        "and has no score to be picked by; pick knee, best or one of the front"
+                    )
+                return candidate
+        raise StudyError(
+            f"{self.folder} has no candidate {name!r}; pick knee, best or a name such as "
+            f"{', '.join(c.id for c in front(candidates)[:3])}"
+        )
+
+    def masks(self, candidate: Candidate) -> Masks:
+        """The masks that a candidate was scored with."""
+        return Masks.from_dict(candidate.evaluation["masks"])
+
+    def train(
+        self,
+        pick: str,
+        *,
+        seeds: int = 1,
+        say: Say = print,
+        run: Run = run_here,
+        base: Foundation | None = None,
+    ) -> TrainedPick:
+        """Train a candidate in full, once per seed; trainings that are there are not repeated.
+
+        Args:
+            pick: "knee", "best" or a candidate's name.
+            seeds: Number of trainings, with seeds 0 to seeds - 1.
+            say: Called with one line per thing that was done.
+            run: Where training runs.
+            base: Tasks, trunk and teachers if they are loaded already.
+
+        Raises:
+            StudyError: There is no such candidate.
+        """
+        if seeds < 1:
+            raise StudyError(f"seeds must be at least 1, got {seeds}")
+        candidate = self.pick(pick)
+        masks = self.masks(candidate)
+        folder = self.folder / "trained" / candidate.id
+        settings = dump_config(self.config)["train"]
+        files = {seed: folder / f"seed{seed}.json" for seed in range(seeds)}
+        missing = [seed for seed, path in files.items() if _read(path, settings) is None]
+        if missing:
+            base = base or build_foundation(self.config, run, say)
+            folder.mkdir(parents=True, exist_ok=True)
+            masks.save(folder / "masks.json")
+            say(f"training {candidate.id} for {self.config.train.sgd.steps} steps")
+        jobs = {str(seed): self._job(masks, base, seed) for seed in missing if base is not None}
+        for key, result in run(train_jointly, jobs):
+            mean = float(np.mean(list(result.accuracy["validation"].values())))
+            state = {k: v.contiguous() for k, v in result.network.state_dict().items()}
+            path = files[int(key)]
+            store(Trained(state=state, accuracy=mean, digest=masks.digest()), _weights(path))
+            saved = {
+                "candidate": candidate.id,
+                "seed": int(key),
+                "accuracy": result.accuracy,
+                "drawn": result.drawn,
+                "seconds": result.seconds,
+                "settings": settings,
+            }
+            path.write_text(json.dumps(saved, indent=2) + "\n")
+            say(f"trained {candidate.id}, seed {key}: {mean:.3f} mean validation accuracy")
+        accuracy = {s: json.loads(path.read_text())["accuracy"] for s, path in files.items()}
+        return TrainedPick(candidate=candidate.id, folder=folder, accuracy=accuracy)
+
+    def _job(self, masks: Masks, base: Foundation, seed: int) -> dict[str, Any]:
+        return {
+            "masks": masks,
+            "tasks": base.tasks,
+            "trunk": base.trunk,
+            "teachers": base.teachers,
+            "config": self.config.train,
+            "backbone": self.config.backbone,
+            "seed": seed,
+            "compute": self.config.compute,
+        }
+
+    def export(
+        self,
+        pick: str,
+        out: str | Path,
+        *,
+        say: Say = print,
+        run: Run = run_here,
+        base: Foundation | None = None,
+    ) -> dict[str, ExportCheck]:
+        """Write one compact network per task of a trained candidate, trained first if need be.
+
+        Args:
+            pick: "knee", "best" or a candidate's name.
+            out: Folder of the compact networks.
+            say: Called with one line per thing that was done.
+            run: Where training runs.
+            base: Tasks, trunk and teachers if they are loaded already.
+
+        Raises:
+            StudyError: There is no such candidate, or the folder cannot be written.
+            ExportError: A compact network does not compute what the masked one does.
+        """
+        out = Path(out)
+        self.pick(pick)
+        require_writable(out)
+        base = base or build_foundation(self.config, run, say)
+        trained = self.train(pick, say=say, run=run, base=base)
+        groups = BACKBONES[self.config.backbone.family].groups(self.config.backbone)
+        tasks = [task.name for task in self.config.tasks]
+        masks = Masks.load(trained.folder / "masks.json", groups=groups, tasks=tasks)
+        classes = [base.tasks[n.task].num_classes for n in masks.networks]
+        network = Network(self.config.backbone, masks, classes, generator=None)
+        network.load_state_dict(dict(load(_weights(trained.folder / "seed0.json")).state))
+        checks = export_networks(network, base.tasks, out)
+        masks.save(out / "masks.json")
+        for name, result in checks.items():
+            say(f"exported {out / name}: {result.accuracy:.3f} on {result.images} images")
+        return checks
+
+
+def _weights(path: Path) -> Path:
+    return path.with_suffix(".safetensors")
+
+
+def require_writable(folder: Path) -> None:
+    """Make a folder and a file in it, for a moment.
+
+    Raises:
+        StudyError: The folder cannot be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise StudyError(
+            f"{folder} cannot be written: {error.strerror}; choose a folder that you may write to"
+        ) from error
+
+
+def _read(path: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What was measured of a finished training with these settings; None if there is none."""
+    if not path.exists():
+        return None
+    saved: dict[str, Any] = json.loads(path.read_text())
+    return saved if saved["settings"] == settings else None
+
+
+def _refuse_other(study: Study, config: StudyConfig, resume: bool) -> None:
+    count = len(study.candidates())
+    if not count:
+        return  # nothing would be lost
+    changed = differences(study.config, config)
+    if changed:
+        lines = "\n  ".join(changed)
+        raise StudyError(
+            f"{study.folder} holds another study; choose another name. They differ in\n  {lines}"
+        )
+    if not resume:
+        raise StudyError(
+            f"{study.folder} already holds this study with {count} candidates; continue it with "
+            "--resume, or choose another name"
+        )

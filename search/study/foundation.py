@@ -1,0 +1,302 @@
+"""Trunk, teachers and features of a study: computed once, then read from the cache."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from search.config import ConfigError, StudyConfig, TrunkConfig
+from search.strategies import TaskFacts, TaskKnowledge
+from trainers.data import Task, check_tasks, load_task, load_tasks
+from trainers.proxy import (
+    FeatureCache,
+    TaskFeatures,
+    build_cache,
+    compute_features,
+    feature_bytes,
+    features_digest,
+    load_features,
+    save_features,
+)
+from trainers.similarity import linear_cka, probe_images, similarity_digest, teacher_features
+from trainers.teachers import (
+    Trained,
+    load,
+    load_checkpoint,
+    pretrain_trunk,
+    store,
+    teacher_digest,
+    train_teacher,
+    trunk_digest,
+)
+
+#: Runs `function(**arguments)` for every entry and yields key and result as each is done, so that
+#: it can be kept at once. The scheduler's runs them on the cluster; `run_here` in this process.
+Jobs = Mapping[str, Mapping[str, Any]]
+Run = Callable[[Callable[..., Any], Jobs], Iterator[tuple[str, Any]]]
+Say = Callable[[str], None]
+
+# Of the memory that is free: Ray's object store takes a third of all memory by default, and the
+# evaluators need some, too.
+SHARE_OF_MEMORY = 0.5
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Foundation:
+    """What candidates are scored and trained on.
+
+    Attributes:
+        tasks: Images and labels, by task.
+        trunk: The pretrained network.
+        teachers: By task.
+    """
+
+    tasks: Mapping[str, Task]
+    trunk: Trained
+    teachers: Mapping[str, Trained]
+
+
+def run_here(function: Callable[..., Any], jobs: Jobs) -> Iterator[tuple[str, Any]]:
+    """Run jobs one after another in this process."""
+    for key, arguments in jobs.items():
+        yield key, function(**arguments)
+
+
+def check_inputs(config: StudyConfig) -> None:
+    """Refuse, before any compute, data or a checkpoint that cannot be used.
+
+    Raises:
+        DataError: Of a dataset.
+        CheckpointError: Of the trunk's checkpoint.
+    """
+    if config.trunk is None:  # scores are simulated
+        return
+    check_tasks(config.data)
+    if config.trunk.dataset is not None:
+        check_tasks(replace(config.data, tasks=(config.trunk.dataset,)))
+    else:
+        load_checkpoint(config.backbone, _checkpoint(config.trunk))
+
+
+def build_foundation(config: StudyConfig, run: Run, say: Say) -> Foundation:
+    """Load the tasks, then make or load the trunk and the teachers.
+
+    Args:
+        config: The study.
+        run: Where training runs.
+        say: Called with one line per thing that was done.
+
+    Raises:
+        ConfigError: The study's scores are simulated: there is nothing to train on.
+    """
+    if config.trunk is None:
+        raise ConfigError(
+            f"the study {config.name} is simulated: it has no images to train networks on"
+        )
+    tasks = load_tasks(config.data)
+    for name, task in tasks.items():
+        sizes = " / ".join(str(len(split)) for split in task.splits.values())
+        say(f"task {name}: {task.num_classes} classes, {sizes} images")
+    trunk = _trunk(config, config.trunk, run, say)
+    teachers = _teachers(config, tasks, trunk, config.trunk.seed, run, say)
+    return Foundation(tasks=tasks, trunk=trunk, teachers=teachers)
+
+
+def feature_cache(config: StudyConfig, base: Foundation, run: Run, say: Say) -> FeatureCache:
+    """Compute or load the cached features of every task.
+
+    Args:
+        config: The study.
+        base: Tasks and teachers.
+        run: Where the forward passes run.
+        say: Called with one line per thing that was done.
+    """
+    needs = {name: _feature_bytes(config, task) for name, task in base.tasks.items()}
+    need = sum(needs.values())
+    mapped = need > SHARE_OF_MEMORY * _free_memory()
+    say(
+        f"feature cache: {need / 2**20:.0f} MiB"
+        + (
+            f", more than half of the free memory: read from {config.cache_folder}, which every "
+            "node must see"
+            if mapped
+            else ""
+        )
+    )
+    paths = {
+        name: config.cache_folder
+        / "features-{}-{}.safetensors".format(
+            name,
+            features_digest(
+                base.teachers[name],
+                task,
+                images=config.proxy.images,
+                seed=config.proxy.seed,
+                precision=config.compute.precision,
+            )[:20],
+        )
+        for name, task in base.tasks.items()
+    }
+    _require_space(config, sum(needs[name] for name in needs if not paths[name].exists()))
+    computed = run(
+        compute_features,
+        {
+            name: {
+                "config": config.backbone,
+                "teacher": base.teachers[name],
+                "task": task,
+                "images": config.proxy.images,
+                "seed": config.proxy.seed,
+                "compute": config.compute,
+            }
+            for name, task in base.tasks.items()
+            if not paths[name].exists()
+        },
+    )
+    for name, result in computed:
+        save_features(result, paths[name])
+    # Read back even what was just computed, so that a resumed study scores with the same bits.
+    features: dict[str, TaskFeatures] = {
+        name: load_features(path, mapped=mapped) for name, path in paths.items()
+    }
+    return build_cache(config.backbone, base.trunk, features, input_size=config.input_size)
+
+
+def task_knowledge(config: StudyConfig, base: Foundation, run: Run, say: Say) -> TaskKnowledge:
+    """What strategies may know of the tasks before the search: facts, and how alike teachers are.
+
+    Args:
+        config: The study.
+        base: Tasks and teachers.
+        run: Where the forward passes run.
+        say: Called with one line per thing that was done.
+    """
+    digest = similarity_digest(base.teachers, base.tasks, precision=config.compute.precision)
+    path = config.cache_folder / f"similarity-{digest[:20]}.npy"
+    if not path.exists():
+        say("similarity of the teachers: every teacher is shown images of every task")
+        images = probe_images(list(base.tasks.values()))
+        jobs = {
+            name: {
+                "config": config.backbone,
+                "teacher": base.teachers[name],
+                "task": task,
+                "images": images,
+                "compute": config.compute,
+            }
+            for name, task in base.tasks.items()
+        }
+        found = dict(run(teacher_features, jobs))
+        partial = path.with_suffix(f".{os.getpid()}.npy")
+        np.save(partial, linear_cka([found[name] for name in base.tasks]))
+        partial.replace(path)
+    facts = tuple(
+        TaskFacts(
+            name=name,
+            classes=task.num_classes,
+            images=len(task.splits["train"]),
+            teacher_accuracy=base.teachers[name].accuracy,
+        )
+        for name, task in base.tasks.items()
+    )
+    return TaskKnowledge(tasks=facts, similarity=np.load(path))
+
+
+def _feature_bytes(config: StudyConfig, task: Task) -> int:
+    return feature_bytes(
+        config.backbone,
+        input_size=config.input_size,
+        train_images=min(config.proxy.images, len(task.splits["train"])),
+        validation_images=len(task.splits["validation"]),
+    )
+
+
+def _free_memory() -> int:
+    """Bytes of memory that can be had; all of it where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(x.split()[1]) * 1024 for x in lines if x.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _require_space(config: StudyConfig, need: int) -> None:
+    """Refuse a feature cache that the disk has no room for, before any of it is computed."""
+    folder = config.cache_folder
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if need > free:
+        raise OSError(
+            f"the feature cache needs {need / 2**30:.1f} GiB more in {folder}, which has "
+            f"{free / 2**30:.1f} GiB left; lower proxy.images, or name another folder as cache"
+        )
+
+
+def _checkpoint(source: TrunkConfig) -> Path:
+    assert source.checkpoint is not None
+    return Path(source.checkpoint).expanduser()
+
+
+def _trunk(config: StudyConfig, source: TrunkConfig, run: Run, say: Say) -> Trained:
+    if source.dataset is None:
+        trunk = load_checkpoint(config.backbone, _checkpoint(source))
+        say(f"trunk: {source.checkpoint}")
+        return trunk
+    task = load_task(source.dataset, config.data)
+    sgd, seed = source.sgd, source.seed
+    digest = trunk_digest(config.backbone, task, sgd, seed=seed, precision=config.compute.precision)
+    path = config.cache_folder / f"trunk-{digest[:20]}.safetensors"
+    if not path.exists():
+        say(f"trunk: pretraining on {task.name} for {sgd.steps} steps of {sgd.batch_size} images")
+        job = {
+            "config": config.backbone,
+            "task": task,
+            "sgd": sgd,
+            "seed": seed,
+            # Nothing else can run before the trunk is there, so it takes every core.
+            "compute": replace(config.compute, threads=os.cpu_count() or 1),
+        }
+        for _, trained in run(pretrain_trunk, {"trunk": job}):
+            store(trained, path)
+    trunk = load(path)
+    say(f"trunk: {trunk.accuracy:.3f} validation accuracy on {task.name}")
+    return trunk
+
+
+def _teachers(
+    config: StudyConfig,
+    tasks: Mapping[str, Task],
+    trunk: Trained,
+    seed: int,
+    run: Run,
+    say: Say,
+) -> dict[str, Trained]:
+    paths: dict[str, Path] = {}
+    jobs: dict[str, dict[str, Any]] = {}
+    for name, task in tasks.items():
+        digest = teacher_digest(
+            config.backbone, trunk, task, config.teachers, seed=seed,
+            precision=config.compute.precision,
+        )  # fmt: skip
+        paths[name] = config.cache_folder / f"teacher-{name}-{digest[:20]}.safetensors"
+        if not paths[name].exists():
+            jobs[name] = {
+                "config": config.backbone,
+                "trunk": trunk,
+                "task": task,
+                "teacher": config.teachers,
+                "seed": seed,
+                "compute": config.compute,
+            }
+    if jobs:
+        say(f"teachers: training {len(jobs)} for {config.teachers.sgd.steps} steps each")
+    for name, trained in run(train_teacher, jobs):
+        store(trained, paths[name])
+    teachers = {name: load(path) for name, path in paths.items()}
+    for name, teacher in teachers.items():
+        say(f"teacher {name}: {teacher.accuracy:.3f} validation accuracy")
+    return teachers

@@ -1,0 +1,30 @@
+"""Images and labels of tasks: from the Hub, parquet, folders, npz files or drawn here.
+
+Every source yields the same uint8 tensors.
+"""
+
+from trainers.data.tasks import (
+    DataConfig,
+    Split,
+    Task,
+    TaskConfig,
+    augment,
+    check_tasks,
+    draw_batch,
+    load_task,
+    load_tasks,
+    normalise,
+)
+
+__all__ = [
+    "DataConfig",
+    "Split",
+    "Task",
+    "TaskConfig",
+    "augment",
+    "check_tasks",
+    "draw_batch",
+    "load_task",
+    "load_tasks",
+    "normalise",
+]

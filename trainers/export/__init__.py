@@ -1,0 +1,8 @@
+"""One small network per task, its channels physically removed, proven against the masked one.
+
+What is written needs torch alone.
+"""
+
+from trainers.export.compact import ExportCheck, export_networks
+
+__all__ = ["ExportCheck", "export_networks"]

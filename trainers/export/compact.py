@@ -1,0 +1,171 @@
+"""One small network per task: unused channels physically removed, checked, and written to disk."""
+
+import copy
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from trainers.cost import costs
+from trainers.data import Task, normalise
+from trainers.network import EVALUATION_BATCH, Network
+
+#: Largest difference between logits of the compact and the masked network that counts as equal,
+#: relative to the largest logit. Removing channels only changes the order of float32 sums.
+TOLERANCE = 1e-4
+
+
+class ExportError(RuntimeError):
+    """A compact network does not compute what the masked network does."""
+
+
+class CompactNetwork(nn.Module):
+    """A virtual network alone, from raw images to logits.
+
+    Args:
+        network: A trained network.
+        row: Which of its virtual networks.
+        task: Gives the mean and standard deviation that images are normalised with.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: Network, row: int, task: Task) -> None:
+        super().__init__()
+        self.register_buffer("mean", 255 * task.mean.detach().cpu().view(1, 3, 1, 1))
+        self.register_buffer("std", 255 * task.std.detach().cpu().view(1, 3, 1, 1))
+        self.trunk: nn.Module = network.trunk.compact(row)
+        self.tail: nn.Module = network.tail.compact(row)
+        self.head = copy.deepcopy(network.heads[row])
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map uint8 RGB images (B, 3, S, S) to logits (B, classes)."""
+        x = (images.float() - self.mean) / self.std
+        features: Tensor = self.tail(self.trunk(x))
+        logits: Tensor = self.head(features.mean(dim=(2, 3)))
+        return logits
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportCheck:
+    """A compact network compared with the masked network it was cut from.
+
+    Attributes:
+        accuracy: Of the compact network, on the split that was compared.
+        masked_accuracy: Of the masked network.
+        max_difference: Largest absolute difference of any logit.
+        images: Number of images compared.
+    """
+
+    accuracy: float
+    masked_accuracy: float
+    max_difference: float
+    images: int
+
+
+@torch.no_grad()
+def check_export(
+    compact: nn.Module, network: Network, row: int, task: Task, split: str
+) -> ExportCheck:
+    """Run both networks over a split and compare every logit.
+
+    Raises:
+        ExportError: Logits differ by more than float32 sums can (`TOLERANCE`).
+    """
+    network.eval()
+    data = task.splits[split]
+    correct = masked_correct = 0
+    worst = largest = 0.0
+    for start in range(0, len(data), EVALUATION_BATCH):
+        images = data.images[start : start + EVALUATION_BATCH]
+        labels = data.labels[start : start + EVALUATION_BATCH]
+        logits, wanted = compact(images), network(normalise(images, task), row)
+        if not bool((logits - wanted).isfinite().all()):
+            raise ExportError(f"the network of task {task.name} gives logits that are not finite")
+        worst = max(worst, float((logits - wanted).abs().max()))
+        largest = max(largest, float(wanted.abs().max()))
+        correct += int((logits.argmax(1) == labels).sum())
+        masked_correct += int((wanted.argmax(1) == labels).sum())
+    if not worst <= TOLERANCE * max(1.0, largest):
+        raise ExportError(
+            f"the compact network of task {task.name} differs from the masked one by {worst:.3g} "
+            f"(largest logit {largest:.3g}); it was not exported"
+        )
+    return ExportCheck(
+        accuracy=correct / len(data),
+        masked_accuracy=masked_correct / len(data),
+        max_difference=worst,
+        images=len(data),
+    )
+
+
+def export_networks(
+    network: Network, tasks: Mapping[str, Task], folder: Path
+) -> dict[str, ExportCheck]:
+    """Write one compact network per virtual network, each checked as it would be loaded.
+
+    Every `<folder>/<network>/` holds `network.pt2` (a `torch.export` program that needs only torch
+    to load and run), `weights.safetensors`, and `network.json`: input, classes, costs, checks.
+
+    Args:
+        network: A trained network.
+        tasks: Its tasks; the test split is used for the check where there is one.
+        folder: Created if missing.
+
+    Returns:
+        The check of the reloaded program, by virtual network.
+
+    Raises:
+        ExportError: A compact network differs from the masked one.
+    """
+    network = copy.deepcopy(network).cpu().eval()
+    masks = network.masks
+    classes = [tasks[n.task].num_classes for n in masks.networks]
+    some = next(iter(tasks.values())).splits["validation"].images
+    counted = costs(network.config, masks, classes, input_size=some.shape[-1])
+    checks: dict[str, ExportCheck] = {}
+    for row, virtual in enumerate(masks.networks):
+        name, task = str(virtual), tasks[virtual.task]
+        split = "test" if "test" in task.splits else "validation"
+        compact = CompactNetwork(network, row, task).eval()
+        target = folder / name
+        target.mkdir(parents=True, exist_ok=True)
+        example = torch.zeros(2, *task.splits[split].images.shape[1:], dtype=torch.uint8)
+        program = torch.export.export(
+            compact, (example,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},)
+        )
+        partial = target / "partial.pt2"
+        try:
+            torch.export.save(program, partial)
+            checks[name] = check_export(
+                torch.export.load(partial).module(), network, row, task, split
+            )
+            partial.replace(target / "network.pt2")
+        finally:
+            partial.unlink(missing_ok=True)
+        state = {k: v.contiguous() for k, v in compact.state_dict().items()}
+        save_file(state, target / "weights.safetensors")
+        description = {
+            "task": virtual.task,
+            "level": virtual.level,
+            "classes": list(task.classes),
+            "input": {
+                "size": some.shape[-1],
+                "channels": "RGB",
+                "values": "0..255",
+                "layout": "NCHW",
+            },
+            "parameters": counted.parameters[name],
+            "macs": counted.macs[name],
+            "use": counted.use[name],
+            "split": split,
+            "accuracy": checks[name].accuracy,
+            "max_logit_difference": checks[name].max_difference,
+        }
+        (target / "network.json").write_text(json.dumps(description, indent=2) + "\n")
+    return checks

@@ -1,0 +1,40 @@
+"""The fast proxy: shared layers that imitate single-task teachers on cached features.
+
+Candidates are trained side by side, stacked into one network.
+"""
+
+from trainers.proxy.features import (
+    FeatureCache,
+    TaskFeatures,
+    build_cache,
+    compute_features,
+    feature_bytes,
+    features_digest,
+    load_features,
+    save_features,
+)
+from trainers.proxy.proxy import (
+    DivergedError,
+    Evaluation,
+    Proxy,
+    ProxyConfig,
+    check_images,
+    distill,
+)
+
+__all__ = [
+    "DivergedError",
+    "Evaluation",
+    "FeatureCache",
+    "Proxy",
+    "ProxyConfig",
+    "TaskFeatures",
+    "build_cache",
+    "check_images",
+    "compute_features",
+    "distill",
+    "feature_bytes",
+    "features_digest",
+    "load_features",
+    "save_features",
+]
