@@ -22,9 +22,15 @@ from search.candidates import Candidate, study_hypervolume
 from search.cli import main
 from search.commands.report import make_tracker
 from search.commands.sync import sync
-from search.comparison import Comparison, compare_strategies, comparison_figure, show_comparison
+from search.comparison import (
+    CompareError,
+    Comparison,
+    Terms,
+    compare_strategies,
+    comparison_figure,
+    show_comparison,
+)
 from search.comparison.arm_curves import arm_curve, attainment, idle_share, shortfall
-from search.comparison.compare import CompareError
 from search.comparison.tables import comparison_markdown, curve_table, pair_rows, strategy_table
 from search.config import parse_config
 from search.record import Record
@@ -69,7 +75,7 @@ def arms(
 def compared(candidates: Sequence[Candidate], **changes: Any) -> Comparison:
     names = list(dict.fromkeys(candidate.strategy for candidate in candidates))
     given = {"strategies": names, "budget": 4, "reference": REFERENCE} | changes
-    return compare_strategies(candidates, **given)
+    return compare_strategies(candidates, Terms(**given))
 
 
 class TestCurve:

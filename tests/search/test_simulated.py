@@ -20,7 +20,7 @@ from search.arms.simulated_pool import SimulatedPool
 from search.arms.trials import _Report
 from search.candidates import Candidate
 from search.commands.search import search
-from search.comparison import true_hypervolume
+from search.comparison.selection import true_hypervolume
 from search.config import ConfigError, StudyConfig, load_config, parse_config
 from search.simulated.convex_front import concave_front
 from search.simulated.surrogate import Kernel, Surrogate, entry_kinds, matern, read_table
