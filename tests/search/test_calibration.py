@@ -17,7 +17,8 @@ from partitioning import ChannelGroup, Masks, SharingSpace, SolverConfig, SpaceC
 from search.arms import cluster_jobs, connect
 from search.calibration import measure_calibration
 from search.calibration.choice import choose, draw, evenly_over_cost, trained_twice
-from search.calibration.measurement import calibration_folder, full_training, measure, result_path
+from search.calibration.measurement import measure
+from search.calibration.results import calibration_folder, full_training, result_path
 from search.candidates import Candidate
 from search.cli import main
 from search.config import ConfigError, ScheduleConfig, StudyConfig, dump_config, parse_config

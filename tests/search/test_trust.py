@@ -15,7 +15,7 @@ from rich.console import Console
 from scipy import stats
 
 from search.calibration import read_trust, show_calibration, write_calibration
-from search.calibration.measurement import calibration_folder
+from search.calibration.results import calibration_folder
 from search.calibration.trust import MEAN_OVER_TASKS, calibration_table, judged, summarise
 from search.candidates import Candidate
 from search.commands.report import write_report
@@ -112,7 +112,7 @@ def test_the_numbers(tmp_path: Path) -> None:
     ]
     between = np.sqrt(np.mean([np.var(pair, ddof=1) for pair in pairs]))
     std = np.std(column(good, "full", "digits"), ddof=1)
-    assert summary["noise"]["digits"]["noise"] == pytest.approx(between)
+    assert summary["noise"]["digits"]["seed_std"] == pytest.approx(between)
     assert summary["noise"]["digits"]["ratio"] == pytest.approx(std / between)
 
 
