@@ -13,6 +13,7 @@ from partitioning import FloatArray, project, refine, vector_to_matrix
 from search.candidates import hypervolume
 from search.simulated.synthetic import SyntheticConfig, SyntheticProblem
 from search.strategies import Outcome, Problem
+from search.strategies.batches import Batches
 from search.strategies.random_search import uniform_vector
 from search.strategies.task_models.places import EntryPlaces, SoftChannelPlaces, places_of
 from search.strategies.task_models.processes import (
@@ -178,7 +179,7 @@ SMALL = TaskModelsSettings(batch=4, searches=8, steps=10, fit_steps=5)
 
 def second_batch(problem: Problem, **changes: Any) -> FloatArray:
     """What is proposed after an initial batch with known scores."""
-    strategy = TaskModels(problem, SMALL)
+    strategy = Batches(problem, TaskModels(problem, SMALL))
     outcomes = []
     for index, vector in enumerate(strategy.ask(100)):
         quality, cost = float(vector.mean()), float(vector[:3].mean())
@@ -216,7 +217,8 @@ def test_costs_of_proposals_are_foreseen(monkeypatch: pytest.MonkeyPatch) -> Non
         return choose(self, vectors, quality_M, cost_M)
 
     monkeypatch.setattr(TaskModels, "_choose", watched)
-    strategy = TaskModels(sharing_problem(3, initial=12), SMALL)
+    problem = sharing_problem(3, initial=12)
+    strategy = Batches(problem, TaskModels(problem, SMALL))
     weights = np.array([0.3, 0.1, 0.2, 0.0, 0.0, 0.0])
     strategy.tell(
         [
@@ -231,9 +233,8 @@ def test_costs_of_proposals_are_foreseen(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_no_vector_is_proposed_twice_where_all_ascents_end_in_one() -> None:
     """Quality grows with every entry and costs nothing, so ascents end in the corner of ones."""
     problem = dataclasses.replace(sharing_problem(2, initial=6), concerns=())
-    strategy = TaskModels(
-        problem, TaskModelsSettings(batch=4, searches=6, steps=40, fit_steps=5, learning_rate=0.2)
-    )
+    settings = TaskModelsSettings(batch=4, searches=6, steps=40, fit_steps=5, learning_rate=0.2)
+    strategy = Batches(problem, TaskModels(problem, settings))
     proposals: list[FloatArray] = []
     while len(proposals) < 18:
         start, vectors = len(proposals), strategy.ask(18)
@@ -260,8 +261,8 @@ def test_ascents_use_one_thread_and_give_the_others_back() -> None:
     try:
         torch.set_num_threads(2)
         problem = dataclasses.replace(sharing_problem(2, initial=3), concerns=())
-        strategy = TaskModels(problem, SMALL)
-        strategy._places = Watching(3)
+        strategy = Batches(problem, TaskModels(problem, SMALL))
+        strategy.learner._places = Watching(3)
         strategy.tell(
             [
                 Outcome(index=i, vector=vector, quality=0.1 * i, cost=0.5)
@@ -295,7 +296,8 @@ def test_nearly_the_true_front_of_six_tasks(seed: int) -> None:
         quality, cost = zip(*(outcome.scores() for outcome in outcomes), strict=True)
         return hypervolume(quality, cost)
 
-    strategy = TaskModels(sharing_problem(num_tasks, seed), TaskModelsSettings(fit_steps=20))
+    problem = sharing_problem(num_tasks, seed)
+    strategy = Batches(problem, TaskModels(problem, TaskModelsSettings(fit_steps=20)))
     outcomes: list[Outcome] = []
     while len(outcomes) < num:
         start, vectors = len(outcomes), strategy.ask(num - len(outcomes))
