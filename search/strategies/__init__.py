@@ -29,6 +29,7 @@ from search.strategies.regularised_evolution import (
     RegularisedEvolutionSettings,
 )
 from search.strategies.sobol import SobolSettings, sobol_points
+from search.strategies.task_models.kernel import entry_kinds, matern
 from search.strategies.task_models.strategy import TaskModels, TaskModelsSettings
 
 
@@ -130,4 +131,6 @@ __all__ = [
     "StrategyType",
     "TaskFacts",
     "TaskKnowledge",
+    "entry_kinds",
+    "matern",
 ]

@@ -23,7 +23,7 @@ from search.commands.search import search
 from search.comparison import true_hypervolume
 from search.config import ConfigError, StudyConfig, load_config, parse_config
 from search.simulated.convex_front import concave_front
-from search.simulated.surrogate import Kernel, Surrogate, entry_kinds, matern, read_table
+from search.simulated.surrogate import Kernel, Surrogate, read_table
 from search.simulated.synthetic import SyntheticConfig, SyntheticProblem
 from search.strategies import TaskKnowledge
 from search.study import Study, baselines, build_foundation, build_space, build_strategy, run_here
@@ -161,12 +161,6 @@ def test_a_surrogate_is_the_posterior_mean() -> None:
         weights = np.linalg.solve(K + kernel.noise**2 * np.eye(7), accuracy_NT[:, t] - kernel.mean)
         expected = np.clip(kernel.mean + k @ weights, 0, 1)
         assert surrogate.accuracy(P_TT)[t] == pytest.approx(expected, abs=1e-9)
-
-
-def test_kinds_of_entries() -> None:
-    # use a, b, c; overlap ab, ac, bc
-    assert entry_kinds(3, 1).tolist() == [2, 0, 2, 1, 3, 1]
-    assert matern(np.zeros((1, 2)), np.zeros((1, 2))).tolist() == [[1.0]]
 
 
 @pytest.mark.parametrize(

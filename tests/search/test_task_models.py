@@ -2,11 +2,13 @@
 
 import dataclasses
 import itertools
+import math
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from scipy.special import kv
 from torch import Tensor
 
 from partitioning import FloatArray, project, refine, vector_to_matrix
@@ -15,17 +17,20 @@ from search.simulated.synthetic import SyntheticConfig, SyntheticProblem
 from search.strategies import Outcome, Problem
 from search.strategies.batches import Batches
 from search.strategies.random_search import uniform_vector
-from search.strategies.task_models.places import EntryPlaces, SoftChannelPlaces, places_of
-from search.strategies.task_models.processes import (
-    OFFSET,
+from search.strategies.task_models.kernel import (
     OTHERS_USE,
     OWN_OTHER,
     OWN_USE,
-    UNSEEN,
+    REST,
+    entry_kinds,
+    matern,
+)
+from search.strategies.task_models.places import EntryPlaces, SoftChannelPlaces, places_of
+from search.strategies.task_models.processes import (
+    OFFSET,
     TaskProcesses,
     Views,
     covariance,
-    entry_kinds,
     fit,
     linear_cost,
     prior_medians,
@@ -49,10 +54,15 @@ def sharing_problem(num_tasks: int, seed: int = 0, initial: int = 16) -> Problem
     )
 
 
+def kinds_of(problem: Problem) -> Tensor:
+    num_tasks = len(problem.use_dims)
+    return torch.from_numpy(entry_kinds(problem.concerns, problem.use_dims, num_tasks))
+
+
 def by_hand(x: FloatArray, y: FloatArray, kinds: list[int]) -> float:
     """The prior covariance of two points, entry by entry."""
     own, other, theirs, weight, scale, rest, _ = HYPERPARAMETERS
-    squares, dot = {OWN_USE: 0.0, OWN_OTHER: 0.0, OTHERS_USE: 0.0, UNSEEN: 0.0}, 0.0
+    squares, dot = {OWN_USE: 0.0, OWN_OTHER: 0.0, OTHERS_USE: 0.0, REST: 0.0}, 0.0
     for a, b, kind in zip(x, y, kinds, strict=True):
         if kind == OWN_OTHER:
             squares[kind] += (a - b) ** 2
@@ -70,17 +80,29 @@ def by_hand(x: FloatArray, y: FloatArray, kinds: list[int]) -> float:
 
 
 def test_what_an_entry_is_to_a_task() -> None:
-    kinds = entry_kinds(sharing_problem(3), 3).tolist()
+    kinds = kinds_of(sharing_problem(3)).tolist()
     # Uses of 0, 1, 2; overlaps 01, 02, 12.
-    assert kinds[0] == [OWN_USE, OTHERS_USE, OTHERS_USE, OWN_OTHER, OWN_OTHER, UNSEEN]
-    assert kinds[2] == [OTHERS_USE, OTHERS_USE, OWN_USE, UNSEEN, OWN_OTHER, OWN_OTHER]
-    whole = entry_kinds(sharing_problem(3), None).tolist()
+    assert kinds[0] == [OWN_USE, OTHERS_USE, OTHERS_USE, OWN_OTHER, OWN_OTHER, REST]
+    assert kinds[2] == [OTHERS_USE, OTHERS_USE, OWN_USE, REST, OWN_OTHER, OWN_OTHER]
+    whole = entry_kinds([(0,)] * 6, (0, 1, 2), 1).tolist()
     assert whole == [[OWN_USE] * 3 + [OWN_OTHER] * 3]
+
+
+def test_the_correlation_has_a_slope_everywhere() -> None:
+    squared = torch.tensor([0.0, 0.5, 4.0], dtype=torch.float64, requires_grad=True)
+    found = matern(squared)
+    # The general form, with a Bessel function (Rasmussen and Williams 2006, eq. 4.14).
+    r = np.sqrt(5.0 * np.array([1e-9, 0.5, 4.0]))
+    expected = 2.0 ** (1.0 - 2.5) / math.gamma(2.5) * r**2.5 * kv(2.5, r)
+    np.testing.assert_allclose(found.detach(), expected, atol=1e-8)
+    torch.autograd.backward(found.sum())
+    assert squared.grad is not None
+    assert torch.isfinite(squared.grad).all()
 
 
 def test_posterior_is_that_of_the_formula() -> None:
     rng = np.random.default_rng(0)
-    kinds_TE = entry_kinds(sharing_problem(3), 3)
+    kinds_TE = kinds_of(sharing_problem(3))
     points_NE, points_ME = rng.random((7, 6)), rng.random((4, 6))
     scores_TN = rng.normal(0.5, 0.2, (3, 7))
     log_TH = torch.log(torch.tensor(HYPERPARAMETERS, dtype=torch.float64)).repeat(3, 1)
@@ -106,7 +128,7 @@ def test_posterior_is_that_of_the_formula() -> None:
 
 
 def test_scores_that_are_all_the_same_are_predicted() -> None:
-    kinds_TE = entry_kinds(sharing_problem(2), 2)
+    kinds_TE = kinds_of(sharing_problem(2))
     points_NE = torch.from_numpy(np.random.default_rng(0).random((5, 3)))
     scores_TN = torch.full((2, 5), 0.7, dtype=torch.float64)
     log_TH = fit(prior_medians(2), kinds_TE, points_NE, scores_TN, steps=5)
@@ -118,7 +140,7 @@ def test_scores_that_are_all_the_same_are_predicted() -> None:
 def test_a_fit_recovers_lengths_and_noise() -> None:
     """Draws of a process with little noise and a short length of own use, and of a noisy one."""
     rng = np.random.default_rng(0)
-    kinds_TE = entry_kinds(sharing_problem(2), 2)
+    kinds_TE = kinds_of(sharing_problem(2))
     points_NE = torch.from_numpy(rng.random((120, 3)))
     true = [(0.15, 1.0, 2.0, 0.3, 1.0, 0.1, 0.05), (0.8, 1.0, 2.0, 0.3, 1.0, 0.1, 0.3)]
     true_TH = torch.log(torch.tensor(true, dtype=torch.float64))

@@ -36,10 +36,10 @@ from search.strategies.ledger import SAME_VECTOR
 from search.strategies.protocol import Outcome, Problem
 from search.strategies.random_search import uniform_vectors
 from search.strategies.streams import Stream, generator
+from search.strategies.task_models.kernel import entry_kinds
 from search.strategies.task_models.places import places_of
 from search.strategies.task_models.processes import (
     TaskProcesses,
-    entry_kinds,
     fit,
     linear_cost,
     prior_medians,
@@ -193,7 +193,10 @@ class TaskModels:
             and np.isfinite(outcome.accuracy).all()
             for outcome in self._known
         )
-        kinds_TD = entry_kinds(self._problem, self._num_tasks if per_task else None)
+        # One process of quality is that of a single task, whom every entry concerns.
+        concerns = self._problem.concerns if per_task else [(0,)] * self._problem.dim
+        num_tasks = self._num_tasks if per_task else 1
+        kinds_TD = torch.from_numpy(entry_kinds(concerns, self._problem.use_dims, num_tasks))
 
         def shown(size: int) -> tuple[Tensor, Tensor]:
             outcomes = window(self._known, size)
