@@ -7,7 +7,7 @@ import pytest
 
 from partitioning import FloatArray
 from search.config import load_config
-from search.simulated.surrogate import Kernel, Surrogate, entry_kinds, matern, read_table
+from search.simulated.surrogate import Kernel, Surrogate, read_table
 from search.strategies import TaskKnowledge
 
 
@@ -38,12 +38,6 @@ def test_a_surrogate_is_the_posterior_mean() -> None:
         weights = np.linalg.solve(K + kernel.noise**2 * np.eye(7), accuracy_NT[:, t] - kernel.mean)
         expected = np.clip(kernel.mean + k @ weights, 0, 1)
         assert surrogate.accuracy(P_TT)[t] == pytest.approx(expected, abs=1e-9)
-
-
-def test_kinds_of_entries() -> None:
-    # use a, b, c; overlap ab, ac, bc
-    assert entry_kinds(3, 1).tolist() == [2, 0, 2, 1, 3, 1]
-    assert matern(np.zeros((1, 2)), np.zeros((1, 2))).tolist() == [[1.0]]
 
 
 def test_the_shipped_surrogate_knows_the_points_it_was_made_of() -> None:

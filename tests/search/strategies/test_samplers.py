@@ -10,9 +10,10 @@ from optuna.samplers import GPSampler
 
 from partitioning import FloatArray
 from search.strategies import Outcome, Problem, Strategy
+from search.strategies.batches import Batches
 from search.strategies.local_refinement import LocalRefinement, LocalRefinementSettings
 from search.strategies.optuna_samplers.memory_study import MemoryStudy, quiet
-from search.strategies.optuna_samplers.models import GpSettings, TpeSettings, tpe, window
+from search.strategies.optuna_samplers.models import GpSettings, TpeSettings, tpe
 from search.strategies.optuna_samplers.populations import (
     CmaEsSettings,
     Nsga2Settings,
@@ -26,7 +27,8 @@ from search.strategies.regularised_evolution import (
     RegularisedEvolution,
     RegularisedEvolutionSettings,
 )
-from search.strategies.sobol import SobolSearch, SobolSettings
+from search.strategies.sobol import SobolSettings, sobol_points
+from search.strategies.window import window
 
 DIM = 6
 
@@ -134,7 +136,8 @@ def test_the_old_die_however_good() -> None:
     settings = RegularisedEvolutionSettings(
         population=8, tournament=8, entries=1, step_size=1e-3, batch=4
     )
-    strategy = RegularisedEvolution(make_problem(), settings)
+    problem = make_problem()
+    strategy = Batches(problem, RegularisedEvolution(problem, settings))
     # The first is the best by far; all that follow are equal.
     initial = step(strategy, 0, lambda i, v: outcome(i, v, 1.0 if i == 0 else 0.1))
 
@@ -149,21 +152,23 @@ def test_the_old_die_however_good() -> None:
 
 def test_steps_shrink_where_they_gain_nothing_and_grow_where_they_do() -> None:
     settings = LocalRefinementSettings(step_size=0.4, smallest=0.1, grow=2.0, shrink=0.5, batch=1)
-    strategy = LocalRefinement(make_problem(), settings)
+    problem = make_problem()
+    strategy = Batches(problem, LocalRefinement(problem, settings))
     step(strategy, 0, lambda i, v: outcome(i, v, 1.0 if i == 3 else 0.5))
     sizes = []
     for index, quality in enumerate([0.5, 0.5, 0.5, 1.5, 1.6], start=8):
         step(strategy, index, lambda i, v, quality=quality: outcome(i, v, quality))
-        sizes += strategy.step_sizes
+        sizes += strategy.learner.step_sizes
     # Children start from their parent's: 0.1 doubled, and doubled again.
     np.testing.assert_allclose(sizes, [0.2, 0.1, 0.1, 0.2, 0.4])
     step(strategy, 13, failed)
-    assert strategy.step_sizes == [0.2]
+    assert strategy.learner.step_sizes == [0.2]
 
 
 def test_steps_start_where_the_front_has_most_room() -> None:
     settings = LocalRefinementSettings(step_size=1e-3, smallest=1e-3, batch=400)
-    strategy = LocalRefinement(make_problem(4), settings)
+    problem = make_problem(4)
+    strategy = Batches(problem, LocalRefinement(problem, settings))
     scores = [0.1, 0.2, 0.3, 0.9]  # the third has a gap beside it, the ends have all the room
     initial = step(strategy, 0, lambda i, v: outcome(i, v, scores[i], scores[i]))
     distance = np.abs(np.array(strategy.ask(400))[:, None] - initial).max(axis=-1)
@@ -174,7 +179,7 @@ def test_steps_start_where_the_front_has_most_room() -> None:
 
 
 def test_sobol_points_are_evenly_spread() -> None:
-    strategy = SobolSearch(make_problem(), SobolSettings())
+    strategy = sobol_points(make_problem(), SobolSettings())
     points = np.array(strategy.ask(8 + 64))[8:]
     # One in each of 64 equal parts of every entry; uniform points leave a third of them empty.
     parts = np.sort((points * 64).astype(int), axis=0)

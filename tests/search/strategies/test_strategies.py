@@ -17,8 +17,8 @@ from partitioning import FloatArray
 from search.strategies import STRATEGIES, Outcome, Problem, Strategy
 from search.strategies import Strategy as StrategyProtocol
 from search.strategies.agent.policy_gradient import PolicyGradientSettings
+from search.strategies.baselines import BaselineSettings
 from search.strategies.es.evolution import EvolutionSettings
-from search.strategies.fixed import BaselineSettings
 from search.strategies.local_refinement import LocalRefinementSettings
 from search.strategies.optuna_samplers.models import GpSettings, TpeSettings
 from search.strategies.optuna_samplers.populations import (

@@ -20,6 +20,7 @@ from search.strategies.agent.policy_gradient import (
     leave_one_out,
     surrogate,
 )
+from search.strategies.batches import Batches
 
 DIM = 5
 USE = (0, 2)
@@ -37,10 +38,11 @@ def make_problem(seed: int = 0, use_dims: tuple[int, ...] = USE) -> Problem:
     )
 
 
-def build(problem: Problem | None = None, **changes: Any) -> PolicyGradient:
+def build(problem: Problem | None = None, **changes: Any) -> Batches[PolicyGradient]:
     """An agent that has been told of the initial batch: candidate 1 is the first of its own."""
     settings = dataclasses.replace(PolicyGradientSettings(), **changes)
-    agent = PolicyGradient(problem or make_problem(), settings)
+    problem = problem or make_problem()
+    agent = Batches(problem, PolicyGradient(problem, settings))
     (vector,) = agent.ask(1)
     agent.tell([Outcome(index=0, vector=vector, quality=0.5, cost=0.5)])
     return agent
@@ -56,7 +58,7 @@ def saturating(vector: FloatArray) -> tuple[float, float]:
     return quality, mean_use(vector)
 
 
-def generation(strategy: PolicyGradient, score: Score | None, start: int) -> FloatArray:
+def generation(strategy: Batches[PolicyGradient], score: Score | None, start: int) -> FloatArray:
     """Answers one generation, with failures where there is no score; returns its vectors."""
     vectors = strategy.ask(100_000)
     outcomes = []
@@ -67,15 +69,17 @@ def generation(strategy: PolicyGradient, score: Score | None, start: int) -> Flo
     return np.array(vectors)
 
 
-def learn(strategy: PolicyGradient, score: Score, num_generations: int) -> PolicyGradient:
+def learn(
+    strategy: Batches[PolicyGradient], score: Score, num_generations: int
+) -> Batches[PolicyGradient]:
     index = 1
     for _ in range(num_generations):
         index += len(generation(strategy, score, index))
     return strategy
 
 
-def expected_use(strategy: PolicyGradient, rho: float) -> float:
-    return float(strategy.mean(rho)[list(USE)].mean())
+def expected_use(strategy: Batches[PolicyGradient], rho: float) -> float:
+    return float(strategy.learner.mean(rho)[list(USE)].mean())
 
 
 @pytest.mark.parametrize("distribution", ["levels", "continuous"])
@@ -241,8 +245,8 @@ def test_the_reward_is_quality_less_rho_times_squared_cost() -> None:
     problem = Problem(dim=1, names=("use",), use_dims=(0,), seed=0, baselines={}, initial=1)
     strategy = build(problem, cost_weights=(0.0, 1.0), samples=16, levels=1, tau=0.0)
     learn(strategy, score, 40)
-    assert strategy.mean(0.0)[0] > 0.9
-    assert strategy.mean(1.0)[0] < 0.1
+    assert strategy.learner.mean(0.0)[0] > 0.9
+    assert strategy.learner.mean(1.0)[0] < 0.1
 
 
 def test_the_use_is_the_cost_by_default_and_the_vector_if_set() -> None:
@@ -276,14 +280,14 @@ def test_where_all_is_explored_there_is_no_gradient(distribution: str) -> None:
     # What acts does then not depend on the network. Taking the network's own probabilities of
     # explored levels would move it.
     strategy = build(epsilon=1.0, epsilon_decay=1.0, entropy=0.0, distribution=distribution)
-    before = strategy.mean(0.1)
+    before = strategy.learner.mean(0.1)
     learn(strategy, saturating, 3)
-    np.testing.assert_array_equal(strategy.mean(0.1), before)
+    np.testing.assert_array_equal(strategy.learner.mean(0.1), before)
 
 
 def test_a_single_survivor_teaches_nothing() -> None:
     strategy = build(cost_weights=(0.0, 0.5), samples=3)
-    before = strategy.mean(0.0)
+    before = strategy.learner.mean(0.0)
     vectors = strategy.ask(6)
     strategy.tell(
         [
@@ -291,7 +295,7 @@ def test_a_single_survivor_teaches_nothing() -> None:
             for i, vector in enumerate(vectors, start=1)
         ]
     )
-    np.testing.assert_array_equal(strategy.mean(0.0), before)
+    np.testing.assert_array_equal(strategy.learner.mean(0.0), before)
     assert len(strategy.ask(100)) == 6
 
 
@@ -313,7 +317,7 @@ def test_weights_depend_on_the_seed() -> None:
     # Before the first step all seeds agree on the distribution, so let them take the same one.
     def after(seed: int) -> FloatArray:
         strategy = build(make_problem(seed))
-        return learn(strategy, lambda v: (float(v.mean()), 0.5), 1).mean(0.3)
+        return learn(strategy, lambda v: (float(v.mean()), 0.5), 1).learner.mean(0.3)
 
     np.testing.assert_array_equal(after(0), after(0))
     assert not np.array_equal(after(0), after(1))
@@ -351,4 +355,4 @@ def test_the_use_of_a_vector_without_use_entries_is_refused() -> None:
 
 def test_a_single_budget_of_zero_works() -> None:
     strategy = learn(build(cost_weights=(0.0,)), saturating, 3)
-    assert np.isfinite(strategy.mean(0.0)).all()
+    assert np.isfinite(strategy.learner.mean(0.0)).all()

@@ -8,7 +8,8 @@ import pytest
 
 from partitioning import FloatArray
 from search.strategies import Outcome, Problem
-from search.strategies.es.evolution import Evolution, EvolutionSettings
+from search.strategies.batches import Batches
+from search.strategies.es.evolution import Evolution, EvolutionSettings, evolution
 from search.strategies.es.gradients import ascent
 from search.strategies.random_search import uniform_vector
 
@@ -35,7 +36,7 @@ def small(**changes: Any) -> EvolutionSettings:
 
 
 def generation(
-    strategy: Evolution, quality: Quality, start: int, failed: tuple[int, ...] = ()
+    strategy: Batches[Evolution], quality: Quality, start: int, failed: tuple[int, ...] = ()
 ) -> list[FloatArray]:
     """Answers one generation; `failed` counts from its start. Returns its vectors."""
     vectors = strategy.ask(1000)
@@ -50,9 +51,9 @@ def generation(
     return vectors
 
 
-def centre_of(strategy: Evolution) -> FloatArray:
-    assert strategy.centre is not None
-    return strategy.centre.copy()
+def centre_of(strategy: Batches[Evolution]) -> FloatArray:
+    assert strategy.learner.centre is not None
+    return strategy.learner.centre.copy()
 
 
 def wavy(vector: FloatArray) -> float:
@@ -93,7 +94,7 @@ def test_a_step_is_the_published_equation(best: int, failed: tuple[int, ...]) ->
     # Small enough that no perturbation is clipped, so that directions can be read off.
     nu, alpha, weight = 1e-3, 0.05, 0.3
     settings = small(best=best, step_size=nu, learning_rate=alpha, diagonal_l2=(weight,))
-    strategy = Evolution(make_problem(), settings)
+    strategy = evolution(make_problem(), settings)
     generation(strategy, wavy, 0)
     before = centre_of(strategy)
     vectors = generation(strategy, wavy, 4, failed)
@@ -129,7 +130,7 @@ def test_the_best_directions_are_those_of_the_best_single_reward() -> None:
 def test_half_of_many_directions_count_by_default(directions: int, default: int) -> None:
     centres = []
     for best in (None, default, default - 1):
-        strategy = Evolution(make_problem(), small(directions=directions, best=best))
+        strategy = evolution(make_problem(), small(directions=directions, best=best))
         generation(strategy, wavy, 0)
         generation(strategy, wavy, 4)
         centres.append(centre_of(strategy))
@@ -139,7 +140,7 @@ def test_half_of_many_directions_count_by_default(directions: int, default: int)
 
 def test_directions_are_standard_normal_and_new_in_every_step() -> None:
     nu = 1e-4
-    strategy = Evolution(make_problem(), small(directions=400, step_size=nu))
+    strategy = evolution(make_problem(), small(directions=400, step_size=nu))
     generation(strategy, wavy, 0)
     deltas = []
     for step in range(2):
@@ -159,7 +160,7 @@ def test_only_what_could_be_realised_moves_the_centre() -> None:
         return np.append(vector[:-1], 0.5)
 
     def run(realisable: bool) -> list[FloatArray]:
-        strategy = Evolution(make_problem(), small(realisable=realisable, learning_rate=0.5))
+        strategy = evolution(make_problem(), small(realisable=realisable, learning_rate=0.5))
         centres, start = [], 0
         for _ in range(4):
             vectors = strategy.ask(1000)
@@ -188,7 +189,7 @@ def test_only_what_could_be_realised_moves_the_centre() -> None:
 def test_directions_depend_on_the_seed() -> None:
     directions = []
     for seed in (0, 1):
-        strategy = Evolution(make_problem(seed), small(step_size=1e-4))
+        strategy = evolution(make_problem(seed), small(step_size=1e-4))
         generation(strategy, wavy, 0)
         vectors = np.array(strategy.ask(10))
         directions.append((vectors[::2] - vectors[1::2]) / 2e-4)
@@ -196,22 +197,22 @@ def test_directions_depend_on_the_seed() -> None:
 
 
 def test_failure_of_all_pairs_skips_the_step_and_draws_new_directions() -> None:
-    strategy = Evolution(make_problem(), small())
+    strategy = evolution(make_problem(), small())
     generation(strategy, wavy, 0)
     before = centre_of(strategy)
     first = generation(strategy, wavy, 4, failed=(0, 2, 5, 7, 8))  # one of every pair
-    np.testing.assert_array_equal(strategy.centre, before)
+    np.testing.assert_array_equal(strategy.learner.centre, before)
     second = strategy.ask(1000)
     assert len(second) == 10
     assert not any(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 def test_equal_rewards_say_nothing() -> None:
-    strategy = Evolution(make_problem(), small(diagonal_l2=(0.0,)))
+    strategy = evolution(make_problem(), small(diagonal_l2=(0.0,)))
     generation(strategy, wavy, 0)
     before = centre_of(strategy)
     generation(strategy, lambda _: 0.1, 4)
-    np.testing.assert_array_equal(strategy.centre, before)
+    np.testing.assert_array_equal(strategy.learner.centre, before)
 
 
 def test_the_start_is_the_best_of_the_initial_batch_by_quality_less_pull() -> None:
@@ -221,7 +222,7 @@ def test_the_start_is_the_best_of_the_initial_batch_by_quality_less_pull() -> No
     # Quality prefers the vector that uses most, by a little less than the pull costs it.
     qualities = {i: 0.5 * use[i] for i in range(8)}
     for weight, expected in ((0.4, greedy), (0.6, int(np.argmin(use)))):
-        strategy = Evolution(make_problem(initial=8), small(diagonal_l2=(weight,)))
+        strategy = evolution(make_problem(initial=8), small(diagonal_l2=(weight,)))
         vectors = strategy.ask(8)
         np.testing.assert_array_equal(np.array(vectors), np.array(initial))
         strategy.tell(
@@ -230,28 +231,28 @@ def test_the_start_is_the_best_of_the_initial_batch_by_quality_less_pull() -> No
                 for i, vector in enumerate(vectors)
             ]
         )
-        np.testing.assert_array_equal(strategy.centre, initial[expected])
+        np.testing.assert_array_equal(strategy.learner.centre, initial[expected])
 
 
 def test_a_failed_candidate_is_no_start() -> None:
-    strategy = Evolution(make_problem(), small())
+    strategy = evolution(make_problem(), small())
     vectors = generation(strategy, lambda v: 0.1 + float(v[0]), 0, failed=(0, 1, 3))
-    np.testing.assert_array_equal(strategy.centre, vectors[2])
+    np.testing.assert_array_equal(strategy.learner.centre, vectors[2])
 
 
 def test_where_the_initial_batch_fails_another_one_is_drawn() -> None:
-    strategy = Evolution(make_problem(), small())
+    strategy = evolution(make_problem(), small())
     generation(strategy, wavy, 0, failed=(0, 1, 2, 3))
-    assert strategy.centre is None
+    assert strategy.learner.centre is None
     vectors = generation(strategy, wavy, 4)
     expected = [uniform_vector(0, i, DIM) for i in range(4, 8)]
     np.testing.assert_array_equal(np.array(vectors), np.array(expected))
-    assert strategy.centre is not None
+    assert strategy.learner.centre is not None
 
 
 @pytest.mark.parametrize("bounds", ["clip", "sigmoid"])
 def test_the_pull_lowers_what_quality_does_not_need(bounds: str) -> None:
-    strategy = Evolution(make_problem(), small(directions=16, bounds=bounds, diagonal_l2=(0.01,)))
+    strategy = evolution(make_problem(), small(directions=16, bounds=bounds, diagonal_l2=(0.01,)))
     index, others = 0, []
     for _ in range(30):
         vectors = generation(strategy, lambda _: 0.7, index)
@@ -274,7 +275,7 @@ def test_quality_and_pull_balance_where_calculus_says(
     def quality(vector: FloatArray) -> float:
         return slope * float(vector[list(USE)].mean())
 
-    strategy = Evolution(make_problem(), settings)
+    strategy = evolution(make_problem(), settings)
     index, centres = 0, []
     for step in range(60):
         index += len(generation(strategy, quality, index))
@@ -291,7 +292,7 @@ def test_a_greater_pull_sweeps_the_front_downwards() -> None:
 
     uses = []
     for weight in (0.0, 0.1, 0.5, 2.0):
-        strategy = Evolution(make_problem(), small(diagonal_l2=(weight,)))
+        strategy = evolution(make_problem(), small(diagonal_l2=(weight,)))
         index, centres = 0, []
         for _ in range(40):
             index += len(generation(strategy, saturating, index))
@@ -309,7 +310,7 @@ def test_the_scale_and_the_zero_of_quality_do_not_matter() -> None:
         def quality(vector: FloatArray, scale: float = scale, shift: float = shift) -> float:
             return scale * wavy(vector) + shift
 
-        strategy = Evolution(make_problem(), small(diagonal_l2=(0.3 * scale,)))
+        strategy = evolution(make_problem(), small(diagonal_l2=(0.3 * scale,)))
         index = 0
         for _ in range(4):
             index += len(generation(strategy, quality, index))
@@ -319,7 +320,7 @@ def test_the_scale_and_the_zero_of_quality_do_not_matter() -> None:
 
 def test_clipping_reaches_the_corner_and_the_sigmoid_stays_inside() -> None:
     for bounds, highest in (("clip", 1.0), ("sigmoid", 0.98)):
-        strategy = Evolution(make_problem(), small(bounds=bounds, diagonal_l2=(0.0,)))
+        strategy = evolution(make_problem(), small(bounds=bounds, diagonal_l2=(0.0,)))
         index = 0
         for _ in range(40):
             vectors = np.array(generation(strategy, lambda v: float(v.sum()), index))
@@ -337,7 +338,7 @@ def test_the_best_candidate_beats_random_search() -> None:
     optimum_D = np.linspace(0.2, 0.8, DIM)
     best: dict[str, list[float]] = {"random": [], "es": []}
     for seed in range(5):
-        strategy = Evolution(make_problem(seed), small(diagonal_l2=(0.0,)))
+        strategy = evolution(make_problem(seed), small(diagonal_l2=(0.0,)))
         index = 0
         found = []
         while index < 124:
@@ -382,8 +383,8 @@ def test_wrong_settings_are_refused(changes: dict[str, Any], message: str) -> No
 
 def test_a_pull_on_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="diagonal_l2 must be 0 in a space without use entries"):
-        Evolution(make_problem(use_dims=()), SETTINGS)
-    strategy = Evolution(make_problem(use_dims=()), small(diagonal_l2=(0.0,)))
+        evolution(make_problem(use_dims=()), SETTINGS)
+    strategy = evolution(make_problem(use_dims=()), small(diagonal_l2=(0.0,)))
     generation(strategy, wavy, 0)
     generation(strategy, wavy, 4)
     assert strategy.ask(10)
@@ -397,7 +398,7 @@ def test_momentum_is_a_heavy_ball() -> None:
 
     def places(momentum: float) -> list[FloatArray]:
         settings = small(diagonal_l2=(0.0,), learning_rate=1e-3, step_size=1e-3, momentum=momentum)
-        strategy, index, centres = Evolution(make_problem(), settings), 0, []
+        strategy, index, centres = evolution(make_problem(), settings), 0, []
         for _ in range(4):
             index += len(generation(strategy, quality, index))
             centres.append(centre_of(strategy))
@@ -412,14 +413,14 @@ def test_momentum_is_a_heavy_ball() -> None:
 
 def test_weights_take_turns_from_the_best_known() -> None:
     weights, turn = (3.0, 0.1, 1.0), 2
-    strategy = Evolution(make_problem(), small(diagonal_l2=weights, turn=turn, momentum=0.5))
+    strategy = evolution(make_problem(), small(diagonal_l2=weights, turn=turn, momentum=0.5))
     known = list(generation(strategy, wavy, 0))
     for step in range(9):
         weight = weights[step // turn % 3]
-        assert strategy.weight == weight
+        assert strategy.learner.weight == weight
         if step % turn == 0:
             reward = [wavy(v) - weight * float(np.square(v[list(USE)]).mean()) for v in known]
-            np.testing.assert_array_equal(strategy.centre, known[int(np.argmax(reward))])
+            np.testing.assert_array_equal(strategy.learner.centre, known[int(np.argmax(reward))])
         before = centre_of(strategy)
         known += generation(strategy, wavy, len(known))
         if (step + 1) % turn:
@@ -431,12 +432,12 @@ def test_one_search_of_several_weights_covers_the_front() -> None:
         return float((1 - np.exp(-4 * vector[list(USE)])).mean())
 
     weights = (2.0, 0.5, 0.1)
-    strategy, index = Evolution(make_problem(), small(diagonal_l2=weights)), 0
+    strategy, index = evolution(make_problem(), small(diagonal_l2=weights)), 0
     uses: dict[float, list[float]] = {weight: [] for weight in weights}
     while index < 500:
-        weight = strategy.weight
+        weight = strategy.learner.weight
         index += len(generation(strategy, saturating, index))
-        if index > 250 and strategy.weight == weight:
+        if index > 250 and strategy.learner.weight == weight:
             uses[weight].append(float(centre_of(strategy)[list(USE)].mean()))
     # By calculus, 4 exp(-4 u) = 2 weight u, as for single weights. Over twelve seeds the largest
     # difference was 0.044.

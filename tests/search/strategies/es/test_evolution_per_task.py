@@ -9,7 +9,8 @@ import pytest
 
 from partitioning import FloatArray
 from search.strategies import Outcome, Problem
-from search.strategies.es.evolution import Evolution, EvolutionSettings
+from search.strategies.batches import Batches
+from search.strategies.es.evolution import Evolution, EvolutionSettings, evolution
 
 
 def small(**changes: Any) -> EvolutionSettings:
@@ -17,9 +18,9 @@ def small(**changes: Any) -> EvolutionSettings:
     return dataclasses.replace(settings, **changes)
 
 
-def centre_of(strategy: Evolution) -> FloatArray:
-    assert strategy.centre is not None
-    return strategy.centre.copy()
+def centre_of(strategy: Batches[Evolution]) -> FloatArray:
+    assert strategy.learner.centre is not None
+    return strategy.learner.centre.copy()
 
 
 # Two tasks with an entry of use each, one of the pair, and one more of the second task alone.
@@ -46,7 +47,7 @@ def accuracies(vector: FloatArray) -> FloatArray:
 
 
 def per_task_generation(
-    strategy: Evolution, start: int, score: Callable[[FloatArray], FloatArray] = accuracies
+    strategy: Batches[Evolution], start: int, score: Callable[[FloatArray], FloatArray] = accuracies
 ) -> list[FloatArray]:
     vectors = strategy.ask(1000)
     outcomes = []
@@ -65,7 +66,7 @@ def test_gradients_per_task_against_loops() -> None:
     settings = small(
         best=best, step_size=nu, learning_rate=alpha, diagonal_l2=(weight,), per_task=True
     )
-    strategy = Evolution(task_problem(), settings)
+    strategy = evolution(task_problem(), settings)
     per_task_generation(strategy, 0)
     before = centre_of(strategy)
     vectors = per_task_generation(strategy, 4)
@@ -93,7 +94,7 @@ def test_a_task_moves_only_what_concerns_it() -> None:
         return np.array([float(vector.sum()), 0.5])
 
     settings = small(diagonal_l2=(0.0,), per_task=True)
-    strategy = Evolution(task_problem(), settings)
+    strategy = evolution(task_problem(), settings)
     per_task_generation(strategy, 0, first_alone)
     before = centre_of(strategy)
     per_task_generation(strategy, 4, first_alone)
@@ -106,7 +107,7 @@ def test_the_pull_of_a_task_is_on_its_own_use() -> None:
     def same(vector: FloatArray) -> FloatArray:
         return np.full(2, 0.5)
 
-    strategy = Evolution(task_problem(), small(directions=16, per_task=True))
+    strategy = evolution(task_problem(), small(directions=16, per_task=True))
     index = len(per_task_generation(strategy, 0, same))
     for _ in range(30):
         index += len(per_task_generation(strategy, index, same))
@@ -124,7 +125,7 @@ def test_gradients_per_task_need_less_than_one_of_all() -> None:
             dim=2 * num, names=("entry",) * 2 * num, use_dims=(), seed=seed, concerns=concerns
         )
         settings = small(diagonal_l2=(0.0,), per_task=per_task)
-        strategy, index = Evolution(problem, settings), 0
+        strategy, index = evolution(problem, settings), 0
         for _ in range(12):
 
             def score(vector: FloatArray) -> FloatArray:
@@ -139,12 +140,12 @@ def test_gradients_per_task_need_less_than_one_of_all() -> None:
 @pytest.mark.parametrize("concerns", [(), ((0,), (1,), (), (1,))])
 def test_gradients_per_task_where_tasks_are_not_known_are_refused(concerns: Any) -> None:
     with pytest.raises(ValueError, match="per_task must be false where it is not known which"):
-        Evolution(task_problem(concerns=concerns), small(per_task=True))
+        evolution(task_problem(concerns=concerns), small(per_task=True))
 
 
 @pytest.mark.parametrize(("accuracy", "got"), [(None, "None"), (np.ones(3), r"\(3,\)")])
 def test_outcomes_without_the_accuracy_of_every_task_are_refused(accuracy: Any, got: str) -> None:
-    strategy = Evolution(task_problem(), small(per_task=True))
+    strategy = evolution(task_problem(), small(per_task=True))
     vectors = strategy.ask(4)
     outcomes = [
         Outcome(index=i, vector=vector, quality=0.5, cost=0.5, accuracy=accuracy)

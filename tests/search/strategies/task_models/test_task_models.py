@@ -2,29 +2,35 @@
 
 import dataclasses
 import itertools
+import math
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from scipy.special import kv
 from torch import Tensor
 
 from partitioning import FloatArray, project, refine, vector_to_matrix
 from search.candidates import hypervolume
 from search.simulated.synthetic import SyntheticConfig, SyntheticProblem
 from search.strategies import Outcome, Problem
+from search.strategies.batches import Batches
 from search.strategies.random_search import uniform_vector
-from search.strategies.task_models.places import EntryPlaces, SoftChannelPlaces, places_of
-from search.strategies.task_models.processes import (
-    OFFSET,
+from search.strategies.task_models.kernel import (
     OTHERS_USE,
     OWN_OTHER,
     OWN_USE,
-    UNSEEN,
+    REST,
+    entry_kinds,
+    matern,
+)
+from search.strategies.task_models.places import EntryPlaces, SoftChannelPlaces, places_of
+from search.strategies.task_models.processes import (
+    OFFSET,
     TaskProcesses,
     Views,
     covariance,
-    entry_kinds,
     fit,
     linear_cost,
     prior_medians,
@@ -48,10 +54,15 @@ def sharing_problem(num_tasks: int, seed: int = 0, initial: int = 16) -> Problem
     )
 
 
+def kinds_of(problem: Problem) -> Tensor:
+    num_tasks = len(problem.use_dims)
+    return torch.from_numpy(entry_kinds(problem.concerns, problem.use_dims, num_tasks))
+
+
 def by_hand(x: FloatArray, y: FloatArray, kinds: list[int]) -> float:
     """The prior covariance of two points, entry by entry."""
     own, other, theirs, weight, scale, rest, _ = HYPERPARAMETERS
-    squares, dot = {OWN_USE: 0.0, OWN_OTHER: 0.0, OTHERS_USE: 0.0, UNSEEN: 0.0}, 0.0
+    squares, dot = {OWN_USE: 0.0, OWN_OTHER: 0.0, OTHERS_USE: 0.0, REST: 0.0}, 0.0
     for a, b, kind in zip(x, y, kinds, strict=True):
         if kind == OWN_OTHER:
             squares[kind] += (a - b) ** 2
@@ -69,17 +80,29 @@ def by_hand(x: FloatArray, y: FloatArray, kinds: list[int]) -> float:
 
 
 def test_what_an_entry_is_to_a_task() -> None:
-    kinds = entry_kinds(sharing_problem(3), 3).tolist()
+    kinds = kinds_of(sharing_problem(3)).tolist()
     # Uses of 0, 1, 2; overlaps 01, 02, 12.
-    assert kinds[0] == [OWN_USE, OTHERS_USE, OTHERS_USE, OWN_OTHER, OWN_OTHER, UNSEEN]
-    assert kinds[2] == [OTHERS_USE, OTHERS_USE, OWN_USE, UNSEEN, OWN_OTHER, OWN_OTHER]
-    whole = entry_kinds(sharing_problem(3), None).tolist()
+    assert kinds[0] == [OWN_USE, OTHERS_USE, OTHERS_USE, OWN_OTHER, OWN_OTHER, REST]
+    assert kinds[2] == [OTHERS_USE, OTHERS_USE, OWN_USE, REST, OWN_OTHER, OWN_OTHER]
+    whole = entry_kinds([(0,)] * 6, (0, 1, 2), 1).tolist()
     assert whole == [[OWN_USE] * 3 + [OWN_OTHER] * 3]
+
+
+def test_the_correlation_has_a_slope_everywhere() -> None:
+    squared = torch.tensor([0.0, 0.5, 4.0], dtype=torch.float64, requires_grad=True)
+    found = matern(squared)
+    # The general form, with a Bessel function (Rasmussen and Williams 2006, eq. 4.14).
+    r = np.sqrt(5.0 * np.array([1e-9, 0.5, 4.0]))
+    expected = 2.0 ** (1.0 - 2.5) / math.gamma(2.5) * r**2.5 * kv(2.5, r)
+    np.testing.assert_allclose(found.detach(), expected, atol=1e-8)
+    torch.autograd.backward(found.sum())
+    assert squared.grad is not None
+    assert torch.isfinite(squared.grad).all()
 
 
 def test_posterior_is_that_of_the_formula() -> None:
     rng = np.random.default_rng(0)
-    kinds_TE = entry_kinds(sharing_problem(3), 3)
+    kinds_TE = kinds_of(sharing_problem(3))
     points_NE, points_ME = rng.random((7, 6)), rng.random((4, 6))
     scores_TN = rng.normal(0.5, 0.2, (3, 7))
     log_TH = torch.log(torch.tensor(HYPERPARAMETERS, dtype=torch.float64)).repeat(3, 1)
@@ -105,7 +128,7 @@ def test_posterior_is_that_of_the_formula() -> None:
 
 
 def test_scores_that_are_all_the_same_are_predicted() -> None:
-    kinds_TE = entry_kinds(sharing_problem(2), 2)
+    kinds_TE = kinds_of(sharing_problem(2))
     points_NE = torch.from_numpy(np.random.default_rng(0).random((5, 3)))
     scores_TN = torch.full((2, 5), 0.7, dtype=torch.float64)
     log_TH = fit(prior_medians(2), kinds_TE, points_NE, scores_TN, steps=5)
@@ -117,7 +140,7 @@ def test_scores_that_are_all_the_same_are_predicted() -> None:
 def test_a_fit_recovers_lengths_and_noise() -> None:
     """Draws of a process with little noise and a short length of own use, and of a noisy one."""
     rng = np.random.default_rng(0)
-    kinds_TE = entry_kinds(sharing_problem(2), 2)
+    kinds_TE = kinds_of(sharing_problem(2))
     points_NE = torch.from_numpy(rng.random((120, 3)))
     true = [(0.15, 1.0, 2.0, 0.3, 1.0, 0.1, 0.05), (0.8, 1.0, 2.0, 0.3, 1.0, 0.1, 0.3)]
     true_TH = torch.log(torch.tensor(true, dtype=torch.float64))
@@ -178,7 +201,7 @@ SMALL = TaskModelsSettings(batch=4, searches=8, steps=10, fit_steps=5)
 
 def second_batch(problem: Problem, **changes: Any) -> FloatArray:
     """What is proposed after an initial batch with known scores."""
-    strategy = TaskModels(problem, SMALL)
+    strategy = Batches(problem, TaskModels(problem, SMALL))
     outcomes = []
     for index, vector in enumerate(strategy.ask(100)):
         quality, cost = float(vector.mean()), float(vector[:3].mean())
@@ -216,7 +239,8 @@ def test_costs_of_proposals_are_foreseen(monkeypatch: pytest.MonkeyPatch) -> Non
         return choose(self, vectors, quality_M, cost_M)
 
     monkeypatch.setattr(TaskModels, "_choose", watched)
-    strategy = TaskModels(sharing_problem(3, initial=12), SMALL)
+    problem = sharing_problem(3, initial=12)
+    strategy = Batches(problem, TaskModels(problem, SMALL))
     weights = np.array([0.3, 0.1, 0.2, 0.0, 0.0, 0.0])
     strategy.tell(
         [
@@ -231,9 +255,8 @@ def test_costs_of_proposals_are_foreseen(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_no_vector_is_proposed_twice_where_all_ascents_end_in_one() -> None:
     """Quality grows with every entry and costs nothing, so ascents end in the corner of ones."""
     problem = dataclasses.replace(sharing_problem(2, initial=6), concerns=())
-    strategy = TaskModels(
-        problem, TaskModelsSettings(batch=4, searches=6, steps=40, fit_steps=5, learning_rate=0.2)
-    )
+    settings = TaskModelsSettings(batch=4, searches=6, steps=40, fit_steps=5, learning_rate=0.2)
+    strategy = Batches(problem, TaskModels(problem, settings))
     proposals: list[FloatArray] = []
     while len(proposals) < 18:
         start, vectors = len(proposals), strategy.ask(18)
@@ -260,8 +283,8 @@ def test_ascents_use_one_thread_and_give_the_others_back() -> None:
     try:
         torch.set_num_threads(2)
         problem = dataclasses.replace(sharing_problem(2, initial=3), concerns=())
-        strategy = TaskModels(problem, SMALL)
-        strategy._places = Watching(3)
+        strategy = Batches(problem, TaskModels(problem, SMALL))
+        strategy.learner._places = Watching(3)
         strategy.tell(
             [
                 Outcome(index=i, vector=vector, quality=0.1 * i, cost=0.5)
@@ -295,7 +318,8 @@ def test_nearly_the_true_front_of_six_tasks(seed: int) -> None:
         quality, cost = zip(*(outcome.scores() for outcome in outcomes), strict=True)
         return hypervolume(quality, cost)
 
-    strategy = TaskModels(sharing_problem(num_tasks, seed), TaskModelsSettings(fit_steps=20))
+    problem = sharing_problem(num_tasks, seed)
+    strategy = Batches(problem, TaskModels(problem, TaskModelsSettings(fit_steps=20)))
     outcomes: list[Outcome] = []
     while len(outcomes) < num:
         start, vectors = len(outcomes), strategy.ask(num - len(outcomes))
