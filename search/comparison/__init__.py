@@ -4,6 +4,7 @@ Numbers, tests, words, tables and a picture; nothing is searched.
 """
 
 from search.comparison.compare import (
+    CompareError,
     Comparison,
     baseline_strategies,
     compare_strategies,
@@ -14,6 +15,7 @@ from search.comparison.figure import comparison_figure
 from search.comparison.tables import comparison_metrics, show_comparison, write_tables
 
 __all__ = [
+    "CompareError",
     "Comparison",
     "baseline_strategies",
     "compare_strategies",

@@ -215,7 +215,7 @@ def replace_steps(config: StudyConfig) -> StudyConfig:
 def start(config: StudyConfig, folder: Path, *, resume: bool = False) -> "subprocess.Popen[bytes]":
     path = folder / f"{config.name}.yaml"
     path.write_text(yaml.safe_dump(dump_config(config)))
-    command = [sys.executable, "-m", "search.cli", "search", str(path)]
+    command = [sys.executable, "-m", "apportion", "search", str(path)]
     return subprocess.Popen(
         command + ["--resume"] * resume,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
