@@ -9,6 +9,7 @@ from partitioning.baselines import (
     share_all,
     share_half,
 )
+from partitioning.files import write_atomically, write_json
 from partitioning.masks import ChannelGroup, MaskFileError, Masks, VirtualNetwork
 from partitioning.nested import NestedSpace
 from partitioning.projection import project
@@ -68,4 +69,6 @@ __all__ = [
     "solve_backward",
     "unrefine",
     "vector_to_matrix",
+    "write_atomically",
+    "write_json",
 ]

@@ -12,13 +12,12 @@ groups or for none.
 from __future__ import annotations
 
 import json
-import os
-import uuid
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
+from partitioning.files import write_atomically
 from partitioning.sharing import BoolArray
 
 FORMAT = "apportion-masks"
@@ -39,17 +38,8 @@ def write(path: Path, content: dict[str, Any]) -> None:
     """
     header = {"format": FORMAT, "version": VERSION}
     text = json.dumps(header | content, indent=1) + "\n"
-    # In the same folder: a rename is atomic within one file system only.
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with open(partial, "x", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    with write_atomically(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """What a calibration measures, by the proxy and in full training; kept as soon as it is there."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from partitioning import Masks
+from partitioning import Masks, write_json
 from search.calibration.choice import Chosen, choose, trained_twice
 from search.config import StudyConfig, dump_config
 from search.study import (
@@ -201,13 +200,6 @@ def measure_calibration(
 def result_path(folder: Path, index: int, seed: int) -> Path:
     """The file of one candidate and seed."""
     return folder / f"candidate{index:03d}-seed{seed}.json"
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a file completely or not at all."""
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
-    partial.replace(path)
 
 
 def _kept_choice(study: Study, path: Path) -> list[Chosen]:

@@ -20,7 +20,8 @@ from test_cli import SMALL, refused
 
 from search.candidates import Candidate, study_hypervolume
 from search.cli import main
-from search.commands.sync import make_tracker, sync
+from search.commands.report import make_tracker
+from search.commands.sync import sync
 from search.comparison import Comparison, compare_strategies, comparison_figure, show_comparison
 from search.comparison.arm_curves import arm_curve, attainment, idle_share, shortfall
 from search.comparison.compare import CompareError
