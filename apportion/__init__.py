@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         BASELINES,
         SPACES,
         ChannelGroup,
+        FormatError,
         MaskFileError,
         Masks,
         SharingMatrixError,
@@ -53,17 +54,17 @@ if TYPE_CHECKING:
     from search.strategies import STRATEGIES
     from search.study import Study, StudyError, TrainedPick
     from trainers.backbones import BACKBONES
-    from trainers.export import ExportCheck, ExportError
+    from trainers.export import ExportCheck, ExportError, read_export
 
 __version__: str
 
 #: The modules that hold the names of `__all__`.
 _HOMES = {
     "partitioning": (
-        "BASELINES", "SPACES", "ChannelGroup", "MaskFileError", "Masks", "SharingMatrixError",
-        "Solution", "SolverConfig", "SpaceConfig", "VirtualNetwork", "matrix_to_vector",
-        "pairwise_bounds", "project", "realised", "refine", "solve", "solve_backward",
-        "vector_to_matrix",
+        "BASELINES", "SPACES", "ChannelGroup", "FormatError", "MaskFileError", "Masks",
+        "SharingMatrixError", "Solution", "SolverConfig", "SpaceConfig", "VirtualNetwork",
+        "matrix_to_vector", "pairwise_bounds", "project", "realised", "refine", "solve",
+        "solve_backward", "vector_to_matrix",
     ),
     "search.candidates": ("Candidate", "front", "hypervolume"),
     "search.commands.calibrate": ("calibrate",),
@@ -80,7 +81,7 @@ _HOMES = {
     "search.strategies": ("STRATEGIES",),
     "search.study": ("Study", "StudyError", "TrainedPick"),
     "trainers.backbones": ("BACKBONES",),
-    "trainers.export": ("ExportCheck", "ExportError"),
+    "trainers.export": ("ExportCheck", "ExportError", "read_export"),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -97,6 +98,7 @@ __all__ = [
     "ConfigError",
     "ExportCheck",
     "ExportError",
+    "FormatError",
     "MaskFileError",
     "Masks",
     "RecordError",
@@ -121,6 +123,7 @@ __all__ = [
     "pairwise_bounds",
     "parse_config",
     "project",
+    "read_export",
     "realised",
     "refine",
     "search",
