@@ -10,6 +10,7 @@ from partitioning.baselines import (
     share_half,
 )
 from partitioning.files import write_atomically, write_json
+from partitioning.formats import EXPORT, RECORD, STUDY, TRAINING, FormatError
 from partitioning.masks import ChannelGroup, MaskFileError, Masks, VirtualNetwork
 from partitioning.nested import NestedSpace
 from partitioning.projection import project
@@ -35,13 +36,18 @@ from partitioning.space import SPACES, Decoded, SharingSpace, Space, SpaceConfig
 
 __all__ = [
     "BASELINES",
+    "EXPORT",
     "MAX_TASKS",
+    "RECORD",
     "SPACES",
+    "STUDY",
+    "TRAINING",
     "Baseline",
     "BoolArray",
     "ChannelGroup",
     "Decoded",
     "FloatArray",
+    "FormatError",
     "IntArray",
     "MaskFileError",
     "Masks",

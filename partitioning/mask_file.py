@@ -18,10 +18,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from partitioning.files import write_atomically
+from partitioning.formats import MASKS, FormatError
 from partitioning.sharing import BoolArray
-
-FORMAT = "apportion-masks"
-VERSION = 1
 
 FieldType = TypeVar("FieldType")
 
@@ -36,8 +34,7 @@ def write(path: Path, content: dict[str, Any]) -> None:
     Raises:
         OSError: the folder is missing, read-only or full.
     """
-    header = {"format": FORMAT, "version": VERSION}
-    text = json.dumps(header | content, indent=1) + "\n"
+    text = json.dumps(MASKS.header | content, indent=1) + "\n"
     with write_atomically(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
@@ -53,13 +50,12 @@ def read(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_bytes().decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise MaskFileError(f"{path} is no file of masks: not JSON ({error})") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise MaskFileError(f'{path} is no file of masks: it lacks "format": "{FORMAT}"')
-    if content.get("version") != VERSION:
-        raise MaskFileError(
-            f"{path}: this program reads version {VERSION} of the file of masks, "
-            f"got version {content.get('version')!r}"
-        )
+    if not isinstance(content, dict) or content.get("format") != MASKS.name:
+        raise MaskFileError(f'{path} is no file of masks: it lacks "format": "{MASKS.name}"')
+    try:
+        MASKS.check(content.get("version"), path)
+    except FormatError as error:
+        raise MaskFileError(str(error)) from error
     return content
 
 

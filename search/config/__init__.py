@@ -5,7 +5,7 @@ Sections that set another package's code stand beside that code.
 
 from search.config.build import ConfigError
 from search.config.dumping import differences, dump_config
-from search.config.loading import PROJECT, load_config, parse_config
+from search.config.loading import PROJECT, load_config, parse_config, without_header
 from search.config.sections import (
     COSTS,
     CalibrationConfig,
@@ -28,4 +28,5 @@ __all__ = [
     "dump_config",
     "load_config",
     "parse_config",
+    "without_header",
 ]

@@ -7,9 +7,16 @@ from typing import Any
 
 import yaml
 
-from partitioning import Masks, write_atomically
+from partitioning import STUDY, FormatError, Masks, write_atomically
 from search.candidates import Candidate, coordinates, front, knee, scored
-from search.config import ConfigError, StudyConfig, differences, dump_config, parse_config
+from search.config import (
+    ConfigError,
+    StudyConfig,
+    differences,
+    dump_config,
+    parse_config,
+    without_header,
+)
 from search.record import read_record
 from search.report import summary
 from search.study.foundation import Foundation, Run, Say, build_foundation, run_here
@@ -28,7 +35,7 @@ class Study:
         folder: The study's folder.
 
     Raises:
-        StudyError: The folder holds no study.
+        StudyError: The folder holds no study, or one of another version.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -43,7 +50,9 @@ class Study:
         if not isinstance(raw, dict):
             raise StudyError(f"{path} is damaged: it must hold a mapping, got {raw!r:.60}")
         try:
-            config = parse_config(raw)
+            config = parse_config(without_header(raw, path))
+        except FormatError as error:
+            raise StudyError(str(error)) from error
         except ConfigError as error:
             raise StudyError(
                 f"{path} is damaged, or of another version of Apportion: {error}"
@@ -75,7 +84,7 @@ class Study:
             raise StudyError(f"{folder} holds no study to resume; leave out --resume to start one")
         # Absolute, so that the study finds its trunk and teachers from wherever it is used.
         places = {"name": kept, "cache": str(config.cache_folder.absolute())}
-        text = yaml.safe_dump(dump_config(config) | places, sort_keys=False)
+        text = yaml.safe_dump(STUDY.header | dump_config(config) | places, sort_keys=False)
         require_writable(folder)
         require_writable(config.cache_folder)
         try:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from partitioning import Masks, write_json
+from partitioning import TRAINING, Masks, write_json
 from search.config import StudyConfig, dump_config
 from search.study.foundation import Foundation, Run, Say, build_foundation
 from trainers.backbones import BACKBONES
@@ -83,6 +83,9 @@ def train_candidate(
         say: Called with one line per thing that was done.
         run: Where training runs.
         base: Tasks, trunk and teachers; None has them made or loaded where a training is missing.
+
+    Raises:
+        FormatError: A training that is there was written by an Apportion of another version.
     """
     settings = dump_config(config)["train"]
     done = {seed: _finished(folder, seed, settings) for seed in range(seeds)}
@@ -142,6 +145,7 @@ def _finished(
     if not path.exists():
         return None
     saved = json.loads(path.read_text())
+    TRAINING.check(saved.get("version"), path)
     accuracy: Mapping[str, Mapping[str, float]] = saved["accuracy"]
     return accuracy if saved["settings"] == settings else None
 
@@ -166,9 +170,11 @@ def _keep(
     state = {k: v.contiguous() for k, v in result.network.state_dict().items()}
     store(Trained(state=state, accuracy=mean, digest=masks.digest()), _weights(folder, seed))
     saved = {
+        **TRAINING.header,
+        **about,
         "seed": seed,
         "accuracy": result.accuracy,
         "drawn": result.drawn,
         "seconds": result.seconds,
     }
-    write_json(folder / f"seed{seed}.json", {**about, **saved})
+    write_json(folder / f"seed{seed}.json", saved)

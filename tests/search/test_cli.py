@@ -282,5 +282,6 @@ def test_help_says_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_resolved_config_is_kept(study: Study) -> None:
     kept = yaml.safe_load((study.folder / "config.yaml").read_text())
-    assert kept == json.loads(json.dumps(dump_config(study.config)))
+    header = {"format": "apportion-study", "version": 1}
+    assert kept == header | json.loads(json.dumps(dump_config(study.config)))
     assert kept["proxy"]["sgd"]["steps"] == 3000

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from partitioning import write_atomically, write_json
+from partitioning import EXPORT, write_atomically, write_json
 from trainers.cost import costs
 from trainers.data import Task, normalise
 from trainers.network import EVALUATION_BATCH, Network
@@ -135,6 +135,7 @@ def export_networks(
         target.mkdir(parents=True, exist_ok=True)
         checks[name] = _write(network, row, task, target)
         description = {
+            **EXPORT.header,
             "task": virtual.task,
             "level": virtual.level,
             "classes": list(task.classes),

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::Depr
 def start(config: StudyConfig, folder: Path, *, resume: bool = False) -> "subprocess.Popen[bytes]":
     path = folder / f"{config.name}.yaml"
     path.write_text(yaml.safe_dump(dump_config(config)))
-    command = [sys.executable, "-m", "search.cli", "search", str(path)]
+    command = [sys.executable, "-m", "apportion", "search", str(path)]
     return subprocess.Popen(
         command + ["--resume"] * resume,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
