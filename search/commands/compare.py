@@ -6,12 +6,12 @@ from search.commands.report import make_tracker
 from search.commands.search import search
 from search.comparison import (
     Comparison,
+    Terms,
     baseline_strategies,
     compare_strategies,
     comparison_figure,
     comparison_metrics,
     refuse_few,
-    true_hypervolume,
     write_tables,
 )
 from search.config import COSTS, StudyConfig, dump_config
@@ -74,17 +74,7 @@ def compare(
     if isinstance(study, StudyConfig):
         study = search_to_compare(study, console=console)
     config, candidates = study.config, study.candidates()
-    comparison = compare_strategies(
-        candidates,
-        strategies=list(config.strategies),
-        baselines=baseline_strategies(config),
-        budget=config.candidates,
-        device_seconds=config.device_seconds,
-        initial=config.initial,
-        halved=min(config.halvings, default=None),
-        reference=config.objective.reference,
-        true_hypervolume=true_hypervolume(config),
-    )
+    comparison = compare_strategies(candidates, Terms.of(config))
     folder = study.folder / "compare"
     require_writable(folder)
     files = write_tables(comparison, folder)
