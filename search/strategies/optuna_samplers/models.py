@@ -65,16 +65,12 @@ class TpeSettings:
 class GpSettings:
     """Settings of the Gaussian processes.
 
-    Time per proposal grows with `window` squared and more, and with the last three.
+    Time per proposal grows with `window` squared and more: one takes a second or three.
 
     Attributes:
         batch: Candidates per batch, at least 1.
         startup: Outcomes from which on it models, at least 2; before that it draws uniformly.
         window: How many outcomes it is shown, at least 2 and `startup`; see `window`.
-        acquisition: Quasi-random points at which the acquisition function is looked at, at least 2.
-        searches: Gradient ascents of the acquisition function, at least 2, from the best of these
-            points and from members of the front.
-        samples: Quasi-random samples that the expectation is the mean of, at least 1.
 
     Raises:
         ValueError: If a value is outside its range.
@@ -83,14 +79,10 @@ class GpSettings:
     batch: int = 8
     startup: int = 10
     window: int = 100
-    acquisition: int = 512
-    searches: int = 4
-    samples: int = 64
 
     def __post_init__(self) -> None:
-        _check_at_least(1, batch=self.batch, samples=self.samples)
-        _check_at_least(2, startup=self.startup, acquisition=self.acquisition)
-        _check_at_least(2, searches=self.searches)
+        _check_at_least(1, batch=self.batch)
+        _check_at_least(2, startup=self.startup)
         _check_at_least(self.startup, window=self.window)
 
 
@@ -156,14 +148,9 @@ def gp(problem: Problem, settings: GpSettings) -> Batches[ModelBased]:
     """Makes the strategy of Optuna's Gaussian processes."""
 
     def make(seed: int) -> BaseSampler:
-        sampler = GPSampler(
+        return GPSampler(
             n_startup_trials=settings.startup, warn_independent_sampling=False, seed=seed
         )
-        # Optuna has no public way to set them, and its own are made for tens of trials.
-        sampler._n_preliminary_samples = settings.acquisition
-        sampler._n_local_search = settings.searches
-        sampler._n_qmc_samples_ehvi = settings.samples
-        return sampler
 
     learner = ModelBased(
         problem, make, stream=Stream.GP, batch=settings.batch, shown=settings.window
