@@ -97,7 +97,7 @@ def from_rows(rows: list[Any], width: int, place: str) -> BoolArray:
                 f"got {_shorten(row)}"
             )
     digits = np.frombuffer("".join(rows).encode("ascii"), dtype=np.uint8)
-    return digits.reshape(len(rows), width) == ord("1")
+    return np.asarray(digits.reshape(len(rows), width) == ord("1"), dtype=np.bool_)
 
 
 def _shorten(value: Any) -> str:
