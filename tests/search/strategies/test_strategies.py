@@ -323,9 +323,6 @@ def test_a_generation_is_waited_for(name: str) -> None:
     assert strategy.ask(100)
 
 
-from collections.abc import Collection, Iterable
-
-
 def test_a_random_proposal_depends_on_seed_and_index_alone() -> None:
     problem = make_problem(seed=7)
     proposals = propose(build("random", problem))
