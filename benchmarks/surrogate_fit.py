@@ -27,10 +27,10 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 
-from partitioning import FloatArray
+from partitioning import FloatArray, entry_tasks
 from search.config import StudyConfig, load_config
-from search.simulated.surrogate import Kernel, Surrogate, entry_kinds, read_table
-from search.strategies import TaskKnowledge
+from search.simulated.surrogate import Kernel, Surrogate, read_table
+from search.strategies import TaskKnowledge, entry_kinds, matern
 from search.study import build_foundation, run_here, task_knowledge
 
 TABLES = Path(__file__).resolve().parent.parent / "search" / "simulated" / "tables"
@@ -47,7 +47,8 @@ def fit(points_NE: FloatArray, accuracy_N: FloatArray, task: int, num_tasks: int
     chosen = np.random.default_rng(0).permutation(len(points_NE))[:FITTED]
     x_NE = torch.from_numpy(np.sqrt(points_NE[chosen]))
     y_N = torch.from_numpy(accuracy_N[chosen])
-    kinds_E = torch.from_numpy(entry_kinds(num_tasks, task))
+    kinds_TE = entry_kinds(entry_tasks(num_tasks), range(num_tasks), num_tasks)
+    kinds_E = torch.from_numpy(kinds_TE[task])
     std = max(float(accuracy_N.std()), 1e-3)
     logs = torch.tensor(
         [math.log(v) for v in (0.5, 2.0, 5.0, 20.0, std, std / 5)],
@@ -61,8 +62,7 @@ def fit(points_NE: FloatArray, accuracy_N: FloatArray, task: int, num_tasks: int
         scaled_NE = x_NE / values[:4][kinds_E]
         norm_N = scaled_NE.square().sum(dim=1)
         squared_NN = norm_N[:, None] + norm_N - 2 * scaled_NE @ scaled_NE.T
-        r_NN = (5 * squared_NN.clamp_min(1e-12)).sqrt()
-        covariance_NN = values[4] ** 2 * (1 + r_NN + r_NN**2 / 3) * torch.exp(-r_NN)
+        covariance_NN = values[4] ** 2 * matern(squared_NN)
         covariance_NN = covariance_NN + (values[5] ** 2 + 1e-8) * torch.eye(len(y_N))
         lower_NN = torch.linalg.cholesky(covariance_NN)
         solved_N1 = torch.cholesky_solve(one_N1, lower_NN)

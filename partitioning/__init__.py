@@ -9,6 +9,8 @@ from partitioning.baselines import (
     share_all,
     share_half,
 )
+from partitioning.files import write_atomically, write_json
+from partitioning.formats import EXPORT, RECORD, STUDY, TRAINING, FormatError
 from partitioning.masks import ChannelGroup, MaskFileError, Masks, VirtualNetwork
 from partitioning.nested import NestedSpace
 from partitioning.projection import project
@@ -18,6 +20,7 @@ from partitioning.sharing import (
     IntArray,
     SharingMatrixError,
     check_sharing_matrix,
+    entry_tasks,
     matrix_to_vector,
     pairwise_bounds,
     realised,
@@ -33,13 +36,18 @@ from partitioning.space import SPACES, Decoded, SharingSpace, Space, SpaceConfig
 
 __all__ = [
     "BASELINES",
+    "EXPORT",
     "MAX_TASKS",
+    "RECORD",
     "SPACES",
+    "STUDY",
+    "TRAINING",
     "Baseline",
     "BoolArray",
     "ChannelGroup",
     "Decoded",
     "FloatArray",
+    "FormatError",
     "IntArray",
     "MaskFileError",
     "Masks",
@@ -52,6 +60,7 @@ __all__ = [
     "SpaceConfig",
     "VirtualNetwork",
     "check_sharing_matrix",
+    "entry_tasks",
     "equal_use",
     "independent",
     "matrix_to_vector",
@@ -68,4 +77,6 @@ __all__ = [
     "solve_backward",
     "unrefine",
     "vector_to_matrix",
+    "write_atomically",
+    "write_json",
 ]

@@ -12,17 +12,14 @@ groups or for none.
 from __future__ import annotations
 
 import json
-import os
-import uuid
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
+from partitioning.files import write_atomically
+from partitioning.formats import MASKS, FormatError
 from partitioning.sharing import BoolArray
-
-FORMAT = "apportion-masks"
-VERSION = 1
 
 FieldType = TypeVar("FieldType")
 
@@ -37,19 +34,9 @@ def write(path: Path, content: dict[str, Any]) -> None:
     Raises:
         OSError: the folder is missing, read-only or full.
     """
-    header = {"format": FORMAT, "version": VERSION}
-    text = json.dumps(header | content, indent=1) + "\n"
-    # In the same folder: a rename is atomic within one file system only.
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with open(partial, "x", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    text = json.dumps(MASKS.header | content, indent=1) + "\n"
+    with write_atomically(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -63,13 +50,12 @@ def read(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_bytes().decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise MaskFileError(f"{path} is no file of masks: not JSON ({error})") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise MaskFileError(f'{path} is no file of masks: it lacks "format": "{FORMAT}"')
-    if content.get("version") != VERSION:
-        raise MaskFileError(
-            f"{path}: this program reads version {VERSION} of the file of masks, "
-            f"got version {content.get('version')!r}"
-        )
+    if not isinstance(content, dict) or content.get("format") != MASKS.name:
+        raise MaskFileError(f'{path} is no file of masks: it lacks "format": "{MASKS.name}"')
+    try:
+        MASKS.check(content.get("version"), path)
+    except FormatError as error:
+        raise MaskFileError(str(error)) from error
     return content
 
 

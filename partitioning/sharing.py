@@ -8,6 +8,7 @@ Architectures", appendix A.1.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -255,6 +256,22 @@ def matrix_to_vector(P: ArrayLike) -> FloatArray:
     """
     matrix = check_sharing_matrix(P)
     return np.concatenate([np.diag(matrix), matrix[np.triu_indices(len(matrix), k=1)]])
+
+
+def entry_tasks(num_tasks: int) -> tuple[tuple[int, ...], ...]:
+    """The tasks that every entry of `matrix_to_vector` is about, by position.
+
+    Args:
+        num_tasks: T >= 1.
+
+    Returns:
+        T (T + 1) / 2 of them: a task each of the uses, a pair each of the overlaps.
+
+    Example:
+        >>> entry_tasks(3)
+        ((0,), (1,), (2,), (0, 1), (0, 2), (1, 2))
+    """
+    return (*((task,) for task in range(num_tasks)), *combinations(range(num_tasks), 2))
 
 
 def vector_to_matrix(vector: ArrayLike, num_tasks: int) -> FloatArray:

@@ -21,6 +21,7 @@ from partitioning.sharing import (
     FloatArray,
     SharingMatrixError,
     check_sharing_matrix,
+    entry_tasks,
     matrix_to_vector,
     pairwise_bounds,
     realised,
@@ -77,10 +78,7 @@ class SharingSpace:
         self.use_dims = tuple(
             block * self._block + task for block in range(num_blocks) for task in range(num_tasks)
         )
-        rows, columns = np.triu_indices(num_tasks, k=1)
-        pairs = [(int(i), int(j)) for i, j in zip(rows, columns, strict=True)]
-        entries = [*((task,) for task in range(num_tasks)), *pairs]
-        self.concerns = tuple(entries * (self.dim // self._entries))
+        self.concerns = entry_tasks(num_tasks) * (self.dim // self._entries)
         low_TT = np.full((num_tasks, num_tasks), config.overlap[0], dtype=np.float64)
         high_TT = np.full((num_tasks, num_tasks), config.overlap[1], dtype=np.float64)
         np.fill_diagonal(low_TT, config.use[0])

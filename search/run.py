@@ -10,13 +10,13 @@ from pathlib import Path
 def run() -> int:
     """Run `apportion search` with this process's arguments."""
     here = Path(__file__).resolve().parent
-    # Python put this file's folder first on the path, where its neighbours would pass for
-    # top-level modules; the project's root belongs there, if this is the project.
-    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != here]
-    if (here / "cli.py").is_file():
+    if (here.parent / "apportion" / "__init__.py").is_file():
+        # Python put this file's folder first on the path, where its neighbours would pass for
+        # top-level modules; the project's root belongs there.
+        sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != here]
         sys.path.insert(0, str(here.parent))
     try:
-        from search.cli import main
+        from apportion.__main__ import main
     except ModuleNotFoundError as error:
         print(
             f"apportion is not installed for {sys.executable} ({error}); install it there, for "

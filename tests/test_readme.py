@@ -32,9 +32,9 @@ def test_links_lead_somewhere() -> None:
 
 
 def test_every_command_and_config_is_named() -> None:
-    from search.cli import _parser
+    from search.cli import build_parser
 
-    (commands,) = (a for a in _parser()._actions if a.choices)
+    (commands,) = (a for a in build_parser()._actions if a.choices)
     for command in commands.choices or ():
         assert f"apportion {command}" in README
     for config in (ROOT / "configs").glob("*.yaml"):

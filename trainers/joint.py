@@ -5,7 +5,8 @@ curriculum that draws lagging tasks more often.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -135,11 +136,11 @@ def train_jointly(
     Raises:
         FloatingPointError: The loss became infinite or NaN; names the task and the step.
     """
-    started = time.perf_counter()
     device = resolve_device(compute.device)
     order = [network.task for network in masks.networks]
     names = [str(network) for network in masks.networks]
     data = {name: task.to(device) for name, task in tasks.items()}
+    clock = _Clock(snapshots)
     network = _initial_network(masks, tasks, trunk, teachers, backbone, seed)
     place(network, device)
     network.trunk.requires_grad_(False)
@@ -147,22 +148,14 @@ def train_jointly(
     own = [[*network.heads[r].parameters(), *norm_parameters(network.tail, r)] for r in rows]
     optimizer = RowSGD(network.tail, own, config.sgd)
     generator = torch.Generator(device).manual_seed(seed)
-    rng = np.random.default_rng(seed)
-    running = np.array([1.0 / tasks[task].num_classes for task in order])
-    drawn = np.zeros(len(order), dtype=int)
-    taken: list[Snapshot] = []
-    measuring = 0.0
-    network.train()
-    network.trunk.eval()
+    turns = _Turns([tasks[task].num_classes for task in order], config, seed)
+    _set_training(network)
     for step in range(config.sgd.steps):
-        elapsed = time.perf_counter() - started - measuring
-        if len(taken) < len(snapshots) and elapsed >= snapshots[len(taken)]:
-            reached = _measure(network, data, order, names, "validation")
-            taken.append(Snapshot(seconds=elapsed, steps=step, accuracy=reached))
-            measuring = time.perf_counter() - started - elapsed
-            network.train()
-            network.trunk.eval()
-        row = int(rng.choice(len(order), p=curriculum(running, config.temperature)))
+        if clock.due():
+            with clock.taking(step) as taken:
+                taken.update(_measure(network, data, order, names, "validation"))
+            _set_training(network)
+        row = turns.draw()
         task = data[order[row]]
         images, labels = draw_batch(task.splits["train"], config.sgd.batch_size, generator)
         with autocast(device, compute.precision):
@@ -170,11 +163,7 @@ def train_jointly(
         loss = cross_entropy(logits, labels, config.sgd.label_smoothing)
         loss.backward()
         optimizer.step(row, step)
-        hits = float((logits.detach().argmax(dim=1) == labels).float().mean())
-        # A floor at chance level keeps a task that has learnt nothing from taking every batch.
-        floor = 1.0 / task.num_classes
-        running[row] = max(floor, running[row] + config.smoothing * (hits - running[row]))
-        drawn[row] += 1
+        turns.learn(row, float((logits.detach().argmax(dim=1) == labels).float().mean()))
         if not bool(loss.isfinite()):
             raise FloatingPointError(
                 f"the loss of task {names[row]} is not finite at step {step}; "
@@ -188,10 +177,71 @@ def train_jointly(
     return TrainResult(
         network=network.cpu().eval(),
         accuracy=measured,
-        drawn=dict(zip(names, map(int, drawn), strict=True)),
-        seconds=time.perf_counter() - started - measuring,
-        snapshots=tuple(taken),
+        drawn=dict(zip(names, turns.drawn, strict=True)),
+        seconds=clock.elapsed(),
+        snapshots=tuple(clock.snapshots),
     )
+
+
+class _Turns:
+    """Whose turn it is, by the curriculum."""
+
+    def __init__(self, classes: Sequence[int], config: TrainConfig, seed: int) -> None:
+        self._config = config
+        self._rng = np.random.default_rng(seed)
+        # A floor at chance level keeps a task that has learnt nothing from taking every batch.
+        self._floor_R = 1.0 / np.array(classes)
+        self._running_R = self._floor_R.copy()
+        self.drawn = [0] * len(classes)
+
+    def draw(self) -> int:
+        """The row that trains next."""
+        chances_R = curriculum(self._running_R, self._config.temperature)
+        return int(self._rng.choice(len(chances_R), p=chances_R))
+
+    def learn(self, row: int, accuracy: float) -> None:
+        """Take in what a row reached on its batch."""
+        self.drawn[row] += 1
+        running = self._running_R[row]
+        running += self._config.smoothing * (accuracy - running)
+        self._running_R[row] = max(self._floor_R[row], running)
+
+
+class _Clock:
+    """Wall time of training, without that of the snapshots taken on the way.
+
+    Args:
+        times: Seconds after which to take a snapshot, ascending.
+    """
+
+    def __init__(self, times: Sequence[float]) -> None:
+        self._times = times
+        self._started = time.perf_counter()
+        self._measuring = 0.0
+        self.snapshots: list[Snapshot] = []
+
+    def elapsed(self) -> float:
+        """Seconds spent on training so far."""
+        return time.perf_counter() - self._started - self._measuring
+
+    def due(self) -> bool:
+        """Whether it is time for the next snapshot."""
+        taken = len(self.snapshots)
+        return taken < len(self._times) and self.elapsed() >= self._times[taken]
+
+    @contextmanager
+    def taking(self, steps: int) -> Iterator[dict[str, float]]:
+        """Take a snapshot after so many steps: the block fills in the accuracies."""
+        seconds, accuracy = self.elapsed(), dict[str, float]()
+        yield accuracy
+        self.snapshots.append(Snapshot(seconds=seconds, steps=steps, accuracy=accuracy))
+        self._measuring = time.perf_counter() - self._started - seconds
+
+
+def _set_training(network: Network) -> None:
+    """Training mode, but for the trunk, whose norms are frozen."""
+    network.train()
+    network.trunk.eval()
 
 
 def _measure(

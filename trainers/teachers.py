@@ -6,7 +6,6 @@ never meets an old file.
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from partitioning import write_atomically
 from trainers.backbones import BackboneConfig
 from trainers.data import Task, augment, draw_batch
 from trainers.device import ComputeConfig, autocast, resolve_device
@@ -283,13 +283,9 @@ def load_checkpoint(config: BackboneConfig, path: Path) -> Trained:
 def store(trained: Trained, path: Path) -> None:
     """Write weights as safetensors, in full or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}.partial")
     metadata = {"accuracy": repr(trained.accuracy), "digest": trained.digest}
-    try:
+    with write_atomically(path) as partial:
         save_file(dict(trained.state), partial, metadata=metadata)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def load(path: Path) -> Trained:

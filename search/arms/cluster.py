@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,9 @@ def cluster_run(config: StudyConfig) -> Run:
 
 #: Seconds that a cluster's head has to take a connection.
 ANSWERS_WITHIN = 3.0
+#: What every worker process calls first, lest the user's own files pass for our packages there. A
+#: worker imports it by this name, as our packages may not be found before.
+WORKERS_FIRST = "apportion.precedence.take_precedence"
 #: Candidates that an evaluator on a GPU is handed at once, unless the config says.
 GPU_COHORT = 64
 
@@ -55,11 +59,18 @@ def connect() -> None:
     address behind: who does not answer is found out first.
 
     Raises:
-        DeviceError: Nothing answers at RAY_ADDRESS.
+        DeviceError: Nothing answers at RAY_ADDRESS; or Ray was started before in this process,
+            and its workers would take the user's own files for our packages.
     """
     if ray.is_initialized():
+        _refuse_shadowed_workers()
         return
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
+    options: dict[str, Any] = {
+        "log_to_driver": False,
+        "logging_level": "error",
+        "include_dashboard": False,
+        "runtime_env": {"worker_process_setup_hook": WORKERS_FIRST},
+    }
     named = os.environ.get("RAY_ADDRESS", "")
     if named not in ("", "auto", "local") and "://" not in named and not _answers(named):
         raise DeviceError(
@@ -77,8 +88,25 @@ def connect() -> None:
                 "this machine (`ray stop` makes Ray forget the old one)",
                 file=sys.stderr,
             )
-            quiet["address"] = "local"
-    ray.init(**quiet, include_dashboard=False)
+            options["address"] = "local"
+    ray.init(**options)
+
+
+def _refuse_shadowed_workers() -> None:
+    """Workers of a Ray that was not started by `connect` look into the user's folders first."""
+    environment = ray.get_runtime_context().runtime_env
+    if environment.get("worker_process_setup_hook") == WORKERS_FIRST:
+        return
+    script = Path(sys.argv[0]).resolve().parent
+    for folder in {Path.cwd(), *([script] if str(script) in sys.path else [])}:
+        for name in ("partitioning", "trainers", "search"):
+            spec = PathFinder.find_spec(name, [str(folder)])
+            if spec is not None and spec.origin not in (None, sys.modules[name].__file__):
+                raise DeviceError(
+                    f"Ray was started before Apportion, and its workers would import {name} from "
+                    f"{folder} and not Apportion's own: let Apportion start or join Ray, or call "
+                    f"ray.init(runtime_env={{'worker_process_setup_hook': '{WORKERS_FIRST}'}})"
+                )
 
 
 def _answers(address: str) -> bool:

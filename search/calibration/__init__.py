@@ -3,7 +3,7 @@
 What was measured is kept with the study, result by result.
 """
 
-from search.calibration.measurement import measure_calibration
+from search.calibration.results import measure_calibration
 from search.calibration.tables import show_calibration
 from search.calibration.trust import picture, read_trust, write_calibration
 

@@ -1,33 +1,15 @@
-"""What a calibration measures, by the proxy and in full training; kept as soon as it is there."""
+"""What a calibration measures of a candidate: its score by the proxy, and its full training."""
 
-import json
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from partitioning import Masks
-from search.calibration.choice import Chosen, choose, trained_twice
-from search.config import StudyConfig, dump_config
-from search.study import (
-    Foundation,
-    Run,
-    Say,
-    Study,
-    build_foundation,
-    build_space,
-    feature_cache,
-    run_here,
-)
+from search.study import Foundation
 from trainers.backbones import BackboneConfig
-from trainers.data import Task
 from trainers.device import ComputeConfig
 from trainers.joint import TrainConfig, train_jointly
 from trainers.proxy import DivergedError, FeatureCache, ProxyConfig, distill
-from trainers.teachers import Trained, fingerprint
 
 
 def measure(
@@ -35,9 +17,7 @@ def measure(
     masks: Masks,
     seed: int,
     cache: FeatureCache,
-    tasks: Mapping[str, Task],
-    trunk: Trained,
-    teachers: Mapping[str, Trained],
+    base: Foundation,
     backbone: BackboneConfig,
     proxy: ProxyConfig,
     training: TrainConfig,
@@ -53,10 +33,8 @@ def measure(
         masks: Of the candidate.
         seed: 0 scores by the proxy as the study does; others seed proxy and training anew.
         cache: Features that the proxy reads.
-        tasks: Images and labels.
-        trunk: The pretrained network.
-        teachers: By task.
-        backbone: The backbone of all of them.
+        base: Tasks, trunk and teachers, for full training.
+        backbone: Of all of them.
         proxy: How candidates are scored.
         training: Full training.
         multiples: Of the proxy's wall time, at which training is looked at.
@@ -72,9 +50,9 @@ def measure(
     try:
         full = train_jointly(
             masks,
-            tasks,
-            trunk,
-            teachers,
+            base.tasks,
+            base.trunk,
+            base.teachers,
             training,
             backbone=backbone,
             seed=seed,
@@ -99,160 +77,3 @@ def measure(
             ],
         },
     }
-
-
-#: Sections of the config that decide which candidates a vector and a seed mean.
-CHOICE = ("tasks", "backbone", "space", "solver")
-#: Sections that decide what is measured of a candidate.
-MEASURED = ("input_size", "tasks", "backbone", "trunk", "teachers", "proxy")
-
-
-def calibration_folder(study: Study) -> Path:
-    """Where a study keeps its calibration."""
-    return study.folder / "calibration"
-
-
-def full_training(config: StudyConfig) -> TrainConfig:
-    """How a calibration trains in full."""
-    return replace(config.train, sgd=config.calibration.sgd or config.train.sgd)
-
-
-def settings_digest(config: StudyConfig) -> str:
-    """Hash of the settings that decide what a calibration measures of given masks."""
-    parts = {name: dump_config(config)[name] for name in MEASURED}
-    return fingerprint(
-        kind="calibration",
-        training=full_training(config),
-        multiples=config.calibration.multiples,
-        precision=config.compute.precision,
-        **parts,
-    )
-
-
-def measure_calibration(
-    study: Study, *, say: Say = print, run: Run = run_here, base: Foundation | None = None
-) -> list[dict[str, Any]]:
-    """Measure a study's calibration; what was measured with the same settings is not repeated.
-
-    Args:
-        study: Its record gives the candidates; where it has too few, others are drawn.
-        say: Called with one line per thing that was done.
-        run: Where candidates are scored and trained.
-        base: Tasks, trunk and teachers if they are loaded already.
-
-    Returns:
-        One result per candidate and seed, in this order, as JSON: index, seed, candidate (its name
-        in the record, or None), vector, use (mean), masks, and proxy and full as `measure` gives
-        them, or an error.
-    """
-    config, folder = study.config, calibration_folder(study)
-    folder.mkdir(parents=True, exist_ok=True)
-    chosen = _kept_choice(study, folder / "candidates.json")
-    use_N = np.array([entry.masks.mean_use() for entry in chosen])
-    pairs = [(index, 0) for index in range(len(chosen))]
-    pairs += [
-        (index, 1) for index in sorted(set(trained_twice(use_N, config.calibration.trained_twice)))
-    ]
-    settings = settings_digest(config)
-    digests = {
-        (index, seed): fingerprint(settings=settings, masks=chosen[index].masks.digest(), seed=seed)
-        for index, seed in pairs
-    }
-    found: dict[tuple[int, int], dict[str, Any] | None]
-    found = {pair: _read(result_path(folder, *pair), digests[pair]) for pair in pairs}
-    missing = {result_path(folder, *pair).stem: pair for pair in pairs if found[pair] is None}
-    if missing:
-        steps = full_training(config).sgd.steps
-        say(f"calibration: {len(missing)} of {len(pairs)} trainings of {steps} steps to do")
-        base = base or build_foundation(config, run, say)
-        given = {
-            "cache": feature_cache(config, base, run, say),
-            "tasks": base.tasks,
-            "trunk": base.trunk,
-            "teachers": base.teachers,
-            "backbone": config.backbone,
-            "proxy": config.proxy,
-            "training": full_training(config),
-            "multiples": config.calibration.multiples,
-            "compute": config.compute,
-        }
-        jobs = {
-            key: {"masks": chosen[index].masks, "seed": seed, **given}
-            for key, (index, seed) in missing.items()
-        }
-        for done, (key, measured) in enumerate(run(measure, jobs), start=1):
-            index, seed = pair = missing[key]
-            result = {
-                "index": index,
-                "seed": seed,
-                "candidate": chosen[index].candidate,
-                "vector": list(chosen[index].vector),
-                "use": float(use_N[index]),
-                "masks": chosen[index].masks.to_dict(),
-                **measured,
-                "digest": digests[pair],
-            }
-            write_json(result_path(folder, index, seed), result)
-            found[pair] = result
-            say(f"calibration {done}/{len(missing)}: {_line(result)}")
-    return [kept for pair in pairs if (kept := found[pair]) is not None]
-
-
-def result_path(folder: Path, index: int, seed: int) -> Path:
-    """The file of one candidate and seed."""
-    return folder / f"candidate{index:03d}-seed{seed}.json"
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a file completely or not at all."""
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
-    partial.replace(path)
-
-
-def _kept_choice(study: Study, path: Path) -> list[Chosen]:
-    """The candidates chosen before, or chosen now and kept: a record that grows changes none."""
-    config = study.config
-    content = dump_config(config)
-    key = fingerprint(
-        kind="candidates",
-        candidates=config.calibration.candidates,
-        seed=config.calibration.seed,
-        **{name: content[name] for name in CHOICE},
-    )
-    kept = json.loads(path.read_text()) if path.exists() else {}
-    if kept.get("digest") != key:
-        chosen = choose(
-            study.candidates(), build_space(config), config.space.use, config.calibration
-        )
-        entries = [
-            {"candidate": c.candidate, "vector": list(c.vector), "masks": c.masks.to_dict()}
-            for c in chosen
-        ]
-        kept = {"digest": key, "candidates": entries}
-        write_json(path, kept)
-    return [
-        Chosen(
-            candidate=entry["candidate"],
-            vector=tuple(entry["vector"]),
-            masks=Masks.from_dict(entry["masks"]),
-        )
-        for entry in kept["candidates"]
-    ]
-
-
-def _read(path: Path, digest: str) -> dict[str, Any] | None:
-    """A finished result of these masks and settings; None if there is none."""
-    if not path.exists():
-        return None
-    kept: dict[str, Any] = json.loads(path.read_text())
-    return kept if kept.get("digest") == digest else None
-
-
-def _line(result: Mapping[str, Any]) -> str:
-    name = result["candidate"] or f"candidate {result['index']}"
-    name += f", seed {result['seed']}" * bool(result["seed"])
-    if "error" in result:
-        return f"{name}, left out: {result['error']}"
-    proxy, full = (float(np.mean(list(result[k]["accuracy"].values()))) for k in ("proxy", "full"))
-    return f"{name}: use {result['use']:.2f}, proxy {proxy:.3f}, full training {full:.3f}"

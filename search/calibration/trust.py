@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from partitioning import FloatArray
-from search.calibration.measurement import calibration_folder, settings_digest, write_json
+from partitioning import FloatArray, write_json
+from search.calibration.results import calibration_folder, settings_digest
 from search.calibration.scatter import scatter_figure
 from search.candidates import short
 from search.config import StudyConfig

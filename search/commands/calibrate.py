@@ -24,15 +24,23 @@ def open_study(config: StudyConfig) -> Study:
     return Study.create(config, resume=(config.folder / "config.yaml").is_file())
 
 
-def calibrate(study: Study, *, say: Say) -> dict[str, Any]:
-    """Hold the study's proxy against full training, on the cluster.
+def calibrate(study: Study | StudyConfig, *, say: Say = print) -> dict[str, Any]:
+    """Hold the study's proxy against full training, on the cluster: can its scores be trusted?
+
+    It takes hours; what was measured is kept, so it can be stopped and called again.
 
     Args:
-        study: With candidates or without.
+        study: With candidates or without; or a config, whose study is made where it is not there.
         say: Called with one line per thing that was done.
 
     Returns:
-        What `trust.summarise` found; it is written to the study's `calibration` folder, too.
+        What was found: correlations with their intervals, and a verdict in words. It is written
+        to the study's `calibration` folder, too.
+
+    Raises:
+        ValueError: Something in the config, the data or the folder cannot be used.
     """
+    if isinstance(study, StudyConfig):
+        study = open_study(study)
     results = measure_calibration(study, say=say, run=cluster_run(study.config))
     return write_calibration(study, results)

@@ -6,12 +6,12 @@ from search.commands.report import make_tracker
 from search.commands.search import search
 from search.comparison import (
     Comparison,
+    Terms,
     baseline_strategies,
     compare_strategies,
     comparison_figure,
     comparison_metrics,
     refuse_few,
-    true_hypervolume,
     write_tables,
 )
 from search.config import COSTS, StudyConfig, dump_config
@@ -24,8 +24,15 @@ from search.study import (
 )
 
 
-def search_to_compare(config: StudyConfig, *, console: Console) -> Study:
+def search_to_compare(config: StudyConfig, *, console: Console | None = None) -> Study:
     """Run a study whose strategies are to be compared, or go on with it, to its end.
+
+    Args:
+        config: The study, with several seeds.
+        console: Where progress is shown; None is the standard output.
+
+    Returns:
+        The study, to be handed to `compare`.
 
     Raises:
         CompareError: The config has nothing to compare; raised before any compute starts.
@@ -33,6 +40,7 @@ def search_to_compare(config: StudyConfig, *, console: Console) -> Study:
     """
     searching = config.strategies.keys() - set(baseline_strategies(config))
     refuse_few(config.seeds, searching)
+    console = console or Console()
     needed = fewest_seeds(len(searching))
     if len(config.seeds) < needed:
         console.print(
@@ -43,32 +51,30 @@ def search_to_compare(config: StudyConfig, *, console: Console) -> Study:
     return search(config, resume=(config.folder / "config.yaml").is_file(), console=console)
 
 
-def compare(study: Study, *, say: Say) -> Comparison:
-    """Hold the strategies of a study against each other, from its record.
+def compare(
+    study: Study | StudyConfig, *, say: Say = print, console: Console | None = None
+) -> Comparison:
+    """Hold the strategies of a study against each other: which finds the better front?
 
     Args:
-        study: With two or more seeds and searching strategies; nothing is searched.
+        study: A study with two or more seeds and searching strategies, of which the record is
+            taken as it is; or a config, which is searched first, or gone on with, to its end.
         say: Called where MLflow could not be reached.
+        console: Where the progress of a search is shown; None is the standard output.
 
     Returns:
-        The comparison; it is written to the study's `compare` folder and to MLflow, too.
+        The comparison, which `show_comparison` prints; it is written to the study's `compare`
+        folder and to MLflow, too.
 
     Raises:
-        CompareError: There is nothing to compare.
+        CompareError: There is nothing to compare; of a config raised before any compute starts.
         StudyError: The folder cannot be written.
+        ValueError, RecordError, ArmsError: As `search`, of a config.
     """
+    if isinstance(study, StudyConfig):
+        study = search_to_compare(study, console=console)
     config, candidates = study.config, study.candidates()
-    comparison = compare_strategies(
-        candidates,
-        strategies=list(config.strategies),
-        baselines=baseline_strategies(config),
-        budget=config.candidates,
-        device_seconds=config.device_seconds,
-        initial=config.initial,
-        halved=min(config.halvings, default=None),
-        reference=config.objective.reference,
-        true_hypervolume=true_hypervolume(config),
-    )
+    comparison = compare_strategies(candidates, Terms.of(config))
     folder = study.folder / "compare"
     require_writable(folder)
     files = write_tables(comparison, folder)

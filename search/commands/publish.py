@@ -3,13 +3,24 @@
 from pathlib import Path
 
 from search.arms import cluster_run
-from search.study import (
-    Say,
-    Study,
-)
+from search.study import Say, Study
 from trainers.export import ExportCheck
 
 
-def export(study: Study, pick: str, out: str | Path, *, say: Say) -> dict[str, ExportCheck]:
-    """`Study.export`, with what has to be trained first trained on the cluster."""
+def export(study: Study, pick: str, out: str | Path, *, say: Say = print) -> dict[str, ExportCheck]:
+    """Write one compact network per task, with what has to be trained first trained on the cluster.
+
+    Args:
+        study: With scored candidates.
+        pick: "knee" (the front's bend), "best" (the highest quality) or a candidate's name.
+        out: Folder of the networks, made if it is not there.
+        say: Called with one line per thing that was done.
+
+    Returns:
+        By network: how it compares with the network that it was cut from.
+
+    Raises:
+        StudyError: There is no such candidate, or the folder cannot be written.
+        ExportError: A compact network does not compute what the trained one does.
+    """
     return study.export(pick, out, say=say, run=cluster_run(study.config))

@@ -29,7 +29,12 @@ def make_tracker(study: Study) -> Any:
 
 
 def write_report(study: Study) -> list[Path]:
-    """Write the front as a table, a picture and a page; the paths, with a calibration's picture."""
+    """Write a study's front into its folder: as a table, a picture and a page.
+
+    Returns:
+        The paths: front.csv, front.png and front.html, and the picture of a calibration if there
+        is one, which the page shows, too.
+    """
     return _write(study, study.candidates())[1]
 
 

@@ -18,8 +18,11 @@ from search.arms import (
 )
 from search.calibration import read_trust
 from search.commands.report import finish_mirror, make_tracker
-from search.config import StudyConfig, dump_config
+from search.config import FinishConfig, StudyConfig, dump_config
+from search.strategies import TaskKnowledge
 from search.study import (
+    Foundation,
+    Run,
     Say,
     Study,
     build_foundation,
@@ -28,6 +31,7 @@ from search.study import (
     feature_cache,
     task_knowledge,
 )
+from trainers.proxy import FeatureCache
 
 
 class ArmsError(RuntimeError):
@@ -67,13 +71,7 @@ def search(config: StudyConfig, *, resume: bool = False, console: Console | None
     status = "KILLED"
     try:
         run = cluster_jobs(config.schedule)
-        base = cache = None
-        if config.evaluator == "simulated":
-            knowledge = config.simulated.knowledge
-        else:
-            base = build_foundation(config, run, display.say)
-            cache = feature_cache(config, base, run, display.say)
-            knowledge = task_knowledge(config, base, run, display.say)
+        base, cache, knowledge = _supplies(config, run, display.say)
         broken = run_arms(config, cache, base, knowledge, writer, display, study.folder.absolute())
         status = "FAILED" if broken else "FINISHED"
     finally:
@@ -92,15 +90,29 @@ def search(config: StudyConfig, *, resume: bool = False, console: Console | None
         )
     _say_front(study, display.say)
     if config.finish is not None:
-        trained = study.train(
-            config.finish.pick, seeds=config.finish.seeds, say=display.say, run=run, base=base
-        )
-        if config.finish.export:
-            study.export(
-                trained.candidate, study.folder / "exported" / trained.candidate,
-                say=display.say, run=run, base=base,
-            )  # fmt: skip
+        _train_and_export(study, config.finish, run, base, display.say)
     return study
+
+
+def _supplies(
+    config: StudyConfig, run: Run, say: Say
+) -> tuple[Foundation | None, FeatureCache | None, TaskKnowledge]:
+    """What candidates are scored on, and what strategies may know of it."""
+    if config.evaluator == "simulated":
+        return None, None, config.simulated.knowledge
+    base = build_foundation(config, run, say)
+    cache = feature_cache(config, base, run, say)
+    return base, cache, task_knowledge(config, base, run, say)
+
+
+def _train_and_export(
+    study: Study, finish: FinishConfig, run: Run, base: Foundation | None, say: Say
+) -> None:
+    """What the config wants of a finished front."""
+    trained = study.train(finish.pick, seeds=finish.seeds, say=say, run=run, base=base)
+    if finish.export:
+        out = study.folder / "exported" / trained.candidate
+        study.export(trained.candidate, out, say=say, run=run, base=base)
 
 
 def _say_front(study: Study, say: Say) -> None:

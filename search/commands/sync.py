@@ -7,11 +7,15 @@ from search.study import Study
 
 
 def sync(study: Study) -> None:
-    """Rebuild the study's MLflow mirror from its record, without duplicates."""
+    """Rebuild the study's MLflow mirror from its record, without duplicates.
+
+    Raises:
+        TrackingError: MLflow cannot be reached.
+    """
     tracker = make_tracker(study)()
     tracker.start(dump_config(study.config))
     candidates = study.candidates()
     tracker.sync(candidates)
     finish_mirror(study, "FINISHED", tracker, candidates)
     if (study.folder / "compare").is_dir():
-        compare(study, say=print)
+        compare(study)

@@ -5,8 +5,14 @@ Sections that set another package's code stand beside that code.
 
 from search.config.build import ConfigError
 from search.config.dumping import differences, dump_config
-from search.config.loading import PROJECT, load_config, parse_config
-from search.config.sections import COSTS, CalibrationConfig, ScheduleConfig, TrunkConfig
+from search.config.loading import PROJECT, load_config, parse_config, without_header
+from search.config.sections import (
+    COSTS,
+    CalibrationConfig,
+    FinishConfig,
+    ScheduleConfig,
+    TrunkConfig,
+)
 from search.config.study_config import StudyConfig
 
 __all__ = [
@@ -14,6 +20,7 @@ __all__ = [
     "PROJECT",
     "CalibrationConfig",
     "ConfigError",
+    "FinishConfig",
     "ScheduleConfig",
     "StudyConfig",
     "TrunkConfig",
@@ -21,4 +28,5 @@ __all__ = [
     "dump_config",
     "load_config",
     "parse_config",
+    "without_header",
 ]

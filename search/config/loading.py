@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from partitioning import STUDY
 from search.config.build import ConfigError, build, unknown
 from search.config.sections import (
     StrategyConfig,
@@ -28,6 +29,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> StudyConfig:
 
     Raises:
         ConfigError: The file is missing or not YAML, a key is unknown, or a value is refused.
+        FormatError: It is the config of a study of another version.
     """
     file = _find(path)
     try:
@@ -36,6 +38,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> StudyConfig:
         raise ConfigError(f"{file} is not valid YAML: {error}") from error
     if not isinstance(raw, dict):
         raise ConfigError(f"{file} must hold a mapping of keys to values, got {type(raw).__name__}")
+    if "version" in raw:  # a study keeps its config, which can be searched again elsewhere
+        raw = without_header(raw, file)
     for override in overrides:
         _override(raw, override)
     return parse_config(raw)
@@ -66,6 +70,20 @@ def parse_config(raw: Mapping[str, Any]) -> StudyConfig:
         raw["strategies"] = strategies
     config: StudyConfig = build(StudyConfig, raw, "")
     return config
+
+
+def without_header(raw: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """The config that a study keeps, without its format and version.
+
+    Args:
+        raw: The whole file.
+        file: Its path, for the message.
+
+    Raises:
+        FormatError: It is not of the version that is read.
+    """
+    STUDY.check(raw.get("version"), file)
+    return {key: value for key, value in raw.items() if key not in STUDY.header}
 
 
 def _find(path: str | Path) -> Path:

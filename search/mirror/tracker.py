@@ -23,6 +23,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from partitioning import write_atomically
+
 # MLflow reads the first when it is imported; the second keeps a line per run off the screen.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
@@ -396,9 +398,8 @@ def _connect(uri: str) -> MlflowClient:
 def _identity(path: Path) -> str:
     """The study's id, from its file or new."""
     if not path.exists():
-        fresh = path.with_suffix(".new")
-        fresh.write_text(uuid.uuid4().hex + "\n")
-        os.replace(fresh, path)  # a crash leaves the whole id or none
+        with write_atomically(path) as partial:
+            partial.write_text(uuid.uuid4().hex + "\n")
     return path.read_text().strip()
 
 

@@ -4,7 +4,8 @@ The record is the only truth of a study. It is an ordinary Optuna storage (`Jour
 file), with one Optuna study per strategy and seed, named `<study>/<strategy>/<seed>`; quality is
 maximised and cost minimised; candidates that were stopped on a lower rung are pruned trials. A
 candidate is added when it is complete, as one line of the file, so that it is there in full or not
-at all. Whatever reads Optuna studies reads the record.
+at all. Whatever reads Optuna studies reads the record. The version of its format is an attribute of
+every Optuna study.
 """
 
 import math
@@ -24,6 +25,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from partitioning import RECORD, FormatError
 from search.candidates import OWN_KEYS, Candidate
 from search.record.journal import lock_for_writing, mend
 
@@ -109,7 +111,7 @@ class Record:
     def candidates(self, strategy: str | None = None, seed: int | None = None) -> list[Candidate]:
         """The candidates of a strategy and a seed (or of all), by strategy, seed and index."""
         storage = self._storage or _storage(self.path)
-        return _candidates(storage, self.study, strategy, seed)
+        return _candidates(storage, self.path, self.study, strategy, seed)
 
     def close(self) -> None:
         """Lets another process write the record."""
@@ -132,7 +134,7 @@ class Record:
         except ValueError as error:
             raise RecordError(f"{self.path} is not a record: {error}. Move it away") from error
         storage = _storage(self.path)
-        self._ids = {candidate.id for candidate in _candidates(storage, self.study)}
+        self._ids = {candidate.id for candidate in _candidates(storage, self.path, self.study)}
         self._storage = storage
 
     def _undo(self, size: int | None) -> None:
@@ -155,6 +157,8 @@ class Record:
                 )
                 if arm.metric_names is None:
                     arm.set_metric_names(["quality", "cost"])
+                if RECORD.name not in arm.user_attrs:
+                    arm.set_user_attr(RECORD.name, RECORD.version)
             self._arms[key] = arm
         return self._arms[key]
 
@@ -166,12 +170,12 @@ def read_record(path: Path, study: str) -> list[Candidate]:
     folder; a candidate that is being written at that moment is left out.
 
     Raises:
-        RecordError: there is no such file, or it is not a record.
+        RecordError: there is no such file, it is not a record, or it is one of another version.
     """
     path = Path(path).absolute()
     if not path.is_file():  # Optuna would make it
         raise RecordError(f"there is no record at {path}: has the study been started?")
-    return _candidates(_storage(path), study)
+    return _candidates(_storage(path), path, study)
 
 
 def _storage(path: Path) -> JournalStorage:
@@ -187,7 +191,11 @@ def _storage(path: Path) -> JournalStorage:
 
 
 def _candidates(
-    storage: JournalStorage, study: str, strategy: str | None = None, seed: int | None = None
+    storage: JournalStorage,
+    path: Path,
+    study: str,
+    strategy: str | None = None,
+    seed: int | None = None,
 ) -> list[Candidate]:
     found = []
     for arm in storage.get_all_studies():
@@ -196,9 +204,17 @@ def _candidates(
             continue
         if strategy not in (None, key[0]) or seed not in (None, int(key[1])):
             continue
-        for trial in storage.get_all_trials(arm._study_id, deepcopy=False):
-            if "index" in trial.user_attrs:  # other programs can add trials to an Optuna study
-                found.append(_to_candidate(trial, key[0], int(key[1])))
+        trials = [
+            trial
+            for trial in storage.get_all_trials(arm._study_id, deepcopy=False)
+            if "index" in trial.user_attrs  # other programs can add trials to an Optuna study
+        ]
+        if trials:  # a crash may come between an Optuna study and its version
+            try:
+                RECORD.check(arm.user_attrs.get(RECORD.name), path)
+            except FormatError as error:
+                raise RecordError(str(error)) from error
+        found += [_to_candidate(trial, key[0], int(key[1])) for trial in trials]
     return sorted(found, key=lambda found: (found.strategy, found.seed, found.index))
 
 

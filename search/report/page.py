@@ -3,7 +3,7 @@
 import base64
 import html
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +54,48 @@ def front_html(
         cost: what cost is, in words.
         calibration: what was found of the proxy, in words, and a PNG; shown below the front.
     """
-    from plotly.graph_objects import Heatmap, Scatter
     from plotly.subplots import make_subplots
 
     found = scored(candidates)
     figure = make_subplots(1, 2, column_widths=[0.62, 0.38], horizontal_spacing=0.16)
+    _add_front(figure, candidates)
+    sharing = {c.id: entry for c in found if (entry := _sharing(c)) is not None}
+    shown = next(iter(sharing.values()), None)
+    if found:
+        cost_N, quality_N = coordinates(found).T
+        shown = sharing.get(found[knee(quality_N, cost_N)].id, shown)
+    if shown is not None:
+        _add_sharing(figure, shown)
+    volume = study_hypervolume(candidates, reference)
+    count = f"{len(found):,} candidate{'s' * (len(found) != 1)}"
+    figure.update_layout(
+        template="plotly_white",
+        title=f"Front of {count}, hypervolume {volume:.4f}",
+        legend={"orientation": "h", "y": -0.14},
+        hoverlabel={"align": "left"},
+        height=680,
+    )
+    figure.update_xaxes(title=f"cost: {cost}", row=1, col=1)
+    figure.update_yaxes(title=f"quality: {quality}", row=1, col=1)
+    figure.update_xaxes(constrain="domain", visible=shown is not None, row=1, col=2)
+    figure.update_yaxes(
+        autorange="reversed", scaleanchor="x2", constrain="domain", visible=shown is not None,
+        row=1, col=2,
+    )  # fmt: skip
+    data = json.dumps(sharing).replace("<", "\\u003c")  # nothing in it may end the script
+    script = CLICK.replace("SHARING", data).replace("HEATMAP", str(len(figure.data) - 1))
+    page = figure.to_html(include_plotlyjs=True, post_script=script)
+    if calibration is not None:
+        above, end, below = page.rpartition("</body>")
+        page = above + _calibration(*calibration) + end + below
+    path.write_text(page, encoding="utf-8")
+
+
+def _add_front(figure: Any, candidates: Sequence[Candidate]) -> None:
+    """All candidates by strategy, the baselines, and the front through its members."""
+    from plotly.graph_objects import Scatter
+
+    found = scored(candidates)
     x, y = attained(candidates).T
     line = {"color": INK, "width": 1.5}
     figure.add_trace(Scatter(x=x, y=y, mode="lines", line=line, name="front", hoverinfo="skip"))
@@ -72,59 +109,36 @@ def front_html(
         ring = {"color": INK, "size": 11, "symbol": "circle-open", "line": {"width": 1.5}}
         figure.add_trace(_points("members of the front", members))
         figure.data[-1].update(marker=ring)
-    sharing = {c.id: entry for c in found if (entry := _sharing(c)) is not None}
-    shown = next(iter(sharing.values()), {"names": [], "matrix": [], "title": ""})
-    if found:
-        cost_N, quality_N = coordinates(found).T
-        shown = sharing.get(found[knee(quality_N, cost_N)].id, shown)
-    if shown["names"]:
-        small = len(shown["names"]) <= 12
-        heatmap = Heatmap(
-            x=shown["names"],
-            y=shown["names"],
-            z=shown["matrix"],
-            zmin=0,
-            zmax=1,
-            colorscale="Blues",
-            showscale=not small,
-            texttemplate="%{z:.0%}" if small else None,
-            hovertemplate="%{y} and %{x}: %{z:.1%}<extra></extra>",
-            colorbar={"tickformat": ".0%", "thickness": 12, "outlinewidth": 0},
-        )
-        figure.add_trace(heatmap, 1, 2)
-        figure.add_annotation(
-            text=shown["title"],
-            xref="x2 domain",
-            yref="y2 domain",
-            x=0,
-            y=1,
-            yshift=44,
-            align="left",
-            showarrow=False,
-        )
-    volume = study_hypervolume(candidates, reference)
-    count = f"{len(found):,} candidate{'s' * (len(found) != 1)}"
-    figure.update_layout(
-        template="plotly_white",
-        title=f"Front of {count}, hypervolume {volume:.4f}",
-        legend={"orientation": "h", "y": -0.14},
-        hoverlabel={"align": "left"},
-        height=680,
+
+
+def _add_sharing(figure: Any, shown: Mapping[str, Any]) -> None:
+    """A candidate's sharing matrix, as the last trace, and what it is."""
+    from plotly.graph_objects import Heatmap
+
+    small = len(shown["names"]) <= 12
+    heatmap = Heatmap(
+        x=shown["names"],
+        y=shown["names"],
+        z=shown["matrix"],
+        zmin=0,
+        zmax=1,
+        colorscale="Blues",
+        showscale=not small,
+        texttemplate="%{z:.0%}" if small else None,
+        hovertemplate="%{y} and %{x}: %{z:.1%}<extra></extra>",
+        colorbar={"tickformat": ".0%", "thickness": 12, "outlinewidth": 0},
     )
-    figure.update_xaxes(title=f"cost: {cost}", row=1, col=1)
-    figure.update_yaxes(title=f"quality: {quality}", row=1, col=1)
-    figure.update_yaxes(autorange="reversed", scaleanchor="x2", constrain="domain", row=1, col=2)
-    figure.update_xaxes(constrain="domain", row=1, col=2)
-    if not shown["names"]:
-        figure.update_xaxes(visible=False, row=1, col=2)
-        figure.update_yaxes(visible=False, row=1, col=2)
-    data = json.dumps(sharing).replace("<", "\\u003c")  # nothing in it may end the script
-    script = CLICK.replace("SHARING", data).replace("HEATMAP", str(len(figure.data) - 1))
-    page = figure.to_html(include_plotlyjs=True, post_script=script)
-    if calibration is not None:
-        above, end, below = page.rpartition("</body>")
-        page = above + _calibration(*calibration) + end + below
-    path.write_text(page, encoding="utf-8")
+    figure.add_trace(heatmap, 1, 2)
+    figure.add_annotation(
+        text=shown["title"],
+        xref="x2 domain",
+        yref="y2 domain",
+        x=0,
+        y=1,
+        yshift=44,
+        align="left",
+        showarrow=False,
+    )
 
 
 def _calibration(verdict: str, picture: Path) -> str:

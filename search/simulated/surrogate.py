@@ -18,9 +18,10 @@ from importlib.resources import files
 from typing import Self
 
 import numpy as np
+import torch
 
-from partitioning import FloatArray, IntArray, matrix_to_vector
-from search.strategies import TaskFacts, TaskKnowledge
+from partitioning import FloatArray, entry_tasks, matrix_to_vector
+from search.strategies import TaskFacts, TaskKnowledge, entry_kinds, matern
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +32,8 @@ class Kernel:
         mean: Of accuracies, before anything is observed.
         scale: Standard deviation of what is to be explained.
         noise: Standard deviation of one score around it.
-        lengths: Of own use, own overlaps, others' uses and others' overlaps, after the square root.
+        lengths: Of own use, own overlaps, others' uses and others' overlaps, after the square root,
+            in the order of the numbers that `entry_kinds` has for them.
     """
 
     mean: float
@@ -40,23 +42,14 @@ class Kernel:
     lengths: tuple[float, float, float, float]
 
 
-def entry_kinds(num_tasks: int, task: int) -> IntArray:
-    """Which of a kernel's four lengths every entry of P has, shape (E,)."""
-    rows, columns = np.triu_indices(num_tasks, k=1)
-    use_T = np.where(np.arange(num_tasks) == task, 0, 2)
-    overlap = np.where((rows == task) | (columns == task), 1, 3)
-    return np.concatenate([use_T, overlap])
-
-
-def matern(left_ME: FloatArray, right_NE: FloatArray) -> FloatArray:
+def correlation(left_ME: FloatArray, right_NE: FloatArray) -> FloatArray:
     """Correlations, shape (M, N), of points whose entries are in units of their lengths."""
     squared_MN = (
         np.square(left_ME).sum(axis=1)[:, None]
         + np.square(right_NE).sum(axis=1)
         - 2 * left_ME @ right_NE.T
     )
-    r_MN = np.sqrt(5 * np.maximum(squared_MN, 0.0))
-    return np.asarray((1 + r_MN + r_MN**2 / 3) * np.exp(-r_MN))
+    return matern(torch.from_numpy(squared_MN)).numpy()
 
 
 class Surrogate:
@@ -77,14 +70,16 @@ class Surrogate:
         kernels: tuple[Kernel, ...],
     ) -> None:
         self.knowledge = knowledge
+        num_tasks = len(kernels)
+        kinds_TE = entry_kinds(entry_tasks(num_tasks), range(num_tasks), num_tasks)
         self._lengths_TE = np.array(
-            [np.array(k.lengths)[entry_kinds(len(kernels), t)] for t, k in enumerate(kernels)]
+            [np.array(k.lengths)[kinds_E] for k, kinds_E in zip(kernels, kinds_TE, strict=True)]
         )
         self._mean_T = np.array([kernel.mean for kernel in kernels])
         self._points = [np.sqrt(points_NE) / lengths_E for lengths_E in self._lengths_TE]
         self._weights = []
         for t, kernel in enumerate(kernels):
-            covariance_NN = kernel.scale**2 * matern(self._points[t], self._points[t])
+            covariance_NN = kernel.scale**2 * correlation(self._points[t], self._points[t])
             covariance_NN += kernel.noise**2 * np.eye(len(points_NE))
             centred_N = accuracy_NT[:, t] - kernel.mean
             self._weights.append(kernel.scale**2 * np.linalg.solve(covariance_NN, centred_N))
@@ -128,7 +123,7 @@ class Surrogate:
         point_E = np.sqrt(P_E)
         predicted_T = self._mean_T + np.array(
             [
-                float((matern((point_E / lengths_E)[None], points_NE) @ weights_N)[0])
+                float((correlation((point_E / lengths_E)[None], points_NE) @ weights_N)[0])
                 for lengths_E, points_NE, weights_N in zip(
                     self._lengths_TE, self._points, self._weights, strict=True
                 )

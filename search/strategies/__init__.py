@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from search.strategies.agent.policy_gradient import PolicyGradient, PolicyGradientSettings
-from search.strategies.es.evolution import Evolution, EvolutionSettings
-from search.strategies.fixed import BaselineSettings, FixedBaselines
+from search.strategies.baselines import BaselineSettings, fixed_baselines
+from search.strategies.batches import Batches, BatchLearner
+from search.strategies.es.evolution import EvolutionSettings, evolution
 from search.strategies.local_refinement import LocalRefinement, LocalRefinementSettings
 from search.strategies.optuna_samplers.models import GpSettings, TpeSettings, gp, tpe
 from search.strategies.optuna_samplers.populations import (
@@ -22,12 +23,13 @@ from search.strategies.optuna_samplers.populations import (
     nsga3,
 )
 from search.strategies.protocol import Outcome, Problem, Strategy, TaskFacts, TaskKnowledge
-from search.strategies.random_search import RandomSearch, RandomSettings
+from search.strategies.random_search import RandomSettings, random_vectors
 from search.strategies.regularised_evolution import (
     RegularisedEvolution,
     RegularisedEvolutionSettings,
 )
-from search.strategies.sobol import SobolSearch, SobolSettings
+from search.strategies.sobol import SobolSettings, sobol_points
+from search.strategies.task_models.kernel import entry_kinds, matern
 from search.strategies.task_models.strategy import TaskModels, TaskModelsSettings
 
 
@@ -46,30 +48,37 @@ class StrategyType:
     summary: str
 
 
+def _in_batches(
+    make: Callable[[Problem, Any], BatchLearner],
+) -> Callable[[Problem, Any], Strategy]:
+    """The strategy of a learner that is made from a problem and settings."""
+    return lambda problem, settings: Batches(problem, make(problem, settings))
+
+
 STRATEGIES: dict[str, StrategyType] = {
     "random": StrategyType(
         settings=RandomSettings,
-        build=RandomSearch,
+        build=random_vectors,
         summary="uniform random vectors",
     ),
     "es": StrategyType(
         settings=EvolutionSettings,
-        build=Evolution,
+        build=evolution,
         summary="evolution strategies: antithetic directions and a pull towards fewer channels",
     ),
     "policy_gradient": StrategyType(
         settings=PolicyGradientSettings,
-        build=PolicyGradient,
+        build=_in_batches(PolicyGradient),
         summary="a policy-gradient agent that covers a range of cost weights in one search",
     ),
     "regularised_evolution": StrategyType(
         settings=RegularisedEvolutionSettings,
-        build=RegularisedEvolution,
+        build=_in_batches(RegularisedEvolution),
         summary="regularised evolution: mutants of tournament winners, the oldest die",
     ),
     "local_refinement": StrategyType(
         settings=LocalRefinementSettings,
-        build=LocalRefinement,
+        build=_in_batches(LocalRefinement),
         summary="small steps from the front, shrinking where they gain nothing",
     ),
     "nsga2": StrategyType(
@@ -94,7 +103,7 @@ STRATEGIES: dict[str, StrategyType] = {
     ),
     "task_models": StrategyType(
         settings=TaskModelsSettings,
-        build=TaskModels,
+        build=_in_batches(TaskModels),
         summary="a Gaussian process per task, over the entries that concern it",
     ),
     "cma_es": StrategyType(
@@ -104,12 +113,12 @@ STRATEGIES: dict[str, StrategyType] = {
     ),
     "sobol": StrategyType(
         settings=SobolSettings,
-        build=SobolSearch,
+        build=sobol_points,
         summary="quasi-random search: scrambled Sobol points",
     ),
     "baselines": StrategyType(
         settings=BaselineSettings,
-        build=FixedBaselines,
+        build=fixed_baselines,
         summary="fixed baselines, each proposed once: share all, independent, equal uses",
     ),
 }
@@ -122,4 +131,6 @@ __all__ = [
     "StrategyType",
     "TaskFacts",
     "TaskKnowledge",
+    "entry_kinds",
+    "matern",
 ]

@@ -9,18 +9,16 @@ evolution strategies, Rechenberg 1973, per member).
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from partitioning import FloatArray
 from search.candidates import crowding, non_dominated
-from search.strategies.ledger import Ledger
+from search.strategies.batches import next_index
 from search.strategies.protocol import Outcome, Problem
 from search.strategies.random_search import uniform_vectors
-
-STREAM = 17
+from search.strategies.streams import Stream, generator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,11 +79,10 @@ class Member:
 
 
 class LocalRefinement:
-    """Steps from the front of all outcomes so far.
+    """Steps from the front of all outcomes so far, which it learns in batches.
 
-    Asks for a whole batch, then waits: `ask` returns nothing while outcomes of a batch are
-    outstanding. A failed candidate counts as a step that gained nothing; while all have failed,
-    uniform vectors are drawn.
+    A failed candidate counts as a step that gained nothing; while all have failed, uniform vectors
+    are drawn.
     """
 
     def __init__(self, problem: Problem, settings: LocalRefinementSettings) -> None:
@@ -95,36 +92,19 @@ class LocalRefinement:
         self._front: list[Member] = []
         #: Parents of the batch that is out; none of uniform vectors.
         self._parents: list[Member] = []
-        self._ledger = Ledger()
-        self._queue_uniform(problem.initial)
 
     @property
     def step_sizes(self) -> list[float]:
         """Step sizes of the members of the front."""
         return [member.step_size for member in self._front]
 
-    def ask(self, n: int) -> list[FloatArray]:
-        """Proposes the next at most n vectors of the batch; none while it is outstanding."""
-        return self._ledger.ask(n)
-
-    def tell(self, outcomes: Sequence[Outcome]) -> None:
-        """Takes in outcomes, and steps from the new front once the batch is complete.
-
-        Raises:
-            ValueError: If an outcome belongs to no outstanding proposal.
-        """
-        self._ledger.tell(outcomes)
-        if not self._ledger.complete:
-            return
-        self._renew(self._ledger.drain())
-        if self._front:
-            self._queue_steps()
-        else:
-            self._queue_uniform(self._settings.batch)
-
-    def _queue_uniform(self, num: int) -> None:
+    def learn(self, batch: list[Outcome]) -> list[FloatArray]:
+        """Renews the front and its step sizes by the batch, and steps from there."""
+        self._renew(batch)
         self._parents = []
-        self._ledger.queue(uniform_vectors(self._problem, self._ledger.asked, num))
+        if not self._front:
+            return uniform_vectors(self._problem, next_index(batch), self._settings.batch)
+        return self._steps()
 
     def _renew(self, batch: list[Outcome]) -> None:
         """The front with the batch's outcomes, and step sizes by what became of them."""
@@ -148,14 +128,13 @@ class LocalRefinement:
             if child not in self._front:
                 parent.step_size = max(settings.smallest, parent.step_size * settings.shrink)
 
-    def _queue_steps(self) -> None:
+    def _steps(self) -> list[FloatArray]:
         settings = self._settings
-        sequence = np.random.SeedSequence(self._problem.seed, spawn_key=(STREAM, self._number))
+        rng = generator(self._problem.seed, Stream.LOCAL_REFINEMENT, self._number)
         self._number += 1
-        rng = np.random.default_rng(sequence)
         room_F = crowding([m.quality for m in self._front], [m.cost for m in self._front])
         dim = self._problem.dim
-        self._parents = []
+        children = []
         for _ in range(settings.batch):
             first, second = rng.integers(len(self._front), size=2)
             parent = self._front[first if room_F[first] >= room_F[second] else second]
@@ -163,4 +142,5 @@ class LocalRefinement:
             moved[rng.integers(dim)] = True
             step = parent.step_size * rng.standard_normal(dim) * moved
             self._parents.append(parent)
-            self._ledger.queue([np.clip(parent.vector + step, 0.0, 1.0)])
+            children.append(np.clip(parent.vector + step, 0.0, 1.0))
+        return children

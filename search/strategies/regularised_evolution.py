@@ -14,18 +14,16 @@ nothing.
 
 import math
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from partitioning import FloatArray
 from search.candidates import best_first
-from search.strategies.ledger import Ledger
+from search.strategies.batches import next_index
 from search.strategies.protocol import Outcome, Problem
 from search.strategies.random_search import uniform_vectors
-
-STREAM = 16
+from search.strategies.streams import Stream, generator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,10 +64,9 @@ class RegularisedEvolutionSettings:
 
 
 class RegularisedEvolution:
-    """An ageing population.
+    """An ageing population, which learns from batches.
 
-    Asks for a whole batch, then waits: `ask` returns nothing while outcomes of a batch are
-    outstanding. Failed candidates do not join; while nothing has joined, uniform vectors are drawn.
+    Failed candidates do not join; while nothing has joined, uniform vectors are drawn.
     """
 
     def __init__(self, problem: Problem, settings: RegularisedEvolutionSettings) -> None:
@@ -77,42 +74,24 @@ class RegularisedEvolution:
         self._settings = settings
         self._number = 0
         self._population: deque[Outcome] = deque(maxlen=settings.population)  # the oldest first
-        self._ledger = Ledger()
-        self._queue_uniform(problem.initial)
 
-    def ask(self, n: int) -> list[FloatArray]:
-        """Proposes the next at most n vectors of the batch; none while it is outstanding."""
-        return self._ledger.ask(n)
-
-    def tell(self, outcomes: Sequence[Outcome]) -> None:
-        """Takes in outcomes, and breeds once the batch is complete.
-
-        Raises:
-            ValueError: If an outcome belongs to no outstanding proposal.
-        """
-        self._ledger.tell(outcomes)
-        if not self._ledger.complete:
-            return
-        self._population.extend(o for o in self._ledger.drain() if not o.failed)
-        if self._population:
-            self._queue_children()
-        else:
-            self._queue_uniform(self._settings.batch)
-
-    def _queue_uniform(self, num: int) -> None:
-        self._ledger.queue(uniform_vectors(self._problem, self._ledger.asked, num))
-
-    def _queue_children(self) -> None:
-        sequence = np.random.SeedSequence(self._problem.seed, spawn_key=(STREAM, self._number))
+    def learn(self, batch: list[Outcome]) -> list[FloatArray]:
+        """Lets the batch join, and breeds mutants of tournament winners."""
+        settings = self._settings
+        self._population.extend(outcome for outcome in batch if not outcome.failed)
+        if not self._population:
+            return uniform_vectors(self._problem, next_index(batch), settings.batch)
+        rng = generator(self._problem.seed, Stream.REGULARISED_EVOLUTION, self._number)
         self._number += 1
-        rng = np.random.default_rng(sequence)
         scores_N2 = np.array([outcome.scores() for outcome in self._population])
         order_N = best_first(scores_N2[:, 0], scores_N2[:, 1])
-        drawn = min(self._settings.tournament, len(order_N))
-        for _ in range(self._settings.batch):
+        drawn = min(settings.tournament, len(order_N))
+        children = []
+        for _ in range(settings.batch):
             place = rng.choice(len(order_N), drawn, replace=False).min()
             parent = self._population[order_N[place]]
-            self._ledger.queue([self._mutated(np.asarray(parent.vector), rng)])
+            children.append(self._mutated(np.asarray(parent.vector), rng))
+        return children
 
     def _mutated(self, vector: FloatArray, rng: np.random.Generator) -> FloatArray:
         settings = self._settings

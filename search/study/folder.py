@@ -1,28 +1,27 @@
 """A study's folder, and what can be done with it from Python."""
 
-import json
-import os
 import tempfile
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
-from partitioning import Masks
+from partitioning import STUDY, FormatError, Masks, write_atomically
 from search.candidates import Candidate, coordinates, front, knee, scored
-from search.config import ConfigError, StudyConfig, differences, dump_config, parse_config
+from search.config import (
+    ConfigError,
+    StudyConfig,
+    differences,
+    dump_config,
+    parse_config,
+    without_header,
+)
 from search.record import read_record
 from search.report import summary
 from search.study.foundation import Foundation, Run, Say, build_foundation, run_here
-from search.study.training import TrainedPick
-from trainers.backbones import BACKBONES
-from trainers.export import ExportCheck, export_networks
-from trainers.joint import train_jointly
-from trainers.network import Network
-from trainers.teachers import Trained, load, store
+from search.study.training import TrainedPick, export_trained, train_candidate
+from trainers.export import ExportCheck
 
 
 class StudyError(ValueError):
@@ -36,7 +35,7 @@ class Study:
         folder: The study's folder.
 
     Raises:
-        StudyError: The folder holds no study.
+        StudyError: The folder holds no study, or one of another version.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -51,7 +50,9 @@ class Study:
         if not isinstance(raw, dict):
             raise StudyError(f"{path} is damaged: it must hold a mapping, got {raw!r:.60}")
         try:
-            config = parse_config(raw)
+            config = parse_config(without_header(raw, path))
+        except FormatError as error:
+            raise StudyError(str(error)) from error
         except ConfigError as error:
             raise StudyError(
                 f"{path} is damaged, or of another version of Apportion: {error}"
@@ -83,13 +84,12 @@ class Study:
             raise StudyError(f"{folder} holds no study to resume; leave out --resume to start one")
         # Absolute, so that the study finds its trunk and teachers from wherever it is used.
         places = {"name": kept, "cache": str(config.cache_folder.absolute())}
-        text = yaml.safe_dump(dump_config(config) | places, sort_keys=False)
+        text = yaml.safe_dump(STUDY.header | dump_config(config) | places, sort_keys=False)
         require_writable(folder)
         require_writable(config.cache_folder)
         try:
-            partial = path.with_suffix(f".{os.getpid()}.partial")
-            partial.write_text(text)
-            partial.replace(path)
+            with write_atomically(path) as partial:
+                partial.write_text(text)
         except OSError as error:
             raise StudyError(
                 f"the study's config {path} cannot be written: {error.strerror}"
@@ -180,46 +180,16 @@ class Study:
         if seeds < 1:
             raise StudyError(f"seeds must be at least 1, got {seeds}")
         candidate = self.pick(pick)
-        masks = self.masks(candidate)
-        folder = self.folder / "trained" / candidate.id
-        settings = dump_config(self.config)["train"]
-        files = {seed: folder / f"seed{seed}.json" for seed in range(seeds)}
-        missing = [seed for seed, path in files.items() if _read(path, settings) is None]
-        if missing:
-            base = base or build_foundation(self.config, run, say)
-            folder.mkdir(parents=True, exist_ok=True)
-            masks.save(folder / "masks.json")
-            say(f"training {candidate.id} for {self.config.train.sgd.steps} steps")
-        jobs = {str(seed): self._job(masks, base, seed) for seed in missing if base is not None}
-        for key, result in run(train_jointly, jobs):
-            mean = float(np.mean(list(result.accuracy["validation"].values())))
-            state = {k: v.contiguous() for k, v in result.network.state_dict().items()}
-            path = files[int(key)]
-            store(Trained(state=state, accuracy=mean, digest=masks.digest()), _weights(path))
-            saved = {
-                "candidate": candidate.id,
-                "seed": int(key),
-                "accuracy": result.accuracy,
-                "drawn": result.drawn,
-                "seconds": result.seconds,
-                "settings": settings,
-            }
-            path.write_text(json.dumps(saved, indent=2) + "\n")
-            say(f"trained {candidate.id}, seed {key}: {mean:.3f} mean validation accuracy")
-        accuracy = {s: json.loads(path.read_text())["accuracy"] for s, path in files.items()}
-        return TrainedPick(candidate=candidate.id, folder=folder, accuracy=accuracy)
-
-    def _job(self, masks: Masks, base: Foundation, seed: int) -> dict[str, Any]:
-        return {
-            "masks": masks,
-            "tasks": base.tasks,
-            "trunk": base.trunk,
-            "teachers": base.teachers,
-            "config": self.config.train,
-            "backbone": self.config.backbone,
-            "seed": seed,
-            "compute": self.config.compute,
-        }
+        return train_candidate(
+            self.config,
+            candidate.id,
+            self.masks(candidate),
+            self.folder / "trained" / candidate.id,
+            seeds=seeds,
+            say=say,
+            run=run,
+            base=base,
+        )
 
     def export(
         self,
@@ -248,21 +218,7 @@ class Study:
         require_writable(out)
         base = base or build_foundation(self.config, run, say)
         trained = self.train(pick, say=say, run=run, base=base)
-        groups = BACKBONES[self.config.backbone.family].groups(self.config.backbone)
-        tasks = [task.name for task in self.config.tasks]
-        masks = Masks.load(trained.folder / "masks.json", groups=groups, tasks=tasks)
-        classes = [base.tasks[n.task].num_classes for n in masks.networks]
-        network = Network(self.config.backbone, masks, classes, generator=None)
-        network.load_state_dict(dict(load(_weights(trained.folder / "seed0.json")).state))
-        checks = export_networks(network, base.tasks, out)
-        masks.save(out / "masks.json")
-        for name, result in checks.items():
-            say(f"exported {out / name}: {result.accuracy:.3f} on {result.images} images")
-        return checks
-
-
-def _weights(path: Path) -> Path:
-    return path.with_suffix(".safetensors")
+        return export_trained(self.config, trained, base, out, say=say)
 
 
 def require_writable(folder: Path) -> None:
@@ -279,14 +235,6 @@ def require_writable(folder: Path) -> None:
         raise StudyError(
             f"{folder} cannot be written: {error.strerror}; choose a folder that you may write to"
         ) from error
-
-
-def _read(path: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What was measured of a finished training with these settings; None if there is none."""
-    if not path.exists():
-        return None
-    saved: dict[str, Any] = json.loads(path.read_text())
-    return saved if saved["settings"] == settings else None
 
 
 def _refuse_other(study: Study, config: StudyConfig, resume: bool) -> None:

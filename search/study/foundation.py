@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from partitioning import write_atomically
 from search.config import ConfigError, StudyConfig, TrunkConfig
 from search.strategies import TaskFacts, TaskKnowledge
 from trainers.data import Task, check_tasks, load_task, load_tasks
@@ -191,9 +192,8 @@ def task_knowledge(config: StudyConfig, base: Foundation, run: Run, say: Say) ->
             for name, task in base.tasks.items()
         }
         found = dict(run(teacher_features, jobs))
-        partial = path.with_suffix(f".{os.getpid()}.npy")
-        np.save(partial, linear_cka([found[name] for name in base.tasks]))
-        partial.replace(path)
+        with write_atomically(path) as partial:
+            np.save(partial, linear_cka([found[name] for name in base.tasks]))
     facts = tuple(
         TaskFacts(
             name=name,

@@ -1,10 +1,25 @@
-"""What full training of a pick reached."""
+"""Full training of a candidate, and the compact networks of a trained one.
 
+A training is two files in the study's `trained/<candidate>/`: `seed<N>.safetensors`, and
+`seed<N>.json`, which is written last and says that the training is whole.
+"""
+
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+
+from partitioning import TRAINING, Masks, write_json
+from search.config import StudyConfig, dump_config
+from search.study.foundation import Foundation, Run, Say, build_foundation
+from trainers.backbones import BACKBONES
+from trainers.export import ExportCheck, export_networks
+from trainers.joint import TrainResult, train_jointly
+from trainers.network import Network
+from trainers.teachers import Trained, load, store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +52,129 @@ class TrainedPick:
             for split, values in self._by_split().items()
         }
 
+    def weights(self, seed: int) -> Path:
+        """The file of the weights that a seed ended with."""
+        return _weights(self.folder, seed)
+
     def _by_split(self) -> dict[str, list[float]]:
         runs = list(self.accuracy.values())
         return {split: [float(np.mean(list(r[split].values()))) for r in runs] for split in runs[0]}
+
+
+def train_candidate(
+    config: StudyConfig,
+    candidate: str,
+    masks: Masks,
+    folder: Path,
+    *,
+    seeds: int,
+    say: Say,
+    run: Run,
+    base: Foundation | None,
+) -> TrainedPick:
+    """Train masks in full, once per seed; trainings with the same settings are not repeated.
+
+    Args:
+        config: The study.
+        candidate: Its name.
+        masks: What it was scored with.
+        folder: Where its trainings are kept; made if missing.
+        seeds: Number of trainings, with seeds 0 to seeds - 1.
+        say: Called with one line per thing that was done.
+        run: Where training runs.
+        base: Tasks, trunk and teachers; None has them made or loaded where a training is missing.
+
+    Raises:
+        FormatError: A training that is there was written by an Apportion of another version.
+    """
+    settings = dump_config(config)["train"]
+    done = {seed: _finished(folder, seed, settings) for seed in range(seeds)}
+    missing = [seed for seed, accuracy in done.items() if accuracy is None]
+    if missing:
+        base = base or build_foundation(config, run, say)
+        folder.mkdir(parents=True, exist_ok=True)
+        masks.save(folder / "masks.json")
+        say(f"training {candidate} for {config.train.sgd.steps} steps")
+        jobs = {str(seed): _job(config, masks, base, seed) for seed in missing}
+        for key, result in run(train_jointly, jobs):
+            _keep(result, masks, folder, int(key), {"candidate": candidate, "settings": settings})
+            done[int(key)] = result.accuracy
+            mean = float(np.mean(list(result.accuracy["validation"].values())))
+            say(f"trained {candidate}, seed {key}: {mean:.3f} mean validation accuracy")
+    accuracy = {seed: found for seed, found in done.items() if found is not None}
+    return TrainedPick(candidate=candidate, folder=folder, accuracy=accuracy)
+
+
+def export_trained(
+    config: StudyConfig, trained: TrainedPick, base: Foundation, out: Path, *, say: Say
+) -> dict[str, ExportCheck]:
+    """Write one compact network per virtual network of a training, its first seed's.
+
+    Args:
+        config: The study.
+        trained: With seed 0.
+        base: The tasks that every network is checked on.
+        out: Folder of the networks.
+        say: Called with one line per network.
+
+    Raises:
+        ExportError: A compact network does not compute what the masked one does.
+    """
+    groups = BACKBONES[config.backbone.family].groups(config.backbone)
+    tasks = [task.name for task in config.tasks]
+    masks = Masks.load(trained.folder / "masks.json", groups=groups, tasks=tasks)
+    classes = [base.tasks[network.task].num_classes for network in masks.networks]
+    network = Network(config.backbone, masks, classes, generator=None)
+    network.load_state_dict(dict(load(trained.weights(0)).state))
+    checks = export_networks(network, base.tasks, out)
+    masks.save(out / "masks.json")
+    for name, result in checks.items():
+        say(f"exported {out / name}: {result.accuracy:.3f} on {result.images} images")
+    return checks
+
+
+def _weights(folder: Path, seed: int) -> Path:
+    return folder / f"seed{seed}.safetensors"
+
+
+def _finished(
+    folder: Path, seed: int, settings: Mapping[str, Any]
+) -> Mapping[str, Mapping[str, float]] | None:
+    """Accuracies of a finished training with these settings; None if there is none."""
+    path = folder / f"seed{seed}.json"
+    if not path.exists():
+        return None
+    saved = json.loads(path.read_text())
+    TRAINING.check(saved.get("version"), path)
+    accuracy: Mapping[str, Mapping[str, float]] = saved["accuracy"]
+    return accuracy if saved["settings"] == settings else None
+
+
+def _job(config: StudyConfig, masks: Masks, base: Foundation, seed: int) -> dict[str, Any]:
+    return {
+        "masks": masks,
+        "tasks": base.tasks,
+        "trunk": base.trunk,
+        "teachers": base.teachers,
+        "config": config.train,
+        "backbone": config.backbone,
+        "seed": seed,
+        "compute": config.compute,
+    }
+
+
+def _keep(
+    result: TrainResult, masks: Masks, folder: Path, seed: int, about: Mapping[str, Any]
+) -> None:
+    mean = float(np.mean(list(result.accuracy["validation"].values())))
+    state = {k: v.contiguous() for k, v in result.network.state_dict().items()}
+    store(Trained(state=state, accuracy=mean, digest=masks.digest()), _weights(folder, seed))
+    saved = {
+        **TRAINING.header,
+        **about,
+        "seed": seed,
+        "accuracy": result.accuracy,
+        "drawn": result.drawn,
+        "seconds": result.seconds,
+    }
+    write_json(folder / f"seed{seed}.json", saved)

@@ -112,8 +112,8 @@ def rewrite(path, change):
     [
         (lambda c: c.update(format="other"), 'lacks "format": "apportion-masks"'),
         (lambda c: c.pop("format"), 'lacks "format": "apportion-masks"'),
-        (lambda c: c.update(version=2), "reads version 1 .* got version 2"),
-        (lambda c: c.pop("version"), "got version None"),
+        (lambda c: c.update(version=2), "holds masks of version 2, .* reads version 1: "),
+        (lambda c: c.pop("version"), "made before versions were kept"),
         (lambda c: c.pop("networks"), '"networks" is missing'),
         (lambda c: c.update(groups={}), '"groups" must be of type list, got {}'),
         (lambda c: c.update(networks=[]), "at least one virtual network"),

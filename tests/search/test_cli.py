@@ -6,14 +6,12 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import ray
 import torch
 import yaml
 
@@ -22,25 +20,12 @@ from search.cli import main
 from search.config import dump_config, load_config, parse_config
 from search.record import Record
 from search.study import Study
+from tests.helpers import ROOT
+from tests.helpers.commands import refused
+from tests.helpers.studies import SMALL
 
-ROOT = Path(__file__).parents[2]
-
-SMALL: dict[str, Any] = {
-    "name": "small",
-    "input_size": 8,
-    "tasks": [{"name": "a", "source": "npz", "path": "a.npz"}],
-    "backbone": {"family": "resnet14", "width": 4},
-    "trunk": {"dataset": {"name": "glyphs", "source": "toy"}},
-    "strategies": {"random": {}},
-    "compute": {"device": "cpu"},
-}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_cluster() -> Iterator[None]:
-    """Whatever test starts Ray first, the others share it."""
-    yield
-    ray.shutdown()
+# Whatever test starts Ray first, the others share it.
+pytestmark = pytest.mark.usefixtures("cluster")
 
 
 def arrays(classes: int = 3) -> dict[str, np.ndarray]:
@@ -65,15 +50,6 @@ def write(folder: Path, changed: dict[str, Any]) -> Path:
     places = {"output": str(folder / "studies"), "data_root": str(folder)}
     path.write_text(yaml.safe_dump(SMALL | places | changed))
     return path
-
-
-def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    """Runs a command that must be refused at once; what it said."""
-    assert main([str(a) for a in arguments]) == 2
-    out, err = capsys.readouterr()
-    assert "Traceback" not in err
-    assert "pretraining" not in out, "refused only after compute had started"
-    return err
 
 
 @pytest.mark.parametrize(
@@ -306,5 +282,6 @@ def test_help_says_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_resolved_config_is_kept(study: Study) -> None:
     kept = yaml.safe_load((study.folder / "config.yaml").read_text())
-    assert kept == json.loads(json.dumps(dump_config(study.config)))
+    header = {"format": "apportion-study", "version": 1}
+    assert kept == header | json.loads(json.dumps(dump_config(study.config)))
     assert kept["proxy"]["sgd"]["steps"] == 3000

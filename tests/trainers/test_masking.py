@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import random_masks
 from torch import Tensor
 
 from partitioning import ChannelGroup, Masks
+from tests.helpers.masks import random_masks
 from trainers.backbones import BackboneConfig, channel_groups
 from trainers.backbones.resnet import ResNetTail
 from trainers.masking import Channels

@@ -1,7 +1,7 @@
 import pytest
 import torch
-from conftest import random_masks
 
+from tests.helpers.masks import random_masks
 from trainers.backbones import BackboneConfig, channel_groups
 from trainers.backbones.resnet import ResNetTail
 from trainers.masking import MaskedConv

@@ -3,6 +3,7 @@
 What is written needs torch alone.
 """
 
-from trainers.export.compact import ExportCheck, export_networks
+from trainers.export.compact import ExportCheck, ExportError, export_networks
+from trainers.export.description import read_export
 
-__all__ = ["ExportCheck", "export_networks"]
+__all__ = ["ExportCheck", "ExportError", "export_networks", "read_export"]

@@ -1,7 +1,6 @@
 """One small network per task: unused channels physically removed, checked, and written to disk."""
 
 import copy
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from partitioning import EXPORT, write_atomically, write_json
 from trainers.cost import costs
 from trainers.data import Task, normalise
 from trainers.network import EVALUATION_BATCH, Network
@@ -126,46 +126,48 @@ def export_networks(
     network = copy.deepcopy(network).cpu().eval()
     masks = network.masks
     classes = [tasks[n.task].num_classes for n in masks.networks]
-    some = next(iter(tasks.values())).splits["validation"].images
-    counted = costs(network.config, masks, classes, input_size=some.shape[-1])
+    size = next(iter(tasks.values())).splits["validation"].images.shape[-1]
+    counted = costs(network.config, masks, classes, input_size=size)
     checks: dict[str, ExportCheck] = {}
     for row, virtual in enumerate(masks.networks):
         name, task = str(virtual), tasks[virtual.task]
-        split = "test" if "test" in task.splits else "validation"
-        compact = CompactNetwork(network, row, task).eval()
         target = folder / name
         target.mkdir(parents=True, exist_ok=True)
-        example = torch.zeros(2, *task.splits[split].images.shape[1:], dtype=torch.uint8)
-        program = torch.export.export(
-            compact, (example,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},)
-        )
-        partial = target / "partial.pt2"
-        try:
-            torch.export.save(program, partial)
-            checks[name] = check_export(
-                torch.export.load(partial).module(), network, row, task, split
-            )
-            partial.replace(target / "network.pt2")
-        finally:
-            partial.unlink(missing_ok=True)
-        state = {k: v.contiguous() for k, v in compact.state_dict().items()}
-        save_file(state, target / "weights.safetensors")
+        checks[name] = _write(network, row, task, target)
         description = {
+            **EXPORT.header,
             "task": virtual.task,
             "level": virtual.level,
             "classes": list(task.classes),
-            "input": {
-                "size": some.shape[-1],
-                "channels": "RGB",
-                "values": "0..255",
-                "layout": "NCHW",
-            },
+            "input": {"size": size, "channels": "RGB", "values": "0..255", "layout": "NCHW"},
             "parameters": counted.parameters[name],
             "macs": counted.macs[name],
             "use": counted.use[name],
-            "split": split,
+            "split": _split(task),
             "accuracy": checks[name].accuracy,
             "max_logit_difference": checks[name].max_difference,
         }
-        (target / "network.json").write_text(json.dumps(description, indent=2) + "\n")
+        write_json(target / "network.json", description)
     return checks
+
+
+def _split(task: Task) -> str:
+    """The split that an export is checked on."""
+    return "test" if "test" in task.splits else "validation"
+
+
+def _write(network: Network, row: int, task: Task, target: Path) -> ExportCheck:
+    """Write program and weights of a row, if the program as it is read back computes the same."""
+    compact = CompactNetwork(network, row, task).eval()
+    split = _split(task)
+    example = torch.zeros(2, *task.splits[split].images.shape[1:], dtype=torch.uint8)
+    program = torch.export.export(
+        compact, (example,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},)
+    )
+    with write_atomically(target / "network.pt2") as partial:
+        torch.export.save(program, partial)
+        check = check_export(torch.export.load(partial).module(), network, row, task, split)
+    state = {k: v.contiguous() for k, v in compact.state_dict().items()}
+    with write_atomically(target / "weights.safetensors") as partial:
+        save_file(state, partial)
+    return check

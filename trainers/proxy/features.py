@@ -8,7 +8,6 @@ Legend: N images, K blocks, B batch, C channels, H and W of a map.
 
 import functools
 import json
-import os
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
@@ -22,6 +21,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
+from partitioning import write_atomically
 from trainers.backbones import BackboneConfig
 from trainers.data import Split, Task, normalise
 from trainers.device import ComputeConfig, autocast, resolve_device
@@ -238,12 +238,8 @@ def save_features(features: TaskFeatures, path: Path) -> None:
     arrays |= {f"targets.{k}": target for k, target in enumerate(features.targets)}
     arrays |= {f"teacher.{name}": np.ascontiguousarray(a) for name, a in features.teacher.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    try:
+    with write_atomically(path) as partial:
         save_file(arrays, partial, metadata={"accuracy": repr(features.accuracy)})
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def load_features(path: Path, *, mapped: bool = False) -> TaskFeatures:

@@ -34,7 +34,6 @@ Differs from the papers:
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,11 +43,9 @@ from torch import Tensor
 from partitioning import FloatArray
 from search.strategies.agent.distributions import DISTRIBUTIONS, Continuous, Distribution, Levels
 from search.strategies.agent.network import Agent
-from search.strategies.ledger import Ledger
 from search.strategies.protocol import Outcome, Problem
-from search.strategies.random_search import uniform_vectors
+from search.strategies.streams import Stream, seed_of
 
-STREAM = 2
 USES = ("cost", "vector")
 # What the others of a baseline must weigh; their own cost weight weighs each of its candidates up
 # to B.
@@ -199,9 +196,8 @@ def surrogate(log_density_BN: Tensor, rewards_BN: FloatArray) -> Tensor:
 class PolicyGradient:
     """Samples every cost weight in each generation and follows REINFORCE.
 
-    Asks for a whole generation, then waits: `ask` returns nothing while outcomes of a generation
-    are outstanding. Failed candidates drop out of the estimate, as does a candidate left without
-    siblings; where nothing is left, the network stays as it is and new samples are drawn.
+    Failed candidates drop out of the estimate, as does a candidate left without siblings; where
+    nothing is left, the network stays as it is and new samples are drawn.
 
     Raises:
         ValueError: If the reward is to take the use from a vector that has no use entries.
@@ -212,9 +208,8 @@ class PolicyGradient:
             raise ValueError('use must be "cost" in a space without use entries, got "vector"')
         self._problem = problem
         self._settings = settings
-        self._ledger = Ledger()
-        sequence = np.random.SeedSequence(problem.seed, spawn_key=(STREAM,))
-        self._generator = torch.Generator().manual_seed(int(sequence.generate_state(1)[0]))
+        seed = seed_of(problem.seed, Stream.POLICY_GRADIENT)
+        self._generator = torch.Generator().manual_seed(seed)
         self._distribution: Distribution = (
             Levels(settings.levels) if settings.distribution == "levels" else Continuous()
         )
@@ -228,38 +223,25 @@ class PolicyGradient:
         )
         self._optimizer = torch.optim.Adam(self._agent.parameters(), lr=settings.learning_rate)
         self._generation = 0  # of the initial batch
-        self._ledger.queue(uniform_vectors(problem, 0, problem.initial))
 
     def mean(self, rho: float) -> FloatArray:
         """Expected entries for a cost weight, without exploration, shape (d,)."""
         with torch.no_grad():
             return self._distribution.mean(self._agent([rho]))[0].numpy()
 
-    def ask(self, n: int) -> list[FloatArray]:
-        """Proposes the next at most n samples of the generation; none while it is outstanding."""
-        return self._ledger.ask(n)
-
-    def tell(self, outcomes: Sequence[Outcome]) -> None:
-        """Takes in outcomes, and makes a step once the generation is complete.
-
-        Raises:
-            ValueError: If an outcome belongs to no outstanding proposal.
-        """
-        self._ledger.tell(outcomes)
-        if not self._ledger.complete:
-            return
-        generation = self._ledger.drain()
+    def learn(self, batch: list[Outcome]) -> FloatArray:
+        """Makes a step, of all generations but the initial batch, and samples the next one."""
         if self._generation > 0:
-            self._learn(generation)
+            self._step(batch)
         self._generation += 1
-        self._sample()
+        return self._sample()
 
     @property
     def _epsilon(self) -> float:
         return self._settings.epsilon * self._settings.epsilon_decay ** (self._generation - 1)
 
-    def _sample(self) -> None:
-        """Queues a generation (eq. 6, 7)."""
+    def _sample(self) -> FloatArray:
+        """A generation (eq. 6, 7), shape (S B, d)."""
         settings = self._settings
         shape = (2, settings.samples, len(settings.cost_weights), self._problem.dim)
         chosen_SBD, drawn_SBD = torch.rand(shape, dtype=torch.float64, generator=self._generator)
@@ -269,7 +251,7 @@ class PolicyGradient:
         values_SBD = torch.where(chosen_SBD < self._epsilon, explored_SBD, policy_SBD)
         # Sample by sample, so that a generation cut off by the end of the search covers all
         # cost weights alike.
-        self._ledger.queue(values_SBD.flatten(0, 1).numpy())
+        return values_SBD.flatten(0, 1).numpy()
 
     def _rewards(self, generation: list[Outcome]) -> FloatArray:
         """Rewards under every cost weight (eq. 8), shape (B, N); NaN where a candidate failed."""
@@ -285,7 +267,7 @@ class PolicyGradient:
             rewards_BN[:, n] = quality - rho_B * use**2
         return rewards_BN
 
-    def _learn(self, generation: list[Outcome]) -> None:
+    def _step(self, generation: list[Outcome]) -> None:
         """One step of Adam on the entropy-regularised REINFORCE estimate (DEN, eq. 7)."""
         rewards_BN = self._rewards(generation)
         if not leave_one_out(rewards_BN, np.ones_like(rewards_BN)).any():

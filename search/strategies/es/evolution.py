@@ -44,18 +44,17 @@ divided by a vanishing $\sigma_R$ (it was tried, and lost).
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from partitioning import FloatArray
+from search.strategies.batches import Batches, next_index
 from search.strategies.es.gradients import GradientTerm, ascent, terms_per_task
-from search.strategies.ledger import Ledger
 from search.strategies.protocol import Outcome, Problem
 from search.strategies.random_search import uniform_vectors
+from search.strategies.streams import Stream, generator
 
-STREAM = 1
 BOUNDS = ("clip", "sigmoid")
 FEWEST_BEST = 8
 # The sigmoid's slope vanishes towards 0 and 1: its search keeps x this far from both, or a place
@@ -151,12 +150,11 @@ def _logit(x: FloatArray) -> FloatArray:
 
 
 class Evolution:
-    """Augmented random search from the best of an initial random batch.
+    """Augmented random search from the best of an initial random batch, generation by generation.
 
-    Asks for a whole generation, then waits: `ask` returns nothing while outcomes of a generation
-    are outstanding. A candidate that fails takes its antithetic partner out of the estimate; where
-    none is left the step is skipped and new directions are drawn from the same place. Where the
-    whole initial batch fails, another one is drawn.
+    A candidate that fails takes its antithetic partner out of the estimate; where none is left the
+    step is skipped and new directions are drawn from the same place. Where the whole initial batch
+    fails, another one is drawn.
 
     Raises:
         ValueError: If the settings pull on use entries that the problem does not have, or ask for
@@ -172,14 +170,12 @@ class Evolution:
         self._settings = settings
         self._whole = GradientTerm(None, problem.use_dims, np.ones(problem.dim))
         self._terms = terms_per_task(problem) if settings.per_task else [self._whole]
-        self._ledger = Ledger()
         self._known: list[Outcome] = []
         self._step = 0
         # Coordinates of the search: x itself, or y of x = sigmoid(4 y - 2). None before the start.
         self._place_D: FloatArray | None = None
         self._before_D = np.zeros(problem.dim)
         self._directions_KD = np.empty((0, problem.dim))
-        self._queue_initial()
 
     @property
     def centre(self) -> FloatArray | None:
@@ -192,39 +188,12 @@ class Evolution:
         weights = self._settings.diagonal_l2
         return weights[self._step // self._settings.turn % len(weights)]
 
-    def ask(self, n: int) -> list[FloatArray]:
-        """Proposes the next at most n vectors of the generation; none while it is outstanding."""
-        return self._ledger.ask(n)
-
-    def tell(self, outcomes: Sequence[Outcome]) -> None:
-        """Takes in outcomes, and makes a step once the generation is complete.
+    def check(self, outcome: Outcome) -> None:
+        """Refuses an outcome that gradients per task cannot be made of.
 
         Raises:
-            ValueError: If an outcome belongs to no outstanding proposal, or says not of every task
-                how accurate it is where gradients are per task.
+            ValueError: If it says not of every task how accurate it is where it has to.
         """
-        for outcome in outcomes:
-            self._check_accuracy(outcome)
-        self._ledger.tell(outcomes)
-        if not self._ledger.complete:
-            return
-        generation = self._ledger.drain()
-        self._known += [outcome for outcome in generation if not outcome.failed]
-        if self._place_D is not None:
-            self._move(self._place_D, generation)
-            self._step += 1
-        if not self._known:
-            self._queue_initial()
-            return
-        settings = self._settings
-        new_turn = len(settings.diagonal_l2) > 1 and self._step % settings.turn == 0
-        if self._place_D is None or new_turn:
-            weight = self.weight
-            best = max(self._known, key=lambda known: self._whole.reward(known, weight))
-            self._place_D = self._before_D = self._place(best)
-        self._queue_antithetic(self._place_D)
-
-    def _check_accuracy(self, outcome: Outcome) -> None:
         if not self._settings.per_task or outcome.failed:
             return
         shape = None if outcome.accuracy is None else np.shape(outcome.accuracy)
@@ -234,18 +203,32 @@ class Evolution:
                 f"= ({len(self._terms)},), got {shape}: set per_task to false where it does not"
             )
 
-    def _queue_initial(self) -> None:
-        start, num = self._ledger.asked, self._problem.initial
-        self._ledger.queue(uniform_vectors(self._problem, start, num))
+    def learn(self, batch: list[Outcome]) -> list[FloatArray]:
+        """Makes a step, begins a turn where one is due, and perturbs the new place."""
+        self._known += [outcome for outcome in batch if not outcome.failed]
+        if self._place_D is not None:
+            self._move(self._place_D, batch)
+            self._step += 1
+        if not self._known:
+            return uniform_vectors(self._problem, next_index(batch), self._problem.initial)
+        settings = self._settings
+        new_turn = len(settings.diagonal_l2) > 1 and self._step % settings.turn == 0
+        if self._place_D is None or new_turn:
+            weight = self.weight
+            best = max(self._known, key=lambda known: self._whole.reward(known, weight))
+            self._place_D = self._before_D = self._place(best)
+        return self._antithetic(self._place_D)
 
-    def _queue_antithetic(self, place_D: FloatArray) -> None:
-        sequence = np.random.SeedSequence(self._problem.seed, spawn_key=(STREAM, self._step))
+    def _antithetic(self, place_D: FloatArray) -> list[FloatArray]:
         shape = (self._settings.directions, self._problem.dim)
-        self._directions_KD = np.random.default_rng(sequence).standard_normal(shape)  # line 4
+        rng = generator(self._problem.seed, Stream.ES, self._step)
+        self._directions_KD = rng.standard_normal(shape)  # line 4
+        vectors = []
         for direction_D in self._directions_KD:
             offset_D = self._settings.step_size * direction_D
             # Partners side by side, so that they share a cohort where there is room.
-            self._ledger.queue([self._vector(place_D + offset_D), self._vector(place_D - offset_D)])
+            vectors += [self._vector(place_D + offset_D), self._vector(place_D - offset_D)]
+        return vectors
 
     def _move(self, place_D: FloatArray, generation: list[Outcome]) -> None:
         settings = self._settings
@@ -285,3 +268,13 @@ class Evolution:
         if self._settings.bounds == "clip":
             return np.clip(place_D, 0.0, 1.0)
         return _sigmoid(place_D)
+
+
+def evolution(problem: Problem, settings: EvolutionSettings) -> Batches[Evolution]:
+    """Makes the strategy of `Evolution`.
+
+    Raises:
+        ValueError: See `Evolution`.
+    """
+    learner = Evolution(problem, settings)
+    return Batches(problem, learner, check=learner.check)

@@ -1,14 +1,13 @@
 """Optuna's studies in memory, for the strategies that are Optuna's samplers."""
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import optuna
 from optuna.distributions import FloatDistribution
-from optuna.samplers import BaseSampler
+from optuna.samplers import BaseGASampler, BaseSampler
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
@@ -39,27 +38,38 @@ class MemoryStudy:
         with quiet():
             self._study = optuna.create_study(sampler=sampler, directions=directions)
 
-    def add(
-        self,
-        vector: FloatArray,
-        values: Sequence[float],
-        attributes: Mapping[str, Any] | None = None,
-    ) -> None:
+    def add(self, vector: FloatArray, values: Sequence[float]) -> None:
         """Adds a finished trial that was not asked for.
 
         Args:
             vector: Shape (d,), entries in [0, 1].
             values: One per objective, finite.
-            attributes: System attributes, by which samplers know their own trials.
         """
         self._study.add_trial(
             optuna.trial.create_trial(
                 params=parameters(vector),
                 distributions=dict(self._distributions),
                 values=list(values),
-                system_attrs=dict(attributes or {}),
             )
         )
+
+    def propose(self, vector: FloatArray) -> int:
+        """Begins a trial of a given vector, as if the study's genetic sampler had proposed it.
+
+        Args:
+            vector: Shape (d,), entries in [0, 1].
+
+        Returns:
+            The trial's number.
+        """
+        sampler = self._study.sampler
+        assert isinstance(sampler, BaseGASampler)
+        with quiet():
+            self._study.enqueue_trial(parameters(vector))
+            number = self._study.ask(dict(self._distributions)).number
+        # Which also notes it down; a trial without a generation would never be a parent.
+        sampler.get_trial_generation(self._study, self._study.trials[number])
+        return number
 
     def ask(self) -> tuple[int, FloatArray]:
         """Proposes: the trial's number and its vector, shape (d,)."""
@@ -71,11 +81,6 @@ class MemoryStudy:
         """Tells what became of a trial: one finite value per objective, or None of a failed one."""
         state = TrialState.FAIL if values is None else TrialState.COMPLETE
         self._study.tell(number, None if values is None else list(values), state)
-
-
-def sampler_seed(seed: int, *stream: int) -> int:
-    """A seed for Optuna, which takes 32 bits: a function of a problem's seed and a stream."""
-    return int(np.random.SeedSequence(seed, spawn_key=stream).generate_state(1)[0])
 
 
 @contextmanager

@@ -14,21 +14,17 @@ The optimum of an acquisition function depends on the last bits of linear algebr
 Gaussian processes can be resumed only on the kind of processor that it was begun on.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 from optuna.samplers import BaseSampler, GPSampler, TPESampler
 
 from partitioning import FloatArray
-from search.candidates import best_first
-from search.strategies.ledger import Ledger
-from search.strategies.optuna_samplers.memory_study import MemoryStudy, quiet, sampler_seed
+from search.strategies.batches import Batches
+from search.strategies.optuna_samplers.memory_study import MemoryStudy, quiet
 from search.strategies.protocol import Outcome, Problem
-from search.strategies.random_search import uniform_vectors
-
-TPE_STREAM = 10
-GP_STREAM = 11
+from search.strategies.streams import Stream, seed_of
+from search.strategies.window import window
 
 
 def _check_at_least(least: int, **settings: int) -> None:
@@ -98,37 +94,13 @@ class GpSettings:
         _check_at_least(self.startup, window=self.window)
 
 
-def window(outcomes: Sequence[Outcome], size: int) -> list[Outcome]:
-    """Which outcomes to model where there are too many: the best half and the newest.
-
-    The best by non-domination rank, within a rank by room on the front; the rest of the window is
-    of the newest others.
-
-    Args:
-        outcomes: In the order of asking, none of them failed.
-        size: How many to keep.
-
-    Returns:
-        At most size of them, in the order of asking.
-    """
-    if len(outcomes) <= size:
-        return list(outcomes)
-    scores_N2 = np.array([outcome.scores() for outcome in outcomes])
-    best = best_first(scores_N2[:, 0], scores_N2[:, 1])[: size // 2]
-    others = np.setdiff1d(np.arange(len(outcomes)), best)
-    return [outcomes[i] for i in np.union1d(best, others[size // 2 - size :])]
-
-
 class ModelBased:
-    """Batches from a sampler that is shown the outcomes so far.
-
-    Asks for a whole batch, then waits: `ask` returns nothing while outcomes of a batch are
-    outstanding. Failed candidates teach nothing.
+    """Batches from a sampler that is shown the outcomes so far; failed candidates teach nothing.
 
     Args:
         problem: What to search.
         make: Makes the sampler from a seed.
-        stream: First word of the spawn key of its seeds.
+        stream: That of its seeds.
         batch: Candidates per batch, at least 1.
         shown: How many outcomes the sampler is shown, at least 2; see `window`.
     """
@@ -138,7 +110,7 @@ class ModelBased:
         problem: Problem,
         make: Callable[[int], BaseSampler],
         *,
-        stream: int,
+        stream: Stream,
         batch: int,
         shown: int,
     ) -> None:
@@ -149,33 +121,20 @@ class ModelBased:
         self._shown = shown
         self._number = 0
         self._alive: list[Outcome] = []
-        self._ledger = Ledger()
-        self._ledger.queue(uniform_vectors(problem, 0, problem.initial))
 
-    def ask(self, n: int) -> list[FloatArray]:
-        """Proposes the next at most n vectors of the batch; none while it is outstanding."""
-        return self._ledger.ask(n)
-
-    def tell(self, outcomes: Sequence[Outcome]) -> None:
-        """Takes in outcomes, and models them once the batch is complete.
-
-        Raises:
-            ValueError: If an outcome belongs to no outstanding proposal.
-        """
-        self._ledger.tell(outcomes)
-        if not self._ledger.complete:
-            return
-        self._alive += [outcome for outcome in self._ledger.drain() if not outcome.failed]
-        seed = sampler_seed(self._problem.seed, self._stream, self._number)
+    def learn(self, batch: list[Outcome]) -> list[FloatArray]:
+        """Shows a fresh sampler a window of the outcomes and has it propose a batch."""
+        self._alive += [outcome for outcome in batch if not outcome.failed]
+        seed = seed_of(self._problem.seed, self._stream, self._number)
         self._number += 1
         with quiet():
             study = MemoryStudy(self._problem.dim, self._make(seed))
         for outcome in window(self._alive, self._shown):
             study.add(outcome.vector, outcome.scores())
-        self._ledger.queue(study.ask()[1] for _ in range(self._batch))
+        return [study.ask()[1] for _ in range(self._batch)]
 
 
-def tpe(problem: Problem, settings: TpeSettings) -> ModelBased:
+def tpe(problem: Problem, settings: TpeSettings) -> Batches[ModelBased]:
     """Makes the strategy of Optuna's TPE."""
 
     def make(seed: int) -> BaseSampler:
@@ -187,10 +146,13 @@ def tpe(problem: Problem, settings: TpeSettings) -> ModelBased:
             seed=seed,
         )
 
-    return ModelBased(problem, make, stream=TPE_STREAM, batch=settings.batch, shown=settings.window)
+    learner = ModelBased(
+        problem, make, stream=Stream.TPE, batch=settings.batch, shown=settings.window
+    )
+    return Batches(problem, learner)
 
 
-def gp(problem: Problem, settings: GpSettings) -> ModelBased:
+def gp(problem: Problem, settings: GpSettings) -> Batches[ModelBased]:
     """Makes the strategy of Optuna's Gaussian processes."""
 
     def make(seed: int) -> BaseSampler:
@@ -203,4 +165,7 @@ def gp(problem: Problem, settings: GpSettings) -> ModelBased:
         sampler._n_qmc_samples_ehvi = settings.samples
         return sampler
 
-    return ModelBased(problem, make, stream=GP_STREAM, batch=settings.batch, shown=settings.window)
+    learner = ModelBased(
+        problem, make, stream=Stream.GP, batch=settings.batch, shown=settings.window
+    )
+    return Batches(problem, learner)

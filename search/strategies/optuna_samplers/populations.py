@@ -14,27 +14,22 @@ strategies. Each starts from the best of the initial batch by its own reward.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import zip_longest
 
 from optuna.samplers import CmaEsSampler, NSGAIIISampler, NSGAIISampler
 
 from partitioning import FloatArray
-from search.strategies.ledger import Ledger
+from search.strategies.batches import Batches
 from search.strategies.optuna_samplers.memory_study import (
     REWARD,
     MemoryStudy,
     parameters,
     quiet,
-    sampler_seed,
 )
 from search.strategies.protocol import Outcome, Problem
-from search.strategies.random_search import uniform_vectors
-
-NSGA2_STREAM = 12
-NSGA3_STREAM = 13
-CMA_ES_STREAM = 14
+from search.strategies.streams import Stream, seed_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,64 +154,43 @@ class Population:
 class Generations:
     """Whole generations of one or more populations, turn by turn.
 
-    Asks for a whole generation, then waits: `ask` returns nothing while outcomes of a generation
-    are outstanding.
-
     Args:
-        problem: What to search.
         start: Makes the populations from the outcomes of the initial batch that have not failed.
     """
 
-    def __init__(
-        self, problem: Problem, start: Callable[[list[Outcome]], list[Population]]
-    ) -> None:
+    def __init__(self, start: Callable[[list[Outcome]], list[Population]]) -> None:
         self._start = start
         self._populations: list[Population] = []
         #: Population and trial of every candidate that is out; none of the initial batch.
         self._trials: list[tuple[Population, int]] = []
-        self._ledger = Ledger()
-        self._ledger.queue(uniform_vectors(problem, 0, problem.initial))
 
-    def ask(self, n: int) -> list[FloatArray]:
-        """Proposes the next at most n vectors of the generation; none while it is outstanding."""
-        return self._ledger.ask(n)
-
-    def tell(self, outcomes: Sequence[Outcome]) -> None:
-        """Takes in outcomes, and breeds once the generation is complete.
-
-        Raises:
-            ValueError: If an outcome belongs to no outstanding proposal.
-        """
-        self._ledger.tell(outcomes)
-        if not self._ledger.complete:
-            return
-        generation = self._ledger.drain()
+    def learn(self, batch: list[Outcome]) -> list[FloatArray]:
+        """Tells every population what became of its trials, and asks all of them for the next."""
         if self._populations:
-            for (population, number), outcome in zip(self._trials, generation, strict=True):
+            for (population, number), outcome in zip(self._trials, batch, strict=True):
                 population.tell(number, outcome)
         else:
-            alive = [outcome for outcome in generation if not outcome.failed]
-            self._populations = self._start(alive)
+            self._populations = self._start([outcome for outcome in batch if not outcome.failed])
         # Turn by turn, so that a generation cut off by the end of the search covers all alike.
         lists = [[(p, *asked) for asked in p.ask()] for p in self._populations]
         turns = [asked for turn in zip_longest(*lists) for asked in turn if asked is not None]
         self._trials = [(population, number) for population, number, _ in turns]
-        self._ledger.queue(vector for _, _, vector in turns)
+        return [vector for _, _, vector in turns]
 
 
-def nsga2(problem: Problem, settings: Nsga2Settings) -> Generations:
+def nsga2(problem: Problem, settings: Nsga2Settings) -> Batches[Generations]:
     """Makes the strategy of Optuna's NSGA-II."""
     sampler = NSGAIISampler(
         population_size=settings.population,
         mutation_prob=settings.mutation,
         crossover_prob=settings.crossover,
         swapping_prob=settings.swapping,
-        seed=sampler_seed(problem.seed, NSGA2_STREAM),
+        seed=seed_of(problem.seed, Stream.NSGA2),
     )
     return _nsga(problem, sampler, settings.population)
 
 
-def nsga3(problem: Problem, settings: Nsga3Settings) -> Generations:
+def nsga3(problem: Problem, settings: Nsga3Settings) -> Batches[Generations]:
     """Makes the strategy of Optuna's NSGA-III."""
     with quiet():
         sampler = NSGAIIISampler(
@@ -225,29 +199,32 @@ def nsga3(problem: Problem, settings: Nsga3Settings) -> Generations:
             crossover_prob=settings.crossover,
             swapping_prob=settings.swapping,
             dividing_parameter=settings.divisions,
-            seed=sampler_seed(problem.seed, NSGA3_STREAM),
+            seed=seed_of(problem.seed, Stream.NSGA3),
         )
     return _nsga(problem, sampler, settings.population)
 
 
-def _nsga(problem: Problem, sampler: NSGAIISampler | NSGAIIISampler, size: int) -> Generations:
+def _nsga(
+    problem: Problem, sampler: NSGAIISampler | NSGAIIISampler, size: int
+) -> Batches[Generations]:
     def start(alive: list[Outcome]) -> list[Population]:
         study = MemoryStudy(problem.dim, sampler)
-        for outcome in alive:
-            # Without its generation a trial would never be a parent.
-            study.add(outcome.vector, outcome.scores(), {sampler._get_generation_key(): 0})
+        # All before any is told, or those beyond the size of a population would be of generation 1.
+        numbers = [study.propose(outcome.vector) for outcome in alive]
+        for number, outcome in zip(numbers, alive, strict=True):
+            study.tell(number, outcome.scores())
         return [Population(study, size, Outcome.scores, len(alive))]
 
-    return Generations(problem, start)
+    return Batches(problem, Generations(start))
 
 
-def cma_es(problem: Problem, settings: CmaEsSettings) -> Generations:
+def cma_es(problem: Problem, settings: CmaEsSettings) -> Batches[Generations]:
     """Makes the strategy of Optuna's CMA-ES, one per cost weight."""
 
     def start(alive: list[Outcome]) -> list[Population]:
         return [_cma_es(problem, settings, i, alive) for i in range(len(settings.cost_weights))]
 
-    return Generations(problem, start)
+    return Batches(problem, Generations(start))
 
 
 def _cma_es(
@@ -264,7 +241,7 @@ def _cma_es(
             sigma0=settings.step_size,
             n_startup_trials=0,
             warn_independent_sampling=False,
-            seed=sampler_seed(problem.seed, CMA_ES_STREAM, which),
+            seed=seed_of(problem.seed, Stream.CMA_ES, which),
             popsize=settings.population,
         )
     study = MemoryStudy(problem.dim, sampler, REWARD)

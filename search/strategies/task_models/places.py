@@ -20,7 +20,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from partitioning import FloatArray, matrix_to_vector, refine, unrefine, vector_to_matrix
+from partitioning import (
+    FloatArray,
+    entry_tasks,
+    matrix_to_vector,
+    refine,
+    unrefine,
+    vector_to_matrix,
+)
 from search.strategies.protocol import Problem
 
 
@@ -96,9 +103,6 @@ class SoftChannelPlaces:
 def places_of(problem: Problem) -> Places:
     """Soft channels where the vector is one sharing matrix of several tasks, else its entries."""
     num_tasks = len(problem.use_dims)
-    rows, columns = np.triu_indices(num_tasks, k=1)
-    pairs = zip(rows.tolist(), columns.tolist(), strict=True)
-    layout = (*((task,) for task in range(num_tasks)), *pairs)
-    if num_tasks > 1 and problem.concerns == layout:
+    if num_tasks > 1 and problem.concerns == entry_tasks(num_tasks):
         return SoftChannelPlaces(num_tasks)
     return EntryPlaces(problem.dim)

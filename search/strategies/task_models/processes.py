@@ -25,51 +25,19 @@ import torch
 from torch import Tensor
 
 from partitioning import FloatArray
-from search.strategies.protocol import Problem
-
-#: Kinds of entries, seen from a task.
-OWN_USE, OWN_OTHER, OTHERS_USE, UNSEEN = range(4)
+from search.strategies.task_models.kernel import OTHERS_USE, OWN_OTHER, OWN_USE, matern
 
 #: Medians of the hyperparameters' priors: three lengths, v, s, r and noise, of standardised scores.
 MEDIANS = torch.tensor([0.5, 1.0, 2.0, 0.3, 1.0, 0.3, 0.1], dtype=torch.float64)
 LEAST_NOISE = 1e-3
 #: The square root's slope is infinite at 0.
 OFFSET = 0.01
-#: Squared distances below this count as none; so roots have a slope everywhere.
-CLOSE = 1e-12
 #: Deviations below this are rounding.
 ALL_THE_SAME = 1e-9
 #: Of the fit, on logarithms.
 LEARNING_RATE = 0.1
 #: Weight of the differences among slopes of the cost, against residuals.
 SLOPES_ALIKE = 1e-4
-
-
-def entry_kinds(problem: Problem, num_tasks: int | None) -> Tensor:
-    """What every entry is to every task, shape (T, E).
-
-    Args:
-        problem: Its `concerns` must be known where the tasks are told apart.
-        num_tasks: T, or None for one process of the mean of all, whom every entry concerns.
-    """
-    use = set(problem.use_dims)
-    if num_tasks is None:
-        return torch.tensor([[OWN_USE if i in use else OWN_OTHER for i in range(problem.dim)]])
-
-    def kind(entry: int, task: int) -> int:
-        if task in problem.concerns[entry]:
-            return OWN_USE if entry in use else OWN_OTHER
-        return OTHERS_USE if entry in use else UNSEEN
-
-    return torch.tensor(
-        [[kind(entry, task) for entry in range(problem.dim)] for task in range(num_tasks)]
-    )
-
-
-def matern(squared: Tensor) -> Tensor:
-    """Correlations of smoothness 5/2 at squared distances."""
-    r = torch.sqrt(5.0 * squared.clamp(min=CLOSE))
-    return (1.0 + r + r * r / 3.0) * torch.exp(-r)
 
 
 class Views:

@@ -21,7 +21,7 @@ the kind of processor that it was begun on.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -31,20 +31,21 @@ from torch import Tensor
 
 from partitioning import FloatArray
 from search.candidates import hypervolume, non_dominated
-from search.strategies.ledger import SAME_VECTOR, Ledger
-from search.strategies.optuna_samplers.models import window
+from search.strategies.batches import next_index
+from search.strategies.ledger import SAME_VECTOR
 from search.strategies.protocol import Outcome, Problem
 from search.strategies.random_search import uniform_vectors
+from search.strategies.streams import Stream, generator
+from search.strategies.task_models.kernel import entry_kinds
 from search.strategies.task_models.places import places_of
 from search.strategies.task_models.processes import (
     TaskProcesses,
-    entry_kinds,
     fit,
     linear_cost,
     prior_medians,
 )
+from search.strategies.window import window
 
-STREAM = 18
 #: Quality per cost: from where cost hardly matters to where hardly anything is worth it.
 PRICES = (0.01, 10.0)
 #: Deviation of a start from the place it is taken from, so that no two ascents are the same.
@@ -120,8 +121,7 @@ def one_thread() -> Iterator[None]:
 class TaskModels:
     """Batches from models of every task.
 
-    Asks for a whole batch, then waits: `ask` returns nothing while outcomes of a batch are
-    outstanding. Failed candidates teach nothing; while all have failed, uniform vectors are drawn.
+    Failed candidates teach nothing; while all have failed, uniform vectors are drawn.
     """
 
     def __init__(self, problem: Problem, settings: TaskModelsSettings) -> None:
@@ -138,38 +138,24 @@ class TaskModels:
         #: Logarithms of the hyperparameters, and the number of outcomes at their last fit.
         self._log_TH = torch.empty((0, 0))
         self._fitted = 0
-        self._ledger = Ledger()
-        self._ledger.queue(self._uniform(problem.initial))
 
-    def ask(self, n: int) -> list[FloatArray]:
-        """Proposes the next at most n vectors of the batch; none while it is outstanding."""
-        return self._ledger.ask(n)
-
-    def tell(self, outcomes: Sequence[Outcome]) -> None:
-        """Takes in outcomes, and models them once the batch is complete.
-
-        Raises:
-            ValueError: If an outcome belongs to no outstanding proposal.
-        """
-        self._ledger.tell(outcomes)
-        if not self._ledger.complete:
-            return
-        alive = [outcome for outcome in self._ledger.drain() if not outcome.failed]
+    def learn(self, batch: list[Outcome]) -> list[FloatArray]:
+        """Takes the batch into the models, and ascends what they predict."""
+        alive = [outcome for outcome in batch if not outcome.failed]
         self._known += alive
         self._point_of |= {outcome.index: self._point(outcome) for outcome in alive}
-        if not self._known:
-            self._ledger.queue(self._uniform(self._settings.batch))
-            return
-        sequence = np.random.SeedSequence(self._problem.seed, spawn_key=(STREAM, self._number))
-        self._number += 1
-        with one_thread():
-            self._queue_batch(np.random.default_rng(sequence))
+        start, num = next_index(batch), self._settings.batch
+        chosen: list[FloatArray] = []
+        if self._known:
+            rng = generator(self._problem.seed, Stream.TASK_MODELS, self._number)
+            self._number += 1
+            with one_thread():
+                chosen = self._propose(start, rng)
+        rest = uniform_vectors(self._problem, start + len(chosen), num - len(chosen))
+        return chosen + rest
 
-    def _uniform(self, num: int, position: int = 0) -> list[FloatArray]:
-        """Vectors for the next candidates from a position in the batch on."""
-        return uniform_vectors(self._problem, self._ledger.asked + position, num)
-
-    def _queue_batch(self, rng: np.random.Generator) -> None:
+    def _propose(self, start: int, rng: np.random.Generator) -> list[FloatArray]:
+        """At most a batch of vectors for the candidates from the index `start` on."""
         settings = self._settings
         model = self._model()
         use = list(self._problem.use_dims)
@@ -190,10 +176,9 @@ class TaskModels:
         hoped_M = (mean_TM.mean(dim=0) + settings.optimism * deviation_M).numpy()
         vectors = [self._places.vector(point_D) for point_D in point_MD.numpy()]
         chosen = self._choose(vectors, hoped_M, (base + point_MD @ slope_D).numpy())
-        for position, i in enumerate(chosen):
-            self._place_of[self._ledger.asked + position] = place_M[i].numpy().copy()
-        fill = self._uniform(settings.batch - len(chosen), len(chosen))
-        self._ledger.queue([vectors[i] for i in chosen] + fill)
+        for index, i in enumerate(chosen, start=start):
+            self._place_of[index] = place_M[i].numpy().copy()
+        return [vectors[i] for i in chosen]
 
     def _point(self, outcome: Outcome) -> FloatArray:
         return self._places.point(np.asarray(outcome.vector, dtype=np.float64))
@@ -208,7 +193,10 @@ class TaskModels:
             and np.isfinite(outcome.accuracy).all()
             for outcome in self._known
         )
-        kinds_TD = entry_kinds(self._problem, self._num_tasks if per_task else None)
+        # One process of quality is that of a single task, whom every entry concerns.
+        concerns = self._problem.concerns if per_task else [(0,)] * self._problem.dim
+        num_tasks = self._num_tasks if per_task else 1
+        kinds_TD = torch.from_numpy(entry_kinds(concerns, self._problem.use_dims, num_tasks))
 
         def shown(size: int) -> tuple[Tensor, Tensor]:
             outcomes = window(self._known, size)

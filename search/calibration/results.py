@@ -1,0 +1,188 @@
+"""A study's calibration, candidate by candidate; every result is kept as soon as it is there."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from partitioning import Masks, write_json
+from search.calibration.choice import Chosen, choose, trained_twice
+from search.calibration.measurement import measure
+from search.config import StudyConfig, dump_config
+from search.study import (
+    Foundation,
+    Run,
+    Say,
+    Study,
+    build_foundation,
+    build_space,
+    feature_cache,
+    run_here,
+)
+from trainers.joint import TrainConfig
+from trainers.teachers import fingerprint
+
+#: Sections of the config that decide which candidates a vector and a seed mean.
+CHOICE = ("tasks", "backbone", "space", "solver")
+#: Sections that decide what is measured of a candidate.
+MEASURED = ("input_size", "tasks", "backbone", "trunk", "teachers", "proxy")
+
+
+def calibration_folder(study: Study) -> Path:
+    """Where a study keeps its calibration."""
+    return study.folder / "calibration"
+
+
+def full_training(config: StudyConfig) -> TrainConfig:
+    """How a calibration trains in full."""
+    return replace(config.train, sgd=config.calibration.sgd or config.train.sgd)
+
+
+def settings_digest(config: StudyConfig) -> str:
+    """Hash of the settings that decide what a calibration measures of given masks."""
+    parts = {name: dump_config(config)[name] for name in MEASURED}
+    return fingerprint(
+        kind="calibration",
+        training=full_training(config),
+        multiples=config.calibration.multiples,
+        precision=config.compute.precision,
+        **parts,
+    )
+
+
+def measure_calibration(
+    study: Study, *, say: Say = print, run: Run = run_here, base: Foundation | None = None
+) -> list[dict[str, Any]]:
+    """Measure a study's calibration; what was measured with the same settings is not repeated.
+
+    Args:
+        study: Its record gives the candidates; where it has too few, others are drawn.
+        say: Called with one line per thing that was done.
+        run: Where candidates are scored and trained.
+        base: Tasks, trunk and teachers if they are loaded already.
+
+    Returns:
+        One result per candidate and seed, in this order, as JSON: index, seed, candidate (its name
+        in the record, or None), vector, use (mean), masks, and proxy and full as `measure` gives
+        them, or an error.
+    """
+    config, folder = study.config, calibration_folder(study)
+    folder.mkdir(parents=True, exist_ok=True)
+    chosen = _kept_choice(study, folder / "candidates.json")
+    digests = _digests(chosen, config)
+    found = {pair: _read(result_path(folder, *pair), digests[pair]) for pair in digests}
+    missing = {result_path(folder, *pair).stem: pair for pair in found if found[pair] is None}
+    if missing:
+        steps = full_training(config).sgd.steps
+        say(f"calibration: {len(missing)} of {len(found)} trainings of {steps} steps to do")
+        jobs = _jobs(missing, chosen, config, base, run, say)
+        for done, (key, measured) in enumerate(run(measure, jobs), start=1):
+            index, seed = pair = missing[key]
+            result = {
+                "index": index,
+                "seed": seed,
+                "candidate": chosen[index].candidate,
+                "vector": list(chosen[index].vector),
+                "use": chosen[index].masks.mean_use(),
+                "masks": chosen[index].masks.to_dict(),
+                **measured,
+                "digest": digests[pair],
+            }
+            write_json(result_path(folder, index, seed), result)
+            found[pair] = result
+            say(f"calibration {done}/{len(missing)}: {_line(result)}")
+    return [result for result in found.values() if result is not None]
+
+
+def _digests(chosen: Sequence[Chosen], config: StudyConfig) -> dict[tuple[int, int], str]:
+    """By candidate and seed, in the order of the results, what a measurement depends on."""
+    use_N = np.array([entry.masks.mean_use() for entry in chosen])
+    twice = trained_twice(use_N, config.calibration.trained_twice)
+    pairs = [(index, 0) for index in range(len(chosen))]
+    pairs += [(index, 1) for index in sorted(set(twice))]
+    settings = settings_digest(config)
+    return {
+        (index, seed): fingerprint(settings=settings, masks=chosen[index].masks.digest(), seed=seed)
+        for index, seed in pairs
+    }
+
+
+def _jobs(
+    missing: Mapping[str, tuple[int, int]],
+    chosen: Sequence[Chosen],
+    config: StudyConfig,
+    base: Foundation | None,
+    run: Run,
+    say: Say,
+) -> dict[str, dict[str, Any]]:
+    """Arguments of `measure` for every measurement that is missing."""
+    base = base or build_foundation(config, run, say)
+    given = {
+        "cache": feature_cache(config, base, run, say),
+        "base": base,
+        "backbone": config.backbone,
+        "proxy": config.proxy,
+        "training": full_training(config),
+        "multiples": config.calibration.multiples,
+        "compute": config.compute,
+    }
+    return {
+        key: {"masks": chosen[index].masks, "seed": seed, **given}
+        for key, (index, seed) in missing.items()
+    }
+
+
+def result_path(folder: Path, index: int, seed: int) -> Path:
+    """The file of one candidate and seed."""
+    return folder / f"candidate{index:03d}-seed{seed}.json"
+
+
+def _kept_choice(study: Study, path: Path) -> list[Chosen]:
+    """The candidates chosen before, or chosen now and kept: a record that grows changes none."""
+    config = study.config
+    content = dump_config(config)
+    key = fingerprint(
+        kind="candidates",
+        candidates=config.calibration.candidates,
+        seed=config.calibration.seed,
+        **{name: content[name] for name in CHOICE},
+    )
+    kept = json.loads(path.read_text()) if path.exists() else {}
+    if kept.get("digest") != key:
+        chosen = choose(
+            study.candidates(), build_space(config), config.space.use, config.calibration
+        )
+        entries = [
+            {"candidate": c.candidate, "vector": list(c.vector), "masks": c.masks.to_dict()}
+            for c in chosen
+        ]
+        kept = {"digest": key, "candidates": entries}
+        write_json(path, kept)
+    return [
+        Chosen(
+            candidate=entry["candidate"],
+            vector=tuple(entry["vector"]),
+            masks=Masks.from_dict(entry["masks"]),
+        )
+        for entry in kept["candidates"]
+    ]
+
+
+def _read(path: Path, digest: str) -> dict[str, Any] | None:
+    """A finished result of these masks and settings; None if there is none."""
+    if not path.exists():
+        return None
+    kept: dict[str, Any] = json.loads(path.read_text())
+    return kept if kept.get("digest") == digest else None
+
+
+def _line(result: Mapping[str, Any]) -> str:
+    name = result["candidate"] or f"candidate {result['index']}"
+    name += f", seed {result['seed']}" * bool(result["seed"])
+    if "error" in result:
+        return f"{name}, left out: {result['error']}"
+    proxy, full = (float(np.mean(list(result[k]["accuracy"].values()))) for k in ("proxy", "full"))
+    return f"{name}: use {result['use']:.2f}, proxy {proxy:.3f}, full training {full:.3f}"

@@ -1,0 +1,139 @@
+"""What every command does with its options; each loads only what it needs."""
+
+import argparse
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+
+from rich.console import Console
+
+from search.cli.printing import print_front, print_trained
+from search.config import ConfigError, load_config
+from search.study import Study, StudyError
+
+CONSOLE = Console()
+
+
+def run_search(options: argparse.Namespace) -> None:
+    """`apportion search`."""
+    given = [path for path in (options.config, options.config_option) if path]
+    if len(given) != 1:
+        raise ConfigError("give one config: apportion search CONFIG, or --config CONFIG")
+    config = load_config(given[0], options.set)
+    from search.commands.search import search  # loads Ray and MLflow, which takes seconds
+
+    search(config, resume=options.resume, console=CONSOLE)
+
+
+def run_calibrate(options: argparse.Namespace) -> None:
+    """`apportion calibrate`."""
+    from search.calibration import show_calibration
+    from search.commands.calibrate import calibrate, open_study  # loads Ray, which takes seconds
+
+    given = options.study
+    study = Study(given) if given.is_dir() else open_study(load_config(given))
+    summary = calibrate(study, say=_say(_progress_console(options)))
+    if options.json:
+        print(json.dumps(summary, indent=2))
+    else:
+        show_calibration(summary, CONSOLE)
+        print(f"picture, points and numbers: {study.folder / 'calibration'}/calibration.*")
+
+
+def run_compare(options: argparse.Namespace) -> None:
+    """`apportion compare`."""
+    given = options.study
+    if given.is_dir() and options.set:
+        raise ConfigError(f"--set changes a config, but {given} is a study's folder")
+    config = None if given.is_dir() else load_config(given, options.set)
+    from search.commands.compare import compare, search_to_compare  # loads Ray: seconds
+    from search.comparison import show_comparison
+
+    progress = _progress_console(options)
+    study = Study(given) if config is None else search_to_compare(config, console=progress)
+    comparison = compare(study, say=_say(progress))
+    if options.json:
+        print(json.dumps(comparison.summary(), indent=2))
+    else:
+        show_comparison(comparison, CONSOLE)
+        print(f"tables, curves and picture: {study.folder / 'compare'}")
+
+
+def run_front(options: argparse.Namespace) -> None:
+    """`apportion front`."""
+    summary = Study(options.study).summary()
+    if options.json:
+        print(json.dumps(summary, indent=2))
+    else:
+        print_front(summary, CONSOLE)
+
+
+def run_train(options: argparse.Namespace) -> None:
+    """`apportion train`."""
+    from search.commands.train import train
+
+    print_trained(train(Study(options.study), options.pick, seeds=options.seeds))
+
+
+def run_export(options: argparse.Namespace) -> None:
+    """`apportion export`."""
+    from search.commands.publish import export
+
+    export(Study(options.study), options.pick, options.out)
+
+
+def run_report(options: argparse.Namespace) -> None:
+    """`apportion report`."""
+    from search.calibration import read_trust
+    from search.commands.report import write_report
+    from search.commands.sync import sync
+
+    study = Study(options.study)
+    for path in write_report(study):
+        print(path)
+    if (trust := read_trust(study)) is not None:
+        print(trust["verdict"])
+    if options.sync:
+        sync(study)
+        print(f"MLflow: {study.store_uri}")
+
+
+def run_ui(options: argparse.Namespace) -> int:
+    """`apportion ui`; the exit status is MLflow's."""
+    uri = Study(options.study).store_uri
+    if not uri.startswith("sqlite:"):
+        print(f"this study's runs are at {uri}")
+        return 0
+    if not (options.study / "mlflow.db").is_file():
+        raise StudyError(f"{options.study} has no runs in MLflow yet; apportion report --sync")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", options.port))
+        except OSError as error:
+            raise StudyError(f"port {options.port} is in use; choose another --port") from error
+    print(f"MLflow: http://127.0.0.1:{options.port} (store {uri}); end it with Ctrl-C", flush=True)
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
+    command += ["--host", "127.0.0.1", "--port", str(options.port), "--workers", "1"]
+    try:
+        return subprocess.run(command, check=False).returncode
+    except KeyboardInterrupt:
+        return 0
+
+
+def run_doctor(options: argparse.Namespace) -> int:
+    """`apportion doctor`; the exit status is 1 where something needed does not work."""
+    from search.commands.doctor import examine
+
+    return 0 if examine(CONSOLE) else 1
+
+
+def _progress_console(options: argparse.Namespace) -> Console:
+    """Progress must not mix with the one JSON object on the standard output."""
+    return Console(stderr=True) if options.json else CONSOLE
+
+
+def _say(console: Console) -> Callable[[str], None]:
+    return lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,286 @@
+"""The words of the command line: its commands, their options, and examples of each."""
+
+import argparse
+import importlib.metadata
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from search.cli import actions
+from search.strategies import STRATEGIES
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+DESCRIPTION = """\
+Search how the tasks of one multi-task network should share its channels.
+
+A config names the tasks, the network and the strategies that compete. `search` runs it as a study:
+a folder that keeps every candidate that was scored. The other commands look at that folder, train
+one of its candidates in full, or export it as one small network per task."""
+
+EXAMPLES = """\
+a first study, from its search to small networks (minutes on two cores, nothing to download):
+  apportion search configs/quickstart.yaml
+  apportion front studies/quickstart
+  apportion export studies/quickstart --pick knee --out networks
+
+`apportion COMMAND --help` says what a command does, with examples. Errors are one line; with
+APPORTION_DEBUG=1 in the environment they are tracebacks."""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the command line.
+
+    Returns:
+        A parser whose options hold `run`, the function of `actions.py` that does what was asked,
+        and `interrupted`, what to say after the word when Ctrl-C ends it.
+    """
+    parser = argparse.ArgumentParser(
+        prog="apportion",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "-V", "--version", action=_Version, nargs=0, help="print the installed version and exit"
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_searching(commands)
+    _add_judging(commands)
+    _add_using(commands)
+    _add_looking(commands)
+    return parser
+
+
+class _Version(argparse.Action):
+    """Looks the version up when it is asked for, as a checkout that is not installed has none."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        try:
+            print(f"apportion {importlib.metadata.version('apportion')}")
+        except importlib.metadata.PackageNotFoundError:
+            parser.error("apportion is not installed, so it has no version: pip install -e .")
+        parser.exit()
+
+
+def _add(
+    commands: Commands,
+    name: str,
+    run: Callable[[argparse.Namespace], int | None],
+    summary: str,
+    *,
+    text: str,
+    epilog: str,
+    interrupted: str = "",
+) -> argparse.ArgumentParser:
+    """Add a command.
+
+    Args:
+        commands: To which.
+        name: What is typed.
+        run: What it does with its options.
+        summary: A line for the list of commands.
+        text: What it does, for its own help.
+        epilog: Examples, for its own help.
+        interrupted: What is said after that word when Ctrl-C ends it.
+    """
+    command = commands.add_parser(
+        name,
+        help=summary,
+        description=text,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.set_defaults(run=run, interrupted=interrupted)
+    return command
+
+
+def _add_searching(commands: Commands) -> None:
+    strategies = "\n".join(f"  {name:21} {entry.summary}" for name, entry in STRATEGIES.items())
+    search = _add(
+        commands,
+        "search",
+        actions.run_search,
+        "run a study: from a config to a Pareto front",
+        text="""\
+Run a study: from a config to a Pareto front of quality against cost.
+
+The study's folder (by default studies/NAME) keeps a record of every candidate. A search can be
+stopped at any moment; --resume goes on from the record.""",
+        epilog=f"""\
+strategies that a config may name:
+{strategies}
+
+examples:
+  apportion search configs/quickstart.yaml
+  apportion search configs/quickstart.yaml --set candidates=100 --set name=longer
+  apportion search configs/quickstart.yaml --resume
+  ray submit cluster.yaml search/run.py -- --config configs/mini_decathlon.yaml""",
+        interrupted="; what was scored is in the record: go on with --resume",
+    )
+    search.add_argument("config", nargs="?", metavar="CONFIG", help="a study's YAML file")
+    search.add_argument("--config", dest="config_option", metavar="CONFIG", help="the same")
+    search.add_argument(
+        "--resume", action="store_true", help="continue the study in its folder from its record"
+    )
+    _add_set(search)
+
+
+def _add_judging(commands: Commands) -> None:
+    calibrate = _add(
+        commands,
+        "calibrate",
+        actions.run_calibrate,
+        "hold the proxy against full training (hours, resumable)",
+        text="""\
+Hold the proxy against full training: can its scores be trusted?
+
+Candidates of all costs are scored by the proxy and trained in full. Correlations, a picture and a
+verdict are kept with the study, and a search whose proxy is not trusted says so. It takes hours;
+run again, it goes on where it was stopped.""",
+        epilog="""\
+examples:
+  apportion calibrate configs/mini_decathlon.yaml      before any search
+  apportion calibrate studies/mini_decathlon --json    the study's own candidates""",
+        interrupted="; what was measured is kept: run it again to go on",
+    )
+    calibrate.add_argument(
+        "study", type=Path, metavar="STUDY", help="a study's folder, or a config before any search"
+    )
+    calibrate.add_argument("--json", action="store_true", help="one JSON object, not tables")
+    compare = _add(
+        commands,
+        "compare",
+        actions.run_compare,
+        "say which strategy finds the better front (resumable)",
+        text="""\
+Say which strategy finds the better front for the same budget, or that none does.
+
+A config is searched first, every strategy with every seed; of a study's folder the record is taken
+as it is. Differences in hypervolume are tested over seeds, so there must be several.""",
+        epilog="""\
+examples:
+  apportion compare configs/compare_synthetic.yaml
+  apportion compare configs/compare_synthetic.yaml --set "seeds=[0,1,2,3,4,5]"
+  apportion compare studies/compare_synthetic --json""",
+        interrupted="; what was scored is in the record: run it again to go on",
+    )
+    compare.add_argument(
+        "study", type=Path, metavar="CONFIG",
+        help="a config, which is searched first, or a study's folder, of which the record is taken",
+    )  # fmt: skip
+    _add_set(compare)
+    compare.add_argument("--json", action="store_true", help="one JSON object, not tables")
+
+
+def _add_using(commands: Commands) -> None:
+    train = _add(
+        commands,
+        "train",
+        actions.run_train,
+        "train a candidate in full",
+        text="""\
+Train a candidate in full, all tasks together, and say what it reaches on every split.
+
+Trainings are kept in the study's folder under trained/; those that are there are not repeated.""",
+        epilog="""\
+examples:
+  apportion train studies/quickstart --pick knee
+  apportion train studies/quickstart --pick es-0-17 --seeds 3""",
+    )
+    _add_study(train)
+    _add_pick(train)
+    train.add_argument("--seeds", type=int, default=1, metavar="N", help="trainings (default 1)")
+    export = _add(
+        commands,
+        "export",
+        actions.run_export,
+        "write one compact network per task (trains it first if needed)",
+        text="""\
+Write one compact network per task: the channels that the task does not use are gone.
+
+Each is a torch.export program that needs only torch, and is checked against the network that it was
+cut from. A candidate that has not been trained in full is trained first.""",
+        epilog="""\
+example:
+  apportion export studies/quickstart --pick knee --out networks""",
+    )
+    _add_study(export)
+    _add_pick(export)
+    export.add_argument("--out", required=True, metavar="DIR", help="folder of the networks")
+
+
+def _add_looking(commands: Commands) -> None:
+    front = _add(
+        commands,
+        "front",
+        actions.run_front,
+        "print a study's Pareto front",
+        text="Print a study's Pareto front: candidates that none beats in quality and cost.",
+        epilog="""\
+examples:
+  apportion front studies/quickstart
+  apportion front studies/quickstart --json""",
+    )
+    _add_study(front)
+    front.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+    report = _add(
+        commands,
+        "report",
+        actions.run_report,
+        "write a study's front as CSV, PNG and HTML",
+        text="Write a study's front into its folder as front.csv, front.png and front.html.",
+        epilog="""\
+examples:
+  apportion report studies/quickstart
+  apportion report studies/quickstart --sync""",
+    )
+    _add_study(report)
+    report.add_argument(
+        "--sync", action="store_true", help="also rebuild the MLflow mirror from the record"
+    )
+    ui = _add(
+        commands,
+        "ui",
+        actions.run_ui,
+        "browse a study in MLflow",
+        text="Serve a study's MLflow store to a browser on this machine, until Ctrl-C.",
+        epilog="""\
+example:
+  apportion ui studies/quickstart --port 5001""",
+    )
+    _add_study(ui)
+    ui.add_argument("--port", type=int, default=5000, help="port on 127.0.0.1 (default 5000)")
+    _add(
+        commands,
+        "doctor",
+        actions.run_doctor,
+        "say what works on this machine and what does not",
+        text="Try everything that a study needs on this machine, and say what works.",
+        epilog="""\
+example:
+  apportion doctor""",
+    )
+
+
+def _add_set(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override a key of the config, dotted: proxy.sgd.steps=300 (may be repeated)",
+    )
+
+
+def _add_study(command: argparse.ArgumentParser) -> None:
+    command.add_argument("study", type=Path, metavar="STUDY", help="a study's folder")
+
+
+def _add_pick(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--pick",
+        required=True,
+        metavar="{knee,best,CANDIDATE}",
+        help="knee: the front's bend; best: the highest quality; or a name such as es-0-17",
+    )

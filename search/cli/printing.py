@@ -1,0 +1,44 @@
+"""What is printed of a study's front and of a training."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from search.study import TrainedPick
+
+
+def print_front(summary: Mapping[str, Any], console: Console) -> None:
+    """Print a front as a table, with the accuracy of every task where the terminal is wide enough.
+
+    Args:
+        summary: Of a study, as `Study.summary` gives it.
+        console: Where to.
+    """
+    table = Table(
+        title=f"{len(summary['front'])} of {summary['candidates']} candidates on the front, "
+        f"hypervolume {summary['hypervolume']:.4f}",
+        title_justify="left",
+    )
+    table.add_column("candidate", no_wrap=True)
+    tasks = list(summary["front"][0]["accuracy"]) if summary["front"] else []
+    fits = 40 + sum(max(5, len(task)) + 3 for task in tasks) <= console.width
+    for name in ("quality", "cost", *(tasks if fits else ())):
+        table.add_column(name, justify="right", no_wrap=True)
+    for entry in summary["front"]:
+        values = [entry["quality"], entry["cost"], *(entry["accuracy"][t] for t in tasks if fits)]
+        table.add_row(entry["candidate"], *(f"{value:.3f}" for value in values))
+    console.print(table)
+    if not fits:
+        print("accuracy per task: a wider terminal, --json, or front.csv in the study's folder")
+
+
+def print_trained(trained: TrainedPick) -> None:
+    """Print a line per split: the mean accuracy, and how much it differs from seed to seed."""
+    seeds = len(trained.accuracy)
+    for split, mean in trained.mean.items():
+        std = trained.std[split]
+        deviation = "" if math.isnan(std) else f" +- {std:.4f} (standard deviation)"
+        print(f"{trained.candidate}: {split} {mean:.4f}{deviation}, {seeds} seeds")

@@ -1,0 +1,86 @@
+"""Strategies that learn from whole batches: asking and telling once, for all of them.
+
+What is particular to a strategy is a `BatchLearner`, which never sees a part of a batch. So when
+outcomes arrive, and in what order, plays no part in what it learns.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Generic, Protocol, TypeVar
+
+from partitioning import FloatArray
+from search.strategies.ledger import Ledger
+from search.strategies.protocol import Outcome, Problem
+from search.strategies.random_search import uniform_vectors
+
+
+class BatchLearner(Protocol):
+    """Turns what became of a batch into the next one."""
+
+    def learn(self, batch: list[Outcome]) -> Iterable[FloatArray]:
+        """Learns from a batch and proposes the next.
+
+        Args:
+            batch: Outcomes of all vectors of the last batch, failed ones too, in the order of
+                asking; the first batch is the problem's initial one. Never empty.
+
+        Returns:
+            The vectors of the next batch, at least one, each of shape (d,), entries in [0, 1].
+        """
+        ...
+
+
+Learner = TypeVar("Learner", bound=BatchLearner)
+
+
+class Batches(Generic[Learner]):
+    """A strategy of batches, or generations: each is proposed, awaited and learnt from as a whole.
+
+    `ask` returns nothing while outcomes of a batch are outstanding. The first batch is the initial
+    one that all strategies share.
+
+    Args:
+        problem: What to search.
+        learner: Makes a batch from the outcomes of the one before.
+        check: Refuses an outcome that the learner could not make use of, by a ValueError.
+
+    Attributes:
+        learner: The learner given.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        learner: Learner,
+        *,
+        check: Callable[[Outcome], None] = lambda outcome: None,
+    ) -> None:
+        self.learner = learner
+        self._check = check
+        self._ledger = Ledger()
+        self._ledger.queue(uniform_vectors(problem, 0, problem.initial))
+
+    def ask(self, n: int) -> list[FloatArray]:
+        """Proposes the next at most n vectors of the batch; none while it is outstanding.
+
+        Raises:
+            ValueError: If n is negative.
+        """
+        return self._ledger.ask(n)
+
+    def tell(self, outcomes: Sequence[Outcome]) -> None:
+        """Takes in outcomes, and has the learner propose the next batch once this one is complete.
+
+        Raises:
+            ValueError: If an outcome belongs to no outstanding proposal, or is refused; then none
+                is taken in.
+        """
+        for outcome in outcomes:
+            self._check(outcome)
+        self._ledger.tell(outcomes)
+        if self._ledger.complete:
+            self._ledger.queue(self.learner.learn(self._ledger.drain()))
+
+
+def next_index(batch: Sequence[Outcome]) -> int:
+    """Index of the first candidate after a batch."""
+    return batch[-1].index + 1

@@ -1,0 +1,138 @@
+"""A user's own files may be called as our packages are, on the driver and on every worker.
+
+Searches run to their end beside such files, however they are started. They share one cluster but
+for one, which starts its own.
+"""
+
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+import yaml
+
+from search.arms import connect
+from trainers.device import DeviceError
+
+ROOT = Path(__file__).parents[2]
+STUDY: dict[str, Any] = {
+    "name": "s",
+    "evaluator": "simulated",
+    "tasks": [{"name": "a"}, {"name": "b"}],
+    "backbone": {"family": "resnet14", "width": 4},
+    "strategies": {"random": {}},
+    "candidates": 3,
+    "initial": 2,
+    "tracking": {"candidates": False},
+}
+#: What a user has beside their config: a folder cannot hold both kinds of `search`.
+OWN_FILES = {
+    "modules": ("search.py", "trainers/__init__.py", "partitioning/__init__.py"),
+    "packages": ("search/__init__.py", "trainers.py", "partitioning.py"),
+}
+WAYS = ("console script", "python -m", "script", "run.py")
+SCRIPT = """\
+import mine
+import apportion
+
+if __name__ == "__main__":
+    study = apportion.search(apportion.load_config("s.yaml"))
+    print(mine.WORDS, len(study.candidates()))
+"""
+
+
+def user_folder(folder: Path, kind: str) -> Path:
+    """A folder with a config, a module of the user's, and some that are called as our packages."""
+    for name in OWN_FILES[kind]:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text('raise RuntimeError("the user\'s own module was imported")\n')
+    (folder / "s.yaml").write_text(yaml.safe_dump(STUDY))
+    (folder / "mine.py").write_text('WORDS = "of my own"\n')
+    return folder
+
+
+def command(way: str, folder: Path) -> list[str]:
+    """How a search is started; what is written for it lies in the user's folder."""
+    if way == "python -m":
+        return [sys.executable, "-m", "apportion", "search", "s.yaml"]
+    if way == "script":
+        (folder / "script.py").write_text(SCRIPT)
+        return [sys.executable, "script.py"]
+    if way == "run.py":  # as `ray submit` copies it
+        shutil.copy(ROOT / "search" / "run.py", folder)
+        return [sys.executable, "run.py", "--config", "s.yaml"]
+    # As pip writes it; the one that is installed may be another version's.
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    module, _, function = scripts["apportion"].partition(":")
+    (folder / "bin").mkdir()
+    entry = folder / "bin" / "apportion"
+    entry.write_text(f"import sys\nfrom {module} import {function}\nsys.exit({function}())\n")
+    return [sys.executable, str(entry), "search", "s.yaml"]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """The address of a cluster that was not started by a search."""
+    ray.shutdown()
+    ray.init(
+        num_cpus=len(WAYS), include_dashboard=False, log_to_driver=False, logging_level="error"
+    )
+    yield ray.get_runtime_context().gcs_address
+    ray.shutdown()
+
+
+@pytest.mark.parametrize("kind", OWN_FILES)
+def test_searches_run_to_their_end(
+    kind: str, cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", cluster)
+    running = {}
+    for way in WAYS:  # all at once: most of the time is that of imports
+        folder = user_folder(tmp_path / way.replace(" ", "_"), kind)
+        running[way] = subprocess.Popen(
+            command(way, folder),
+            cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+    said = {way: process.communicate(timeout=300)[0] for way, process in running.items()}
+    for way, process in running.items():
+        assert process.returncode == 0, f"{way}: {said[way]}"
+        assert "3 candidates (0 failed)" in said[way]
+    assert "of my own 3" in said["script"]
+
+
+def test_a_script_called_search_starts_ray_itself(tmp_path: Path) -> None:
+    folder = user_folder(tmp_path, "modules")
+    (folder / "search.py").write_text(SCRIPT)
+    done = subprocess.run(
+        [sys.executable, "search.py"], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert "of my own 3" in done.stdout, done.stdout + done.stderr
+
+
+def test_run_py_of_the_project_beside_own_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`python search/run.py`, whose own folder has modules of common names."""
+    folder = user_folder(tmp_path, "packages")
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "search" / "run.py"), "--config", "none.yaml"],
+        cwd=folder, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "config none.yaml does not exist" in done.stderr
+
+
+def test_ray_that_was_started_before(
+    cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its workers look into the user's folders first, which only matters if something is there."""
+    monkeypatch.chdir(tmp_path)
+    connect()
+    user_folder(tmp_path, "modules")
+    with pytest.raises(DeviceError, match=f"import partitioning from {tmp_path}.*ray.init"):
+        connect()

@@ -1,0 +1,55 @@
+"""The command that calibrates, on a real Ray, and what later commands say of it."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from search.cli import main
+from search.config import dump_config
+from tests.helpers.studies import calibrated
+
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
+
+
+def test_the_command(
+    tmp_path: Path, cache: Path, cluster: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = calibrated(tmp_path, cache, threshold=1.0)
+    config = replace(config, strategies={"random": config.strategies["random"]}, candidates=3)
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(dump_config(config)))
+    assert main(["calibrate", str(path)]) == 0
+    said = capsys.readouterr().out
+    assert "calibration 7/7" in said
+    assert "mean over tasks" in said
+    assert "the proxy is not trusted" in said
+    folder = config.folder / "calibration"
+    for name in ("calibration.json", "calibration.csv", "calibration.png"):
+        assert (folder / name).stat().st_size > 100
+    assert main(["calibrate", str(config.folder), "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary == json.loads((folder / "calibration.json").read_text())
+    assert (summary["candidates"], summary["trained_twice"], summary["trusted"]) == (5, 2, False)
+    # The search that follows warns, and its page shows the calibration.
+    assert main(["search", str(path)]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.count("warning: the proxy is not trusted: over 5 candidates") == 1
+    assert "The proxy is not trusted" in (config.folder / "front.html").read_text()
+    assert main(["report", str(config.folder)]) == 0
+    said = capsys.readouterr().out
+    assert str(folder / "calibration.png") in said
+    assert "the proxy is not trusted" in said
+    lower = replace(config, calibration=replace(config.calibration, threshold=-1.0))
+    path.write_text(yaml.safe_dump(dump_config(replace(lower, candidates=4))))
+    assert main(["search", str(path), "--resume"]) == 0
+    assert "warning" not in capsys.readouterr().out
+
+
+def test_neither_a_study_nor_a_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["calibrate", str(tmp_path)]) == 2
+    assert "is not a study" in capsys.readouterr().err
+    assert main(["calibrate", str(tmp_path / "none.yaml")]) == 2
+    assert "does not exist" in capsys.readouterr().err

@@ -1,0 +1,277 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from search.candidates import Rung
+from search.config import (
+    ConfigError,
+    StudyConfig,
+    differences,
+    dump_config,
+    load_config,
+    parse_config,
+)
+from tests.helpers import ROOT
+
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+
+
+def raw(**changed: Any) -> dict[str, Any]:
+    base: dict[str, Any] = {
+        "name": "tiny",
+        "tasks": [{"name": "digits", "source": "toy"}, {"name": "shapes", "source": "toy"}],
+        "trunk": {"dataset": {"name": "hues", "source": "toy"}},
+        "strategies": {"random": {}},
+    }
+    return base | changed
+
+
+def parsed(**changed: Any) -> StudyConfig:
+    return parse_config(raw(**changed))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_shipped_configs_are_valid_and_survive_a_round_trip(path: Path) -> None:
+    config = load_config(path)
+    assert config.name == path.stem
+    again = parse_config(yaml.safe_load(yaml.safe_dump(dump_config(config))))
+    assert again == config
+    assert differences(config, again) == []
+
+
+def test_there_are_the_configs_the_readme_names() -> None:
+    assert {p.stem for p in CONFIGS} >= {
+        "quickstart",
+        "mini_decathlon",
+        "hub_decathlon",
+        "decathlon",
+    }
+
+
+def test_the_decathlon_has_the_papers_settings() -> None:
+    config = load_config("configs/decathlon.yaml")
+    assert len(config.tasks) == 9
+    assert config.backbone.width == 64
+    assert (config.proxy.sgd.steps, config.proxy.sgd.batch_size) == (3000, 4)
+    assert config.proxy.sgd.learning_rate == 1.0
+    assert config.strategies["es"].settings.directions == 16
+    assert config.candidates == 1000
+    assert (config.train.sgd.steps, config.train.sgd.batch_size) == (100_000, 64)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"candidate": 5}, r"^candidate: unknown key 'candidate'; did you mean 'candidates'\?"),
+        ({"proxy": {"sdg": {}}}, r"^proxy\.sdg: unknown key 'sdg'; did you mean 'sgd'\?"),
+        ({"proxy": {"sgd": {"stepz": 1}}}, r"^proxy\.sgd\.stepz: .*did you mean 'steps'"),
+        ({"tasks": [{"name": "digits", "souce": "toy"}]}, r"^tasks\[0\]\.souce: .*'source'"),
+        ({"strategies": {"rnadom": {}}}, "unknown strategy 'rnadom'; did you mean 'random'"),
+        ({"strategies": {"es": {"direction": 1}}}, r"strategies\.es\.direction: .*'directions'"),
+        ({"strategies": {}}, "strategies must name at least one"),
+        ({"candidates": 0}, "candidates must be at least 1"),
+        ({"candidates": "many"}, "candidates must be a whole number, got 'many'"),
+        ({"candidates": True}, "candidates must be a whole number, got True"),
+        ({"seeds": [0, 0]}, "seeds must be one or more different numbers"),
+        ({"seeds": 3}, "seeds must be a list, got 3"),
+        ({"name": "a/b"}, "name must be a folder name"),
+        ({"backbone": {"width": 0}}, r"^backbone: .*width must be at least 1, got 0"),
+        ({"backbone": {"family": "resnet50"}}, "family must be one of"),
+        ({"space": {"use": [0.8, 0.2]}}, r"^space: .*0\.8"),
+        ({"space": {"use": [0.5]}}, r"^space\.use must have 2 entries"),
+        ({"compute": {"device": "tpu"}}, "auto, cpu, cuda"),
+        ({"objective": {"cost": "price"}}, "cost must be one of use, parameters, macs, union"),
+        ({"trunk": {}}, r"^trunk: give either dataset .* or checkpoint .*got neither"),
+        ({"schedule": {"evaluators": 0}}, "evaluators must be at least 1"),
+        ({"proxy": {"sgd": {"steps": 0}}}, r"^proxy\.sgd: steps must be at least 1, got 0"),
+        ({"finish": {"seeds": 0}}, r"^finish: seeds must be at least 1"),
+        ({"bracket": 1}, "bracket must be at least 2"),
+        ({"rungs": [{"keep": 0.5}]}, r"^rungs\[0\]\.steps is missing"),
+        ({"rungs": [{"steps": 9, "kepp": 1}]}, r"^rungs\[0\]\.kepp: .*did you mean 'keep'"),
+        (
+            {"rungs": [{"steps": 9, "keep": 1.5}]},
+            r"^rungs\[0\]: keep must be .*at most 1, got 1\.5",
+        ),
+        (
+            {"rungs": [{"steps": 20}, {"steps": 10}]},
+            r"must ascend and be below proxy\.sgd\.steps \(3000\), got \[20, 10\]",
+        ),
+        ({"rungs": [{"steps": 20}, {"steps": 20}]}, r"must ascend .*got \[20, 20\]"),
+        ({"rungs": [{"steps": 3000}]}, r"be below proxy\.sgd\.steps \(3000\), got \[3000\]"),
+        ({"rungs": [{"steps": 1}]}, "at least the number of virtual networks, 2, .*got 1"),
+        (
+            {
+                "space": {"kind": "unit_order", "levels": [0.5, 1]},
+                "proxy": {"sgd": {"steps": 3}},
+            },
+            r"proxy\.sgd\.steps must be at least the number of virtual networks, 4, .*got 3",
+        ),
+        ({"space": {"kind": "nested"}}, r"^space: space\.kind must be one of .*got 'nested'"),
+        ({"space": {"units": 2}}, r"^space: space\.units is a setting of unit_order and block"),
+        (
+            {"rungs": [{"steps": 9, "fidelity": "full"}, {"steps": 90}]},
+            "only the last rung may be of fidelity full",
+        ),
+        (
+            {"rungs": [{"steps": 9, "fidelity": "full", "keep": 0.5}]},
+            r"keep must be 1, got 0\.5",
+        ),
+        (
+            {"rungs": [{"steps": 3001}, {"steps": 9, "fidelity": "full"}]},
+            r"be at most proxy\.sgd\.steps \(3000\), got \[3001, 9\]",
+        ),
+    ],
+)
+def test_bad_values_are_refused_by_name(changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parsed(**changed)
+
+
+def test_missing_keys_are_named() -> None:
+    config = raw()
+    del config["trunk"]
+    with pytest.raises(ConfigError, match=r"^trunk is missing"):
+        parse_config(config)
+
+
+def test_a_task_listed_twice_is_refused() -> None:
+    with pytest.raises(ConfigError, match="digits"):
+        parsed(tasks=[{"name": "digits", "source": "toy"}] * 2)
+
+
+def test_files(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"does not exist .*the project's own: .*quickstart\.yaml"
+    ):
+        load_config(tmp_path / "none.yaml")
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("a: [1")
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        load_config(bad)
+    bad.write_text("- 1")
+    with pytest.raises(ConfigError, match="mapping"):
+        load_config(bad)
+
+
+def test_configs_are_found_from_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_config("configs/quickstart.yaml").name == "quickstart"
+
+
+def test_overrides() -> None:
+    config = load_config(
+        "configs/quickstart.yaml",
+        [
+            "proxy.sgd.steps=7",
+            "seeds=[1, 2]",
+            "proxy.sgd.weight_decay=1e-4",
+            "tasks.digits.limit=9",
+        ],
+    )
+    assert config.proxy.sgd.steps == 7
+    assert config.seeds == (1, 2)
+    assert config.proxy.sgd.weight_decay == 1e-4
+    assert next(t for t in config.tasks if t.name == "digits").limit == 9
+    for bad, message in {
+        "candidates": "needs key=value",
+        "proxy.sdg.steps=1": "did you mean 'sgd'",
+        "tasks.nothing.limit=1": "no entry 'nothing'",
+        "candidates=[": "not YAML",
+    }.items():
+        with pytest.raises(ConfigError, match=message):
+            load_config("configs/quickstart.yaml", [bad])
+
+
+def test_a_strategy_may_go_by_another_name() -> None:
+    config = parsed(strategies={"bold": {"kind": "es", "step_size": 0.3}, "es": None})
+    assert config.strategies["bold"].kind == "es"
+    assert config.strategies["bold"].settings.step_size == 0.3
+
+
+def test_what_may_change_on_resume() -> None:
+    old = parsed()
+    more = {"candidates": 99, "schedule": {"evaluators": 2}, "finish": {"pick": "best"}}
+    assert differences(old, parsed(**more)) == []
+    changed = differences(old, parsed(proxy={"sgd": {"steps": 9}}, strategies={"es": {}}))
+    assert any(line.startswith("proxy.sgd.steps: 3000 in the study, 9 now") for line in changed)
+    assert any(line.startswith("strategies.es") for line in changed)
+
+
+def test_the_ladder_ends_with_the_final_scoring() -> None:
+    assert parsed().ladder == (Rung(steps=3000),)
+    rungs: list[dict[str, Any]] = [{"steps": 300, "keep": 0.5}]
+    assert parsed(rungs=rungs).ladder == (Rung(steps=300, keep=0.5), Rung(steps=3000))
+    rungs += [{"steps": 3000, "keep": 0.25}, {"fidelity": "full", "steps": 50}]
+    ladder = parsed(rungs=rungs).ladder
+    assert [(r.fidelity, r.steps) for r in ladder] == [
+        ("proxy", 300), ("proxy", 3000), ("full", 50),
+    ]  # fmt: skip
+    assert parse_config(dump_config(parsed(rungs=rungs))).ladder == ladder
+
+
+def test_rungs_decide_scores_so_they_may_not_change() -> None:
+    old = parsed(rungs=[{"steps": 300, "keep": 0.5}])
+    other = {"train": {"temperature": 2.0, "sgd": {"steps": 7}}}
+    assert differences(old, parsed(rungs=[{"steps": 300, "keep": 0.5}], **other)) == []
+    for changed in ({"rungs": [{"steps": 300}]}, {"rungs": []}):
+        assert differences(old, parsed(**changed))
+    assert differences(old, parsed(rungs=[{"steps": 300, "keep": 0.5}], bracket=8)) == [
+        "bracket: 16 in the study, 8 now"
+    ]
+    full = [{"fidelity": "full", "steps": 50}]
+    # A short training scores with the settings of train, but for its steps.
+    assert differences(parsed(rungs=full), parsed(rungs=full, **other)) == [
+        "train.temperature: 1.0 in the study, 2.0 now"
+    ]
+
+
+def test_a_study_with_rungs_keeps_its_budget() -> None:
+    rungs = [{"steps": 300, "keep": 0.5}]
+    changed = differences(parsed(rungs=rungs, candidates=20), parsed(rungs=rungs, candidates=40))
+    assert [line.split(":")[0] for line in changed] == ["candidates"]
+    assert differences(parsed(candidates=20), parsed(candidates=40)) == []
+
+
+def test_a_grid_stands_for_all_combinations() -> None:
+    grid = {"grid": {"step_size": [0.05, 0.2], "turn": [2, 3]}, "directions": 5}
+    config = parse_config(raw(strategies={"random": {}, "es": grid}))
+    assert list(config.strategies) == ["random", "es.1", "es.2", "es.3", "es.4"]
+    settings = [config.strategies[f"es.{number}"].settings for number in range(1, 5)]
+    assert [(s.step_size, s.turn, s.directions) for s in settings] == [
+        (0.05, 2, 5), (0.05, 3, 5), (0.2, 2, 5), (0.2, 3, 5),
+    ]  # fmt: skip
+    assert {entry.kind for entry in config.strategies.values()} == {"random", "es"}
+    assert parse_config(dump_config(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"grid": {}}, "strategies.es.grid must map settings to lists"),
+        ({"grid": {"turn": 3}}, "strategies.es.grid must map settings to lists"),
+        ({"grid": {"turn": [2, 2]}}, "grid.turn must hold different values"),
+        ({"grid": {"turn": []}}, "strategies.es.grid must map settings to lists"),
+        ({"grid": {"turn": [2]}, "turn": 3}, "strategies.es: turn is set and in the grid, too"),
+        ({"grid": {"trun": [2]}}, "strategies.es.1.trun: unknown key"),
+    ],
+)
+def test_wrong_grids_are_refused(entry: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_config(raw(strategies={"es": entry}))
+
+
+@pytest.mark.parametrize(
+    "strategies",
+    [
+        {"es": {"grid": {"turn": [2, 3]}}, "es.1": {"kind": "random"}},
+        {"es.2": {"kind": "random"}, "es": {"grid": {"turn": [2, 3]}}},
+        {"1": {"kind": "es"}, 1: {"kind": "random"}},
+    ],
+)
+def test_two_strategies_of_one_name_are_refused(strategies: dict[Any, Any]) -> None:
+    with pytest.raises(ConfigError, match="is the name of two strategies"):
+        parse_config(raw(strategies=strategies))

@@ -1,0 +1,10 @@
+"""Where a record lies."""
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "record.journal"

@@ -1,0 +1,58 @@
+"""Compact networks: exported, checked, and refused where they differ."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.helpers.small_networks import BACKBONE, COMPUTE, NAMES, SGD, candidate
+from trainers.data import Task
+from trainers.export import export_networks
+from trainers.export.compact import CompactNetwork, ExportError, check_export
+from trainers.joint import TrainConfig, train_jointly
+from trainers.network import Network
+from trainers.teachers import (
+    Trained,
+)
+
+
+def test_export_writes_checked_networks_that_need_only_torch(
+    tmp_path: Path, tasks: dict[str, Task], trunk: Trained, teachers: dict[str, Trained]
+) -> None:
+    result = train_jointly(
+        candidate(1), tasks, trunk, teachers, TrainConfig(sgd=SGD),
+        backbone=BACKBONE, seed=0, compute=COMPUTE,
+    )  # fmt: skip
+    checks = export_networks(result.network, tasks, tmp_path)
+    assert set(checks) == set(NAMES)
+    for row, name in enumerate(NAMES):
+        program = torch.export.load(tmp_path / name / "network.pt2").module()
+        images = tasks[name].splits["test"].images
+        predicted = program(images).argmax(1)
+        hits = float((predicted == tasks[name].splits["test"].labels).float().mean())
+        assert hits == checks[name].accuracy == result.accuracy["test"][name]
+        assert program(images[:1]).shape == (1, 2)
+        description = json.loads((tmp_path / name / "network.json").read_text())
+        assert description["classes"] == ["left", "right"]
+        assert description["accuracy"] == hits
+        weights = load_file(tmp_path / name / "weights.safetensors")
+        used = result.network.masks.forward["stage3.block0.hidden"][row].sum()
+        assert weights["tail.0.conv1.weight"].shape[0] == used
+
+
+def test_a_wrong_compact_network_is_not_exported(tasks: dict[str, Task], trunk: Trained) -> None:
+    network = Network(
+        BACKBONE, candidate(0), [2, 2], generator=torch.Generator().manual_seed(0)
+    ).eval()
+    compact = CompactNetwork(network, 0, tasks["a"]).eval()
+    assert check_export(compact, network, 0, tasks["a"], "test").max_difference < 1e-4
+    with torch.no_grad():
+        compact.head.weight.add_(0.05)
+    with pytest.raises(ExportError, match="task a differs"):
+        check_export(compact, network, 0, tasks["a"], "test")
+    with torch.no_grad():
+        compact.head.weight.fill_(float("nan"))
+    with pytest.raises(ExportError, match="not finite"):
+        check_export(compact, network, 0, tasks["a"], "test")
