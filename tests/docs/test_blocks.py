@@ -1,0 +1,101 @@
+"""Commands and configs in the docs are what the command line and the config accept."""
+
+import argparse
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from search.cli.parser import build_parser
+from search.config import load_config, parse_config
+from tests.helpers import ROOT
+from tests.helpers.documents import PAGES, Block, blocks, commands
+
+SHELL = [block for page in PAGES for block in blocks(page, "sh")]
+YAML = [block for page in PAGES for block in blocks(page, "yaml")]
+#: Commands of other programs, as they may stand in the docs.
+OTHERS = {
+    ("source", ".venv/bin/activate"),
+    ("RAY_UP_enable_autoscaler_v2=0", "ray", "up", "cluster.yaml"),
+}
+
+
+def check_apportion(words: Sequence[str]) -> None:
+    """The real parser takes it, and its config loads with what is set."""
+    options = build_parser().parse_args(words)
+    given = [getattr(options, name, None) for name in ("config", "config_option", "study")]
+    configs = [path for path in given if str(path).endswith(".yaml")]
+    for config in configs:
+        load_config(config, registered(getattr(options, "set", [])))
+    if not configs:
+        assert Path(options.study).parts[0] == "studies"
+
+
+def registered(overrides: Sequence[str]) -> list[str]:
+    """What is set, less what only recipes of CONTRIBUTING.md add; test_recipes.py has that."""
+    new = ("halves: {}", "resnet20", "source: table", "=largest")
+    return [each for each in overrides if not any(word in each for word in new)]
+
+
+def check_python(words: Sequence[str]) -> None:
+    """A script that is there, with options that it has, or a module or pytest."""
+    if words[0] == "-m":
+        module = ROOT / (words[1].replace(".", "/") + ".py")
+        assert words[1] == "pytest" or module.is_file()
+        assert all((ROOT / word).exists() for word in words[2:] if "/" in word)
+        return
+    script = (ROOT / words[0]).read_text()
+    assert all(f'"{word}"' in script for word in words[1:] if word.startswith("-"))
+    assert all((ROOT / word).is_file() for word in words[1:] if word.endswith(".yaml"))
+
+
+def check_make(words: Sequence[str]) -> None:
+    (target,) = words
+    assert re.search(rf"^{target}:.*##", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+
+
+def check_ray(words: Sequence[str]) -> None:
+    """`ray submit CLUSTER SCRIPT -- ARGUMENTS`, which hands them to `apportion search`."""
+    action, cluster, script, dashes, *arguments = words
+    assert (action, dashes) == ("submit", "--")
+    assert yaml.safe_load((ROOT / cluster).read_text())["cluster_name"]
+    assert (ROOT / script).is_file()
+    check_apportion(["search", *arguments])
+
+
+CHECKS: dict[str, Callable[[Sequence[str]], None]] = {
+    "apportion": check_apportion,
+    "python": check_python,
+    "make": check_make,
+    "ray": check_ray,
+}
+
+
+@pytest.mark.parametrize("block", SHELL, ids=str)
+def test_commands(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    for words in commands(block):
+        if tuple(words) not in OTHERS:
+            assert words[0] in CHECKS, f"{block} has a command that no test knows: {words}"
+            CHECKS[words[0]](words[1:])
+
+
+def test_a_wrong_command_is_found() -> None:
+    for words in (["serch", "a.yaml"], ["search", "configs/quickstart.yaml", "--sett", "a=1"]):
+        with pytest.raises((SystemExit, argparse.ArgumentError)):
+            check_apportion(words)
+
+
+@pytest.mark.parametrize("block", YAML, ids=str)
+def test_configs(block: Block) -> None:
+    """Together with what it leaves out, taken from the quickstart, it is a study's config."""
+    given: dict[str, Any] = yaml.safe_load(block.text)
+    base = yaml.safe_load((ROOT / "configs/quickstart.yaml").read_text())
+    if given.get("evaluator") == "simulated":
+        del base["finish"]
+    elif {"rungs", "proxy"} <= given.keys():
+        base["proxy"] = {}
+    parse_config(base | given)

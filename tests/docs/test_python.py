@@ -1,0 +1,106 @@
+"""The Python of the docs runs, page by page, and the quickstart prints what the README says."""
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+import ray
+
+import apportion
+from search.cli import main
+from search.config import StudyConfig, load_config
+from tests.helpers import ROOT
+from tests.helpers.documents import PAGES, Block, blocks
+
+# Ray starts and ends processes of its own in this one.
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
+
+#: A study of minutes becomes one of seconds.
+REDUCED = (
+    "trunk.sgd.steps=20", "teachers.sgd.steps=12", "proxy.images=64", "proxy.sgd.steps=12",
+    "train.sgd.steps=20",
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def small_studies(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What the docs load is reduced, whatever else it sets."""
+
+    def load(path: str, overrides: Sequence[str] = ()) -> StudyConfig:
+        return load_config(path, [*overrides, *REDUCED])
+
+    monkeypatch.setattr(apportion, "load_config", load)
+    yield
+    ray.shutdown()
+
+
+def run(page: str) -> None:
+    """A page's blocks, one after the other, in one session."""
+    names: dict[str, object] = {}
+    for block in blocks(page, "python"):
+        assert not re.search(r"^(from|import) (search|trainers|partitioning)\b", block.text, re.M)
+        exec(compile(block.text, str(block), "exec"), names)
+
+
+def test_the_readme(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    example = blocks("README.md", "python")[0].text
+    assert len([line for line in example.splitlines() if line]) <= 10
+    monkeypatch.chdir(tmp_path)
+    run("README.md")
+    printed = capsys.readouterr().out
+    assert re.search(r"\w+-0-\d+ \{'digits': ", printed)
+    assert printed.rstrip().endswith("torch.Size([2, 10])")
+    assert (tmp_path / "studies/example/front.png").exists()
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        page
+        for page in PAGES
+        if page not in ("README.md", "CONTRIBUTING.md") and blocks(page, "python")
+    ],
+)
+def test_other_pages(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run(page)
+    printed = capsys.readouterr().out
+    promised = re.findall(r"print\(.*\)  # (.+)", "".join(b.text for b in blocks(page, "python")))
+    assert all(line in printed.splitlines() for line in promised)
+
+
+def shape(line: str) -> str:
+    """A line of output without what differs from one study to the next."""
+    line = re.sub(r"\w+-\d+-\d+", "ID", line)
+    return re.sub(r"\s+", " ", re.sub(r"[━─]+", "━", re.sub(r"\d+", "#", line))).strip()
+
+
+def test_the_quickstart_prints_what_the_readme_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (output,) = blocks("README.md", "text")
+    monkeypatch.chdir(tmp_path)
+    # A strategy with a long name, since the table is as wide as names are.
+    settings = [*REDUCED, "candidates=3", "initial=3", "strategies={task_models: {}}"]
+    settings += ["finish.pick=best"]
+    arguments = [word for setting in settings for word in ("--set", setting)]
+    assert main(["search", "configs/quickstart.yaml", *arguments]) == 0
+    assert main(["front", "studies/quickstart"]) == 0
+    printed = {shape(line) for line in capsys.readouterr().out.splitlines()}
+    for line in output.text.splitlines():
+        assert shape(line) in printed, f"{line!r} is not printed, but {sorted(printed)}"
+
+
+def test_only_tested_pages_have_python() -> None:
+    """CONTRIBUTING.md is followed by test_recipes.py, file by file."""
+    for page in PAGES:
+        for block in blocks(page, "python"):
+            named = re.match(r"# ([\w/]+\.py)\n", block.text)
+            assert (page == "CONTRIBUTING.md") == (named is not None), block
+    assert isinstance(blocks("README.md")[0], Block)
+    assert (ROOT / "notebooks/front.ipynb").is_file()
