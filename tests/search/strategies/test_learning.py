@@ -79,7 +79,9 @@ FRONT: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("name", list(FRONT))
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if n == "gp" else ()) for n in FRONT]
+)
 def test_a_better_front_than_that_of_random_search(name: str) -> None:
     num_use, others_D = 3, np.linspace(0.2, 0.8, 6)
     # Models take their time.
