@@ -68,8 +68,9 @@ class Terms:
         """The rules in words; other fields stand in braces."""
         text = ""
         for rule in self.rules:
-            joint = ", " if rule.words.startswith("each ") else " and "
-            text += joint + rule.words if text else rule.words
+            if text:
+                text += " " if text == WHOLE.words else _joint(rule)
+            text += rule.words
         return text
 
 
@@ -208,7 +209,8 @@ def _keep(own: Any, field: str, said: Terms, naming: str) -> None:
         return
     words = said.words.format(**{name: f"{name} = {getattr(own, name)}" for name in vars(own)})
     if said.unit:
-        words += f" {said.unit}" if words[-1].isdigit() else f", in {said.unit}"
+        counted = said.unit.removesuffix("s") if words.endswith(" 1") else said.unit
+        words += f" {counted}" if words[-1].isdigit() else f", in {said.unit}"
     if said.optional:
         words += ", or null"
     shown = list(value) if isinstance(value, tuple) else value
@@ -220,6 +222,10 @@ def _keep(own: Any, field: str, said: Terms, naming: str) -> None:
 
 def _holds(rule: Rule, value: Any, own: Any, said: Terms) -> bool:
     return (value is None and said.optional) or rule.holds(value, own)
+
+
+def _joint(rule: Rule) -> str:
+    return ", " if rule.words.startswith("each ") else " and "
 
 
 def _bound(bound: Bound, own: Any) -> Any:

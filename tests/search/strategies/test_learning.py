@@ -74,7 +74,7 @@ FRONT: dict[str, Any] = {
     "nsga2": Nsga2Settings(),
     "nsga3": Nsga3Settings(),
     "tpe": TpeSettings(),
-    "gp": GpSettings(startup=12, window=24, acquisition=64, searches=2, samples=16),
+    "gp": GpSettings(startup=12, window=24),
     "task_models": TaskModelsSettings(searches=10, steps=12, window=60, fit_window=60),
 }
 
