@@ -1,18 +1,12 @@
 """Arms as Ray Tune trials, each with a placement group for its evaluators (`pool.py`)."""
 
 import math
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
-
-# Tune's older output takes a reporter of our own; its newer one prints a fixed table.
-os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-# Tune would take Ctrl-C for the end of the search and return as if the arms were done.
-os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
 
 import ray
 from ray import tune

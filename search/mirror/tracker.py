@@ -7,60 +7,29 @@ not unique on a shared server). So a mirror that was cut off goes on where it en
 was lost is rebuilt from the record (`Tracker.sync`). The only file that knows MLflow.
 """
 
-import logging
 import math
-import os
 import sqlite3
 import tempfile
 import time
-import urllib.error
-import urllib.request
-import uuid
-import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
-
-from partitioning import write_atomically
-
-# MLflow reads the first when it is imported; the second keeps a line per run off the screen.
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 import pandas as pd
-from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, ViewType
 from mlflow.exceptions import MlflowException
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from search.candidates import REFERENCE, Candidate, history
 from search.mirror import shown as tracked
+from search.mirror.store import TrackingError, connect, default_uri, identity
 
 STUDY, ID, KIND = "apportion.study", "apportion.id", "apportion.kind"
 PARENT = "mlflow.parentRunId"
 #: Candidates between two points of a study's progress, where candidates are not mirrored.
 FEW = 20
 HISTORY = ("candidates", "failed", "stopped", "hypervolume", "front_size", "best_quality")
-
-
-class TrackingError(RuntimeError):
-    """MLflow could not be reached or refused something; the record is not touched by it."""
-
-
-def default_uri(folder: Path) -> str:
-    """The SQLite store in a study's folder.
-
-    Raises:
-        TrackingError: no URI leads to a folder of that name.
-    """
-    path = str(Path(folder).absolute() / "mlflow.db")
-    for text in (path, quote(path)):  # whether escapes are undone depends on SQLAlchemy's version
-        if make_url(f"sqlite:///{text}").database == path:
-            return f"sqlite:///{text}"
-    raise TrackingError(f"MLflow cannot keep its store at {path}: choose a simpler folder name")
 
 
 class Tracker:
@@ -106,8 +75,8 @@ class Tracker:
             TrackingError: MLflow cannot be reached.
         """
         with self._told():
-            self._client = _connect(self.uri)
-            self._id = _identity(self.folder / "mlflow.id")
+            self._client = connect(self.uri)
+            self._id = identity(self.folder / "mlflow.id")
             self._experiment_id = self._find_experiment()
             parent = self._index()
             if parent is None:
@@ -361,46 +330,6 @@ class Tracker:
                 f"MLflow at {self.uri} failed: {error}. The study's record is not affected; the "
                 "mirror can be completed from it later"
             ) from error
-
-
-def _connect(uri: str) -> MlflowClient:
-    """A client of a store that is there; MLflow itself tries for minutes before it gives up.
-
-    The first connection makes the store's tables, which several processes at once cannot.
-    """
-    if uri.startswith("sqlite:"):
-        path = make_url(uri).database or ""
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        store = sqlite3.connect(path)
-        try:
-            store.execute("BEGIN IMMEDIATE")  # fails at once where it cannot be written
-            store.rollback()
-        finally:
-            store.close()
-    elif uri.startswith("http"):
-        try:
-            urllib.request.urlopen(uri, timeout=20).close()
-        except urllib.error.HTTPError as answer:
-            answer.close()  # somebody is there; what it says to MLflow is another matter
-    loggers = [logging.getLogger(name) for name in ("mlflow.store.db.utils", "alembic")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.WARNING)  # the making of tables is nobody's news
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of SQLAlchemy, in MLflow
-            return MlflowClient(tracking_uri=uri)
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
-def _identity(path: Path) -> str:
-    """The study's id, from its file or new."""
-    if not path.exists():
-        with write_atomically(path) as partial:
-            partial.write_text(uuid.uuid4().hex + "\n")
-    return path.read_text().strip()
 
 
 def _milliseconds(seconds: float) -> int:
