@@ -50,7 +50,7 @@ class Unit:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Terms:
+class FieldTerms:
     """What is said of a field beside its type.
 
     Attributes:
@@ -183,13 +183,13 @@ def checked(naming: str = "{field}") -> Callable[[type[T]], type[T]]:
 
 
 @cache
-def terms(cls: type[Any]) -> Mapping[str, Terms]:
+def terms(cls: type[Any]) -> Mapping[str, FieldTerms]:
     """What is said of every field of a dataclass beside its type, in their order."""
     found = {}
     for field, hint in typing.get_type_hints(cls, include_extras=True).items():
         kind, *said = typing.get_args(hint) if typing.get_origin(hint) is Annotated else (hint,)
         union = typing.get_origin(kind) in (types.UnionType, typing.Union)
-        found[field] = Terms(
+        found[field] = FieldTerms(
             rules=tuple(entry for entry in said if isinstance(entry, Rule)),
             unit=next((entry.name for entry in said if isinstance(entry, Unit)), ""),
             optional=union and type(None) in typing.get_args(kind),
@@ -197,7 +197,7 @@ def terms(cls: type[Any]) -> Mapping[str, Terms]:
     return found
 
 
-def _keep(own: Any, field: str, said: Terms, naming: str) -> None:
+def _keep(own: Any, field: str, said: FieldTerms, naming: str) -> None:
     """Refuses settings of which a field breaks a rule.
 
     Raises:
@@ -220,7 +220,7 @@ def _keep(own: Any, field: str, said: Terms, naming: str) -> None:
     )
 
 
-def _holds(rule: Rule, value: Any, own: Any, said: Terms) -> bool:
+def _holds(rule: Rule, value: Any, own: Any, said: FieldTerms) -> bool:
     return (value is None and said.optional) or rule.holds(value, own)
 
 

@@ -23,7 +23,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from search.candidates import REFERENCE, Candidate, history
 from search.mirror import shown as tracked
-from search.mirror.store import TrackingError, connect, default_uri, identity
+from search.mirror.store import TrackingError, connect_store, default_uri, identity
 
 STUDY, ID, KIND = "apportion.study", "apportion.id", "apportion.kind"
 PARENT = "mlflow.parentRunId"
@@ -75,7 +75,7 @@ class Tracker:
             TrackingError: MLflow cannot be reached.
         """
         with self._told():
-            self._client = connect(self.uri)
+            self._client = connect_store(self.uri)
             self._id = identity(self.folder / "mlflow.id")
             self._experiment_id = self._find_experiment()
             parent = self._index()

@@ -18,7 +18,7 @@ from search.candidates import (
     scored,
     study_hypervolume,
 )
-from search.report.labels import gap, place
+from search.report.labels import gap, place_names
 
 if TYPE_CHECKING:  # slow to import, so it is done where it is needed
     from matplotlib.axes import Axes
@@ -157,7 +157,7 @@ def _name_baselines(axes: "Axes", candidates: Sequence[Candidate]) -> None:
     anchors_L2 = axes.transData.transform(coordinates(list(first.values())))
     unit = axes.figure.dpi / 72
     frame = np.array(axes.get_window_extent().extents)
-    boxes_L4 = place(anchors_L2, np.array(sizes), obstacles_N2, frame, unit)
+    boxes_L4 = place_names(anchors_L2, np.array(sizes), obstacles_N2, frame, unit)
     line = {"arrowstyle": "-", "color": GREY, "linewidth": 0.6, "shrinkB": 3}
     for name, anchor_2, box in zip(first, anchors_L2, boxes_L4, strict=True):
         axes.annotate(

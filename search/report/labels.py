@@ -10,7 +10,7 @@ import numpy as np
 from partitioning import FloatArray
 
 
-def place(
+def place_names(
     anchors_L2: FloatArray,
     sizes_L2: FloatArray,
     obstacles_N2: FloatArray,

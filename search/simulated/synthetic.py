@@ -55,7 +55,7 @@ class SyntheticConfig:
 
 
 class SyntheticProblem:
-    """See the module.
+    """A problem whose tasks help or disturb each other, by the equations of this module.
 
     Args:
         tasks: Names of the T tasks, at most `MAX_TASKS`.

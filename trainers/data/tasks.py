@@ -15,15 +15,13 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from partitioning import IntArray
 from partitioning.settings import Rule, Unit, at_least, checked, interval, one_of
 from trainers.data.sources import SOURCES, RawSplit, Request
 from trainers.data.sources import DataError as DataError
 from trainers.data.sources.labels import encode_labels, stratified
-
-RowArray = NDArray[np.int64]
 
 #: Height and width that images are resized to.
 InputSize = Annotated[int, at_least(8), Unit("pixels")]
@@ -339,7 +337,7 @@ def _request(task: TaskConfig, split: str, config: DataConfig) -> Request:
 
 def _plan(
     task: TaskConfig, config: DataConfig
-) -> tuple[tuple[str, ...], dict[str, tuple[RawSplit, RowArray, RowArray]]]:
+) -> tuple[tuple[str, ...], dict[str, tuple[RawSplit, IntArray, IntArray]]]:
     """Reads and checks the labels of all splits, and chooses the rows of each.
 
     Returns:

@@ -58,19 +58,19 @@ class EntryPlaces:
         self._dim = dim
 
     def random(self, rng: np.random.Generator) -> FloatArray:
-        """Uniform entries."""
+        """A vector with uniform entries."""
         return rng.random(self._dim)
 
     def points(self, places_MD: Tensor) -> Tensor:
-        """The places."""
+        """The places themselves, which are vectors here."""
         return places_MD
 
     def point(self, vector_D: FloatArray) -> FloatArray:
-        """The vector."""
+        """The vector itself: models see its entries."""
         return vector_D
 
     def vector(self, point_D: FloatArray) -> FloatArray:
-        """The point."""
+        """The point itself, which is a vector here."""
         return point_D
 
 

@@ -19,7 +19,7 @@ from PIL import Image
 
 from search.candidates import Candidate, front, history, study_hypervolume
 from search.report import front_figure, front_html, front_table, summary
-from search.report.labels import gap, place
+from search.report.labels import gap, place_names
 from tests.helpers.candidates import costs, decoding, measurement
 
 TASKS = ("digits", "<shapes>")
@@ -278,7 +278,7 @@ class TestPlace:
         anchors = rng.uniform(300, 700, (count, 2))
         sizes = rng.uniform((30, 10), (70, 14), (count, 2))
         frame = np.array([0, 0, 1000, 1000])
-        boxes = place(anchors, sizes, rng.uniform(0, 1000, (40, 2)), frame, 2.0)
+        boxes = place_names(anchors, sizes, rng.uniform(0, 1000, (40, 2)), frame, 2.0)
         assert boxes[:, 2:] - boxes[:, :2] == pytest.approx(sizes)
         for a, b in combinations(boxes, 2):
             assert (a[:2] >= b[2:]).any() or (b[:2] >= a[2:]).any()
