@@ -63,8 +63,12 @@ def test_paths_in_words_are_there(page: str) -> None:
     """`search/record` and the like; the changelog and the log may speak of what is gone."""
     if page in ("CHANGELOG.md", "docs/log.md"):
         return
-    folders = "|".join(path.name for path in ROOT.iterdir() if path.is_dir() and path.name != "data")
-    for path in re.findall(rf"`((?:{re.escape(folders)})/[\w/.-]*)`".replace(r"\|", "|"), prose(page)):
+    folders = "|".join(
+        path.name for path in ROOT.iterdir() if path.is_dir() and path.name != "data"
+    )
+    for path in re.findall(
+        rf"`((?:{re.escape(folders)})/[\w/.-]*)`".replace(r"\|", "|"), prose(page)
+    ):
         assert (ROOT / path).exists() or path.startswith("studies/"), f"{page} names {path}"
 
 
