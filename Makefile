@@ -6,10 +6,10 @@ STAMP := $(VENV)/.installed
 STUDY := studies/quickstart
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint format quickstart bench clean
+.PHONY: help install test test-slow lint format quickstart bench clean
 
 help:  ## Say what can be made
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 install: $(STAMP)  ## Make .venv with everything; does nothing when nothing changed
 
@@ -20,8 +20,11 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-test: install  ## Run the tests
-	$(BIN)/python -m pytest
+test: install  ## Run the tests but the slow ones (about 8 minutes on two cores)
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-slow: install  ## Run the slow tests
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
 
 lint: install  ## Check style and types
 	$(BIN)/ruff check .

@@ -57,9 +57,9 @@ def curves(candidates: Sequence[Candidate], reference: tuple[float, float]) -> d
             f"got {len(candidates)} candidates with at most {most} rungs"
         )
     return {
-        "steps": [rung["steps"] for rung in whole[0].rungs],
-        "seconds": np.median([[r["seconds"] for r in c.rungs] for c in whole], axis=0).tolist(),
-        "quality": [[rung["quality"] for rung in c.rungs] for c in whole],
+        "steps": [rung.steps for rung in whole[0].rungs],
+        "seconds": np.median([[rung.seconds for rung in c.rungs] for c in whole], axis=0).tolist(),
+        "quality": [[rung.quality for rung in c.rungs] for c in whole],
         "cost": [c.cost for c in whole],
         "reference": list(reference),
     }

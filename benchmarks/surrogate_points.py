@@ -114,8 +114,7 @@ def convert(study: Study, config: StudyConfig, table: Path) -> None:
             raise ValueError(f"{study.folder} has another {part} than the config")
     for number, candidate in enumerate(c for c in study.candidates() if not c.failed):
         if not candidate.stopped:
-            masks = Masks.from_dict(candidate.evaluation["masks"])
-            append(table, line(number, masks, candidate.accuracy))
+            append(table, line(number, candidate.masks, candidate.accuracy))
 
 
 def main() -> None:

@@ -75,7 +75,8 @@ def field(entry: Any, key: str, kind: type[FieldType]) -> FieldType:
 
 def to_rows(masks_RC: BoolArray) -> list[str]:
     """(R, C) boolean masks as R strings of 0 and 1."""
-    return ["".join("1" if channel else "0" for channel in row) for row in masks_RC]
+    digits_RC = np.where(masks_RC, b"1", b"0")
+    return [row.tobytes().decode("ascii") for row in digits_RC]
 
 
 def from_rows(rows: list[Any], width: int, place: str) -> BoolArray:
@@ -95,7 +96,8 @@ def from_rows(rows: list[Any], width: int, place: str) -> BoolArray:
                 f"{place}, row {number} must be a string of {width} characters 0 or 1, "
                 f"got {_shorten(row)}"
             )
-    return np.array([[character == "1" for character in row] for row in rows], dtype=np.bool_)
+    digits = np.frombuffer("".join(rows).encode("ascii"), dtype=np.uint8)
+    return np.asarray(digits.reshape(len(rows), width) == ord("1"), dtype=np.bool_)
 
 
 def _shorten(value: Any) -> str:

@@ -15,12 +15,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 
 from partitioning import mask_file
 from partitioning.mask_file import MaskFileError, field, from_rows, to_rows
+from partitioning.settings import at_least, checked, one_of
 from partitioning.sharing import BoolArray, FloatArray, realised
 
 __all__ = ["ChannelGroup", "GroupKind", "MaskFileError", "Masks", "VirtualNetwork"]
@@ -29,48 +30,40 @@ GroupKind = Literal["hidden", "stream"]
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked("group {self.name}: {field}")
 class ChannelGroup:
     """A named set of channels that masks may switch off.
 
     Attributes:
         name: such as "stage3.block0.hidden" or "stage3.stream".
-        width: C, the number of channels, >= 1.
+        width: C, the number of channels.
         kind: "hidden" (between the two convolutions of a residual block) or "stream" (the residual
             stream of a stage).
     """
 
     name: str
-    width: int
-    kind: GroupKind = "hidden"
+    width: Annotated[int, at_least(1)]
+    kind: Annotated[GroupKind, one_of(get_args(GroupKind))] = "hidden"
 
-    def __post_init__(self) -> None:
-        """Refuses a group without a name or channels, or of an unknown kind."""
+    def _check(self) -> None:
         if not self.name:
             raise ValueError("a channel group needs a name, got ''")
-        if self.width < 1:
-            raise ValueError(f"group {self.name}: width must be at least 1, got {self.width}")
-        if self.kind not in get_args(GroupKind):
-            raise ValueError(
-                f"group {self.name}: kind must be one of {get_args(GroupKind)}, got {self.kind!r}"
-            )
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked("task {self.task}: {field}")
 class VirtualNetwork:
-    """One row of the masks: a task, at one of its levels (>= 0; higher levels use more).
+    """One row of the masks: a task, at one of its levels (from 0; higher levels use more).
 
     As a string it is the task, followed by "@" and the level where that is above 0.
     """
 
     task: str
-    level: int = 0
+    level: Annotated[int, at_least(0)] = 0
 
-    def __post_init__(self) -> None:
-        """Refuses a network without a task or with a negative level."""
+    def _check(self) -> None:
         if not self.task:
             raise ValueError("a virtual network needs a task, got ''")
-        if self.level < 0:
-            raise ValueError(f"task {self.task}: level must be at least 0, got {self.level}")
 
     def __str__(self) -> str:
         return f"{self.task}@{self.level}" if self.level else self.task

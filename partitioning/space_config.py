@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 from itertools import pairwise
+from typing import Annotated
+
+from partitioning.settings import Rule, at_least, checked, one_of
 
 # How far a share of the units may be from a whole number of them, in units.
 WHOLE = 1e-6
@@ -17,42 +20,59 @@ SETTINGS: dict[str, frozenset[str]] = {
 }
 
 
+def _shares(bounds: tuple[float, float]) -> bool:
+    return len(bounds) == 2 and 0 <= bounds[0] <= bounds[1] <= 1
+
+
+def _ascend_to_1(levels: tuple[float, ...]) -> bool:
+    ascending = all(lower < upper for lower, upper in pairwise(levels))
+    return bool(levels) and ascending and levels[0] > 0 and levels[-1] == 1
+
+
+SHARES = Rule(
+    words="[lowest, highest] with 0 <= lowest <= highest <= 1",
+    holds=lambda bounds, own: _shares(bounds),
+)
+LEVELS = Rule(
+    words="shares above 0 that ascend to 1", holds=lambda levels, own: _ascend_to_1(levels)
+)
+
+
 @dataclass(frozen=True, kw_only=True)
+@checked("space.{field}")
 class SpaceConfig:
     """What is searched.
 
     Attributes:
-        kind: "sharing" (P, from which masks are solved), "unit_order" (an order of units for every
-            task, which uses the first of them) or "block_level" (how many units, of one order for
+        kind: sharing (P, from which masks are solved), unit_order (an order of units for every
+            task, which uses the first of them) or block_level (how many units, of one order for
             all, every task uses in every block).
-        per_group: of sharing, one P per channel group instead of one for all; of unit_order, one
+        per_group: Of sharing, one P per channel group instead of one for all; of unit_order, one
             order and use. Every block of the backbones has one group between its convolutions, so
             this is one per block. A block_level space always decides for every group.
-        backward: of sharing, search backward masks, too: which of its channels' weights a task may
+        backward: Of sharing, search backward masks, too: which of its channels' weights a task may
             change.
-        use: lowest and highest fraction of the channels that a task uses. Of sharing, raw P on the
+        use: Lowest and highest fraction of the channels that a task uses. Of sharing, raw P on the
             diagonal. Of the others, bounds of the share of the units; with a lowest of 0 a task may
             skip a block (but no residual stream).
-        overlap: of sharing, lowest and highest raw P off the diagonal, where 0 is the least and 1
+        overlap: Of sharing, lowest and highest raw P off the diagonal, where 0 is the least and 1
             the most that a pair of tasks can share given what each uses.
-        units: of unit_order and block_level, how many equal parts the channels of every group are
+        units: Of unit_order and block_level, how many equal parts the channels of every group are
             split into.
-        levels: of unit_order and block_level, the virtual networks of every task: the share of the
-            task's units that each uses, rounded to whole units, one at least. Ascending to 1.
+        levels: Of unit_order and block_level, the virtual networks of every task: the share of the
+            task's units that each uses, rounded to whole units, one at least.
     """
 
-    kind: str = "sharing"
+    kind: Annotated[str, one_of(SETTINGS)] = "sharing"
     per_group: bool = False
     backward: bool = False
-    use: tuple[float, float] = (0.05, 1.0)
-    overlap: tuple[float, float] = (0.0, 1.0)
-    units: int = 4
-    levels: tuple[float, ...] = (1.0,)
+    use: Annotated[tuple[float, float], SHARES] = (0.05, 1.0)
+    overlap: Annotated[tuple[float, float], SHARES] = (0.0, 1.0)
+    units: Annotated[int, at_least(1)] = 4
+    levels: Annotated[tuple[float, ...], LEVELS] = (1.0,)
 
-    def __post_init__(self) -> None:
-        """Refuses unknown kinds, other kinds' settings, and bounds that leave nothing to search."""
-        if self.kind not in SETTINGS:
-            raise ValueError(f"space.kind must be one of {sorted(SETTINGS)}, got {self.kind!r}")
+    def _check(self) -> None:
+        """Refuses other kinds' settings, and bounds that leave nothing to search."""
         for entry in fields(self):
             value = getattr(self, entry.name)
             owners = [kind for kind, own in SETTINGS.items() if entry.name in own]
@@ -61,24 +81,11 @@ class SpaceConfig:
                     f"space.{entry.name} is a setting of {' and '.join(owners)}, which a space of "
                     f"kind {self.kind} does not have; got {value}"
                 )
-        for name, bounds in (("use", self.use), ("overlap", self.overlap)):
-            if len(bounds) != 2 or not 0 <= bounds[0] <= bounds[1] <= 1:
-                raise ValueError(
-                    f"space.{name} must be [lowest, highest] with 0 <= lowest <= highest <= 1, "
-                    f"got {list(bounds)}"
-                )
         if self.use[1] == 0:
             raise ValueError("space.use must leave tasks some channels, got [0, 0]")
         self._check_units()
 
     def _check_units(self) -> None:
-        if self.units < 1:
-            raise ValueError(f"space.units must be at least 1, got {self.units}")
-        ascending = all(lower < upper for lower, upper in pairwise(self.levels))
-        if not self.levels or not ascending or not self.levels[0] > 0 or self.levels[-1] != 1:
-            raise ValueError(
-                f"space.levels must be shares above 0 that ascend to 1, got {list(self.levels)}"
-            )
         lowest, highest = self.unit_range
         if "units" in SETTINGS[self.kind] and max(lowest, 1) > highest:
             raise ValueError(

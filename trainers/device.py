@@ -2,38 +2,37 @@
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+
+from partitioning.settings import Rule, at_least, checked, one_of
 
 
 class DeviceError(ValueError):
     """A device was asked for that this machine does not have."""
 
 
+DEVICE = Rule(
+    words="auto, cpu, cuda, cuda:N or mps",
+    holds=lambda device, own: device.partition(":")[0] in ("auto", "cpu", "cuda", "mps"),
+)
+
+
 @dataclass(frozen=True, kw_only=True)
+@checked("compute.{field}")
 class ComputeConfig:
     """Where tensors live and how they are multiplied.
 
     Attributes:
-        device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:N" or "mps".
-        precision: "fp32", or "bf16" for mixed precision in convolutions.
+        device: auto (a GPU where there is one), cpu, cuda, cuda:N or mps.
+        precision: fp32, or bf16 for mixed precision in convolutions.
         threads: CPU threads of each process that trains; 0 leaves torch's own choice.
     """
 
-    device: str = "auto"
-    precision: str = "fp32"
-    threads: int = 1
-
-    def __post_init__(self) -> None:
-        if self.precision not in ("fp32", "bf16"):
-            raise ValueError(f"compute.precision must be fp32 or bf16, got {self.precision!r}")
-        if self.threads < 0:
-            raise ValueError(f"compute.threads must be at least 0, got {self.threads}")
-        kind = self.device.partition(":")[0]
-        if kind not in ("auto", "cpu", "cuda", "mps"):
-            raise ValueError(
-                f"compute.device must be auto, cpu, cuda, cuda:N or mps, got {self.device!r}"
-            )
+    device: Annotated[str, DEVICE] = "auto"
+    precision: Annotated[str, one_of(("fp32", "bf16"))] = "fp32"
+    threads: Annotated[int, at_least(0)] = 1
 
 
 def resolve_device(name: str) -> torch.device:

@@ -7,13 +7,15 @@ curriculum that draws lagging tasks more often.
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from partitioning import Masks
+from partitioning.settings import above, checked, interval
 from trainers.backbones import BackboneConfig
 from trainers.data import Task, augment, draw_batch
 from trainers.device import ComputeConfig, autocast, resolve_device
@@ -26,31 +28,26 @@ from trainers.network import (
     place,
     to_channels_last,
 )
-from trainers.optim import RowSGD, SGDConfig, norm_parameters
+from trainers.optim import SGD, RowSGD, SGDConfig, norm_parameters
 from trainers.teachers import Trained
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked("train.{field}")
 class TrainConfig:
-    """Full training.
+    """How chosen masks are trained in full.
 
     Attributes:
         sgd: Steps (over all tasks together), batch size and learning rate.
-        temperature: Of the curriculum: the chance of a task is proportional to
+        temperature: Temperature of the curriculum: the chance of a task is proportional to
             (1 / its training accuracy)^(1 / temperature). 1 is inversely proportional, large is
             uniform.
         smoothing: Weight of the newest batch in a task's running training accuracy.
     """
 
-    sgd: SGDConfig = field(default_factory=lambda: SGDConfig(steps=10_000))
-    temperature: float = 1.0
-    smoothing: float = 0.05
-
-    def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise ValueError(f"train.temperature must be above 0, got {self.temperature}")
-        if not 0 < self.smoothing <= 1:
-            raise ValueError(f"train.smoothing must be in (0, 1], got {self.smoothing}")
+    sgd: SGDConfig = SGD["train"]
+    temperature: Annotated[float, above(0)] = 1.0
+    smoothing: Annotated[float, interval("(0, 1]")] = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)

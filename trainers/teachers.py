@@ -7,7 +7,7 @@ never meets an old file.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -29,7 +29,7 @@ from trainers.network import (
     place,
     to_channels_last,
 )
-from trainers.optim import RowSGD, SGDConfig, norm_parameters
+from trainers.optim import SGD, RowSGD, SGDConfig, norm_parameters
 
 #: Raised when the trunk, the teachers or their training change in a way that old files must not
 #: survive.
@@ -45,12 +45,12 @@ class TeacherConfig:
     """How a single-task teacher is made from the trunk.
 
     Attributes:
-        sgd: Its training.
+        sgd: Its training on the images of its task.
         adapt_norms: Train the trunk's batch norms per task (its convolutions stay frozen, so that
             all tasks share them); False freezes the trunk's weights and keeps its statistics.
     """
 
-    sgd: SGDConfig = field(default_factory=SGDConfig)
+    sgd: SGDConfig = SGD["teachers"]
     adapt_norms: bool = True
 
 

@@ -13,16 +13,15 @@ uninterrupted run has.
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Protocol
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from partitioning import Decoded, Masks, Space, VirtualNetwork
+from partitioning import Space
+from search.arms.scoring import Pool
+from search.arms.stages import broken, decoded, measured, outcome, quality_at
 from search.candidates import Candidate, Rung, promoted
-from search.config import COSTS
-from search.strategies import Outcome, Strategy
-from trainers.proxy import Evaluation
+from search.strategies import Strategy
 
 #: Why a record may be refused, and what to do.
 OTHER_RECORD = (
@@ -32,30 +31,6 @@ OTHER_RECORD = (
 
 class ReplayError(RuntimeError):
     """The record is not what this arm does: other proposals, or other candidates went on."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scored:
-    """What an evaluator says of one candidate: an evaluation, or why there is none."""
-
-    evaluation: Evaluation | None = None
-    error: str | None = None
-    evaluator: str = ""
-
-
-class Pool(Protocol):
-    """Evaluators that score cohorts at the same time."""
-
-    #: Cohorts that can be under way at once.
-    slots: int
-
-    def submit(self, ticket: int, cohort: Sequence[Masks], rung: Rung) -> None:
-        """Start scoring a cohort as a rung says."""
-        ...
-
-    def wait(self) -> tuple[int, list[Scored]]:
-        """Block until any cohort is scored; its ticket and its results in order."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +69,11 @@ class _Bracket:
     rung: int = 0
     closed: bool = False
     finished: bool = False
+
+    @property
+    def climbers(self) -> list[Candidate]:
+        """The candidates at the present rung."""
+        return [self.candidates[index] for index in self.climbing]
 
 
 @dataclass(kw_only=True)
@@ -158,7 +138,7 @@ class Arm:
                 self._receive()
                 continue
             done = list(self._brackets.popleft().candidates.values())
-            self.strategy.tell([_outcome(candidate) for candidate in done])
+            self.strategy.tell([outcome(candidate) for candidate in done])
             for candidate in done:
                 self._spent += candidate.seconds
                 on_told(candidate)
@@ -201,6 +181,7 @@ class Arm:
             self._close(self._brackets[-1])
 
     def _close(self, bracket: _Bracket) -> None:
+        """Let no candidate join a bracket."""
         bracket.closed = True
         self._climb(bracket)
 
@@ -211,47 +192,36 @@ class Arm:
         for index, vector in zip(joined, vectors, strict=True):
             before = self._known.get(index) or self._begun.get(index)
             if before is not None:
-                bracket.candidates[index] = self._replayed(before, vector)
+                self._check_proposal(before, vector)
+                bracket.candidates[index] = before
                 continue
-            bracket.candidates[index] = self._proposed(index, vector)
-            if _broken(bracket.candidates[index]):
-                self._finish(bracket, index, final=False)
+            proposed = self._propose(index, vector)
+            bracket.candidates[index] = proposed
+            if broken(proposed):
+                self.record(proposed)
         bracket.climbing += joined
         self._queue(bracket, joined)
 
-    def _replayed(self, candidate: Candidate, vector: np.ndarray) -> Candidate:
-        if len(candidate.vector) != len(vector) or not np.array_equal(candidate.vector, vector):
+    def _check_proposal(self, candidate: Candidate, vector: np.ndarray) -> None:
+        """Refuse a record of other proposals than the strategy makes."""
+        if not np.array_equal(candidate.vector, vector):
             raise ReplayError(
                 f"candidate {candidate.id} in the record is not what {self.name} proposes with "
                 f"seed {self.seed}: {OTHER_RECORD}"
             )
-        return candidate
 
-    def _proposed(self, index: int, vector: np.ndarray) -> Candidate:
+    def _propose(self, index: int, vector: np.ndarray) -> Candidate:
         """A new candidate, with its masks."""
-        started = time.time()
-        details: dict[str, Any] = {}
-        if index < len(self.labels):
-            details["label"] = self.labels[index]
-        error = None
-        try:
-            decoded = self.space.decode(vector)
-            details |= _decoding(decoded)
-            if self.realisable and decoded.realisable is not None:
-                details["realisable"] = decoded.realisable.tolist()
-        except (ValueError, RuntimeError) as failure:
-            error = f"no masks: {failure}"
-        return Candidate(
+        candidate = Candidate(
             strategy=self.name,
             seed=self.seed,
             index=index,
             vector=tuple(map(float, vector)),
             names=tuple(self.space.names()),
-            error=error,
-            evaluation=details,
-            started=started,
-            finished=time.time(),
+            label=self.labels[index] if index < len(self.labels) else None,
+            started=time.time(),
         )
+        return decoded(self.space, candidate, realisable=self.realisable)
 
     def _queue(self, bracket: _Bracket, indices: Sequence[int]) -> None:
         """Have those that have no score at the bracket's rung scored there, in cohorts."""
@@ -261,21 +231,25 @@ class Arm:
         self._submit()
 
     def _submit(self) -> None:
+        """Hand cohorts to the pool for as long as it has room."""
         while self._waiting and len(self._flying) < self.pool.slots:
             ticket = min(self._waiting)  # of the oldest bracket, whose end is waited for
             bracket, indices = self._flying[ticket] = self._waiting.pop(ticket)
-            masks = [Masks.from_dict(bracket.candidates[i].evaluation["masks"]) for i in indices]
+            masks = [bracket.candidates[index].masks for index in indices]
             self.pool.submit(ticket, masks, self.ladder[bracket.rung])
 
     def _receive(self) -> None:
+        """Wait for a cohort and make durable what is said of its candidates."""
         ticket, results = self.pool.wait()
         bracket, indices = self._flying.pop(ticket)
         last = bracket.rung == len(self.ladder) - 1
         for index, scored in zip(indices, results, strict=True):
-            candidate = self._measured(bracket.candidates[index], bracket.rung, scored)
+            candidate = measured(
+                bracket.candidates[index], self.ladder[bracket.rung], scored, cost=self.cost
+            )
             bracket.candidates[index] = candidate
-            if last or _broken(candidate):
-                self._finish(bracket, index, final=not _broken(candidate))
+            if last or broken(candidate):
+                self.record(candidate)
             else:
                 self.keep(candidate)
         self._climb(bracket)
@@ -284,132 +258,37 @@ class Arm:
     def _climb(self, bracket: _Bracket) -> None:
         """Go on to the next rung for as long as all have a score at the present one."""
         while bracket.closed and not bracket.finished:
-            members = [bracket.candidates[index] for index in bracket.climbing]
-            if not all(self._done(candidate, bracket.rung) for candidate in members):
+            if not all(self._done(candidate, bracket.rung) for candidate in bracket.climbers):
                 return
             if bracket.rung == len(self.ladder) - 1:
                 bracket.finished = True
                 return
-            going = promoted(
-                [_quality(candidate, bracket.rung) for candidate in members],
-                [np.nan if c.cost is None else c.cost for c in members],
-                self.ladder[bracket.rung].keep,
-            )
-            bracket.rung += 1
-            for candidate, goes in zip(members, going, strict=True):
-                if candidate.index in self._known:
-                    if (len(candidate.rungs) > bracket.rung) != goes:
-                        raise ReplayError(
-                            f"candidate {candidate.id} reached rung {len(candidate.rungs) - 1} in "
-                            f"the record, which the scores of its bracket forbid: {OTHER_RECORD}"
-                        )
-                elif not goes and not _broken(candidate):
-                    self._finish(bracket, candidate.index, final=False)
-            bracket.climbing = [c.index for c, goes in zip(members, going, strict=True) if goes]
+            self._promote(bracket)
             self._queue(bracket, bracket.climbing)
+
+    def _promote(self, bracket: _Bracket) -> None:
+        """Let the better ones of a bracket go on to the next rung, and stop the others."""
+        members = bracket.climbers
+        going = promoted(
+            [quality_at(candidate, bracket.rung) for candidate in members],
+            [np.nan if c.cost is None else c.cost for c in members],
+            self.ladder[bracket.rung].keep,
+        )
+        bracket.rung += 1
+        bracket.climbing = [c.index for c, goes in zip(members, going, strict=True) if goes]
+        for candidate, goes in zip(members, going, strict=True):
+            if candidate.index in self._known:
+                if (len(candidate.rungs) > bracket.rung) != goes:
+                    raise ReplayError(
+                        f"candidate {candidate.id} reached rung {len(candidate.rungs) - 1} in "
+                        f"the record, which the scores of its bracket forbid: {OTHER_RECORD}"
+                    )
+            elif not goes and not broken(candidate):
+                stopped = replace(candidate, stopped=True)
+                bracket.candidates[candidate.index] = stopped
+                self.record(stopped)
 
     def _done(self, candidate: Candidate, rung: int) -> bool:
         """Whether nothing is left to be found out about it at a rung."""
         known = candidate.index in self._known
-        return known or len(candidate.rungs) > rung or _broken(candidate)
-
-    def _finish(self, bracket: _Bracket, index: int, *, final: bool) -> None:
-        """Record a candidate that goes no further."""
-        candidate = bracket.candidates[index]
-        reached = len(candidate.rungs) - 1 if candidate.rungs else None
-        details = {**candidate.evaluation, "rung": reached, "final": final}
-        bracket.candidates[index] = replace(candidate, evaluation=details)
-        self.record(bracket.candidates[index])
-
-    def _measured(self, candidate: Candidate, rung: int, scored: Scored) -> Candidate:
-        """The candidate with what one more rung says of it."""
-        details = {**candidate.evaluation, "evaluator": scored.evaluator}
-        entry = {"fidelity": self.ladder[rung].fidelity, "steps": self.ladder[rung].steps}
-        quality, cost = None, candidate.cost
-        if scored.evaluation is None:
-            entry |= {"quality": None, "error": scored.error}
-        else:
-            measured = _measurements(scored.evaluation)
-            quality = scored.evaluation.quality
-            cost = getattr(scored.evaluation.costs, COSTS[self.cost].attribute)
-            entry |= {"quality": quality, **measured}
-            details |= {**measured, "costs": asdict(scored.evaluation.costs)}
-        return replace(
-            candidate,
-            quality=quality,
-            cost=cost,
-            error=scored.error,
-            evaluation=details | {"rungs": [*candidate.rungs, entry]},
-            finished=time.time(),
-        )
-
-
-def _broken(candidate: Candidate) -> bool:
-    """Whether it failed; one that has not been scored yet has not."""
-    return candidate.failed and (candidate.error is not None or len(candidate.rungs) > 0)
-
-
-def _quality(candidate: Candidate, rung: int) -> float:
-    """Quality at a rung, whatever it reached later; NaN if it failed there."""
-    quality = candidate.rungs[rung]["quality"] if len(candidate.rungs) > rung else None
-    return np.nan if quality is None else float(quality)
-
-
-def _measurements(evaluation: Evaluation) -> dict[str, Any]:
-    """What is measured anew at every rung."""
-    measured = {
-        "accuracy": dict(evaluation.accuracy),
-        "distillation_loss": dict(evaluation.distillation_loss),
-        "seconds": evaluation.seconds,
-    }
-    return (
-        measured
-        if evaluation.quality_std is None
-        else measured | {"quality_std": evaluation.quality_std}
-    )
-
-
-def _outcome(candidate: Candidate) -> Outcome:
-    realisable = candidate.evaluation.get("realisable")
-    return Outcome(
-        index=candidate.index,
-        vector=np.array(candidate.vector),
-        quality=candidate.quality,
-        cost=candidate.cost,
-        error=candidate.error,
-        realisable=None if realisable is None else np.array(realisable),
-        accuracy=_task_accuracy(candidate),
-    )
-
-
-def _task_accuracy(candidate: Candidate) -> np.ndarray | None:
-    """(T,): mean accuracy over the levels of every task; None where nothing was measured."""
-    if not candidate.accuracy:
-        return None
-    by_task: dict[str, list[float]] = {}
-    for entry in candidate.evaluation["masks"]["networks"]:
-        network = VirtualNetwork(task=entry["task"], level=entry["level"])
-        by_task.setdefault(network.task, []).append(candidate.accuracy[str(network)])
-    return np.array([np.mean(levels) for levels in by_task.values()])
-
-
-def _decoding(decoded: Decoded) -> dict[str, Any]:
-    """What the record keeps of the step from the vector to masks, by channel group."""
-    kept = {
-        "masks": decoded.masks.to_dict(),
-        "realised": {
-            g.name: _rounded(decoded.masks.realised(g.name)) for g in decoded.masks.groups
-        },
-    }
-    if not decoded.solutions:
-        return kept
-    return kept | {
-        "target": {k: _rounded(target) for k, target in decoded.target.items()},
-        "deviation": {name: s.deviation for name, s in decoded.solutions.items()},
-        "bound": {name: s.bound for name, s in decoded.solutions.items()},
-        "proven": all(s.proven for s in decoded.solutions.values()),
-    }
-
-
-def _rounded(matrix: np.ndarray) -> list[list[float]]:
-    return [[round(float(entry), 6) for entry in row] for row in matrix]
+        return known or len(candidate.rungs) > rung or broken(candidate)

@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-
 import ray
 import torch
 from ray.exceptions import (
@@ -20,7 +18,7 @@ from ray.util import get_current_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from partitioning import Masks
-from search.arms.loop import Scored
+from search.arms.scoring import Scored
 from search.candidates import Rung
 from search.config import StudyConfig
 from search.study import Foundation

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from partitioning import Masks
-from search.arms.loop import Scored
+from search.arms.scoring import Scored
 from search.candidates import Rung
 from search.config import StudyConfig
 from trainers.cost import costs

@@ -19,8 +19,9 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 
 from search.arms.display import ArmState, Display
-from search.arms.loop import Arm, Budget, Pool
+from search.arms.loop import Arm, Budget
 from search.arms.pool import ActorPool, start_evaluator
+from search.arms.scoring import Pool
 from search.arms.simulated_pool import SimulatedPool
 from search.candidates import Candidate, coordinates, hypervolume, scored
 from search.config import StudyConfig

@@ -50,8 +50,8 @@ def choose(
     """
     distinct: dict[Masks, Chosen] = {}
     for candidate in scored(candidates):
-        if "masks" in candidate.evaluation:
-            masks = Masks.from_dict(candidate.evaluation["masks"])
+        if candidate.decoding is not None:
+            masks = candidate.masks
             found = Chosen(candidate=candidate.id, vector=candidate.vector, masks=masks)
             distinct.setdefault(masks, found)
     own = list(distinct.values())

@@ -13,7 +13,6 @@ import pandas as pd
 from partitioning import FloatArray, write_json
 from search.calibration.results import calibration_folder, settings_digest
 from search.calibration.scatter import scatter_figure
-from search.candidates import short
 from search.config import StudyConfig
 from search.stats import Estimate, correlations, noise
 from search.study import Study
@@ -39,8 +38,8 @@ def calibration_table(results: Results) -> pd.DataFrame:
             "use": result["use"],
             "proxy_seconds": result["proxy"]["seconds"],
             "full_seconds": result["full"]["seconds"],
-            **{f"proxy/{short(k)}": v for k, v in result["proxy"]["accuracy"].items()},
-            **{f"full/{short(k)}": v for k, v in result["full"]["accuracy"].items()},
+            **{f"proxy/{k}": v for k, v in result["proxy"]["accuracy"].items()},
+            **{f"full/{k}": v for k, v in result["full"]["accuracy"].items()},
         }
         for result in results
         if "error" not in result
@@ -88,7 +87,7 @@ def summarise(results: Results, config: StudyConfig) -> dict[str, Any]:
             for result in results
             if "error" in result
         ],
-        "tasks": [short(task) for task in tasks],
+        "tasks": list(tasks),
         "proxy": proxy,
         "stopped": stopped,
         "noise": _noises(good, tasks),
@@ -162,7 +161,7 @@ def _compared(
         np.array([result["use"] for result in results], dtype=np.float64),
         np.random.default_rng(config.calibration.seed),
     )
-    rows = [*map(short, tasks), MEAN_ACCURACY, MEAN_OVER_TASKS]
+    rows = [*tasks, MEAN_ACCURACY, MEAN_OVER_TASKS]
     return {
         name: {
             row: {key: _number(value) for key, value in asdict(estimate).items()}
@@ -180,7 +179,7 @@ def _noises(good: Results, tasks: Sequence[str]) -> dict[str, Any]:
     by_candidate = [_accuracy(results, tasks) for results in seeds.values()]
     found = {}
     for row, task in enumerate(tasks):
-        found[short(task)] = noise(first[row], [scores[row] for scores in by_candidate])
+        found[task] = noise(first[row], [scores[row] for scores in by_candidate])
     if tasks:
         means = [scores.mean(axis=0) for scores in by_candidate]
         found[MEAN_ACCURACY] = noise(first.mean(axis=0), means)

@@ -3,7 +3,7 @@
 Nothing here knows where candidates come from or where they are kept.
 """
 
-from search.candidates.candidate import OWN_KEYS, Candidate, short
+from search.candidates.candidate import Candidate, Decoding, Matrix, Measurement
 from search.candidates.pareto import (
     REFERENCE,
     best_first,
@@ -16,9 +16,11 @@ from search.candidates.progress import coordinates, front, history, scored, stud
 from search.candidates.rungs import Rung, ladder, promoted
 
 __all__ = [
-    "OWN_KEYS",
     "REFERENCE",
     "Candidate",
+    "Decoding",
+    "Matrix",
+    "Measurement",
     "Rung",
     "best_first",
     "coordinates",
@@ -31,6 +33,5 @@ __all__ = [
     "non_dominated",
     "promoted",
     "scored",
-    "short",
     "study_hypervolume",
 ]

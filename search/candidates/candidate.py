@@ -1,15 +1,74 @@
-"""A candidate: one proposed vector and what came of it, as the record keeps it."""
+"""A candidate: one proposed vector and what came of it, step by step."""
+
+from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-# What the record keeps of a candidate beside its evaluation; an evaluation uses other keys.
-OWN_KEYS = ("index", "error", "started", "finished", "unscored", "odd")
+from partitioning import Masks
+
+if TYPE_CHECKING:  # with it comes torch, which nothing here needs
+    from trainers.cost import Costs
+
+#: A square matrix as rows of numbers, which can be compared and written as they are.
+Matrix = Sequence[Sequence[float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoding:
+    """What a vector was decoded to: the masks of its R virtual networks, and how well they fit.
+
+    Attributes:
+        masks: The masks that the candidate is scored with.
+        realised: The sharing matrix P, (R, R), that the masks have, by channel group.
+        target: The P, (T, T), that was asked for, by channel group, and by "<group>.backward";
+            like the next three empty or None where masks are not solved for.
+        deviation: How far the masks are from the target, in channels, by the same names.
+        bound: What no masks of these channels can deviate less than, by the same names.
+        proven: Whether all deviations are proven to be the least there are.
+        realisable: The vector, (D,), nearest to the candidate's that masks could realise; None
+            where it was not looked for or not found.
+    """
+
+    masks: Masks
+    realised: Mapping[str, Matrix]
+    target: Mapping[str, Matrix] = field(default_factory=dict)
+    deviation: Mapping[str, float] = field(default_factory=dict)
+    bound: Mapping[str, float] = field(default_factory=dict)
+    proven: bool | None = None
+    realisable: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """What scoring a candidate at one rung said of it.
+
+    Attributes:
+        steps: Steps of the scoring.
+        fidelity: proxy (feature distillation) or full (training on the images), as in `Rung`.
+        quality: Mean of the accuracy; None where the scoring failed.
+        accuracy: Validation accuracy in [0, 1] by virtual network; empty where the scoring failed.
+        distillation_loss: By virtual network; empty where the scoring has none.
+        seconds: Device-seconds that it took; None where the scoring failed.
+        quality_std: Standard deviation of the quality over repeats; None without repeats.
+        error: Why the scoring failed; None if it did not.
+        evaluator: Name of the evaluator; empty where it has none.
+    """
+
+    steps: int
+    fidelity: str = "proxy"
+    quality: float | None = None
+    accuracy: Mapping[str, float] = field(default_factory=dict)
+    distillation_loss: Mapping[str, float] = field(default_factory=dict)
+    seconds: float | None = None
+    quality_std: float | None = None
+    error: str | None = None
+    evaluator: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,24 +76,25 @@ class Candidate:
     """One proposed vector and what came of it.
 
     Args:
-        strategy: name of the strategy that proposed it; without "/".
-        seed: seed of the arm.
-        index: position in the order of asking within its arm, from 0.
-        vector: (D,) entries in [0, 1].
-        names: (D,) unique, readable names of the entries, such as "use[cifar10]".
-        quality: at the highest rung that it reached; to be maximised; None or not finite in a
+        strategy: Name of the strategy that proposed it; without "/".
+        seed: Seed of the arm.
+        index: Position in the order of asking within its arm, from 0.
+        vector: Entries in [0, 1], (D,).
+        names: Unique, readable names of the entries, such as "use[cifar10]", (D,).
+        label: Name of a fixed baseline, such as "share_all"; None of others.
+        quality: At the highest rung that it reached; to be maximised; None or not finite in a
             failed candidate.
-        cost: to be minimised; None or not finite in a failed candidate.
-        error: why the candidate failed; None if it did not.
-        evaluation: whatever is known of it, as JSON: accuracy {task: share}, costs (in them use
-            {network: share}), realised {group: (R, R)}, and so on; "label" names a baseline;
-            "rungs" lists what was measured rung by rung, "rung" is the index of the last of them,
-            and "final" says whether that was the last there is.
-        started: unix time in seconds.
-        finished: unix time in seconds.
+        cost: To be minimised; None or not finite in a failed candidate.
+        error: Why the candidate failed; None if it did not.
+        decoding: Its masks and how they came about; None where none were found.
+        costs: What its masks cost, in all units; None before it was scored.
+        rungs: What was measured at every rung that it reached, the lowest first.
+        stopped: Whether its score is that of a lower rung, since others were more promising there.
+        started: Unix time in seconds.
+        finished: Unix time in seconds.
 
     Raises:
-        ValueError: a value is outside these ranges.
+        ValueError: A value is outside these ranges.
     """
 
     strategy: str
@@ -42,10 +102,14 @@ class Candidate:
     index: int
     vector: tuple[float, ...]
     names: tuple[str, ...]
+    label: str | None = None
     quality: float | None = None
     cost: float | None = None
     error: str | None = None
-    evaluation: Mapping[str, Any] = field(default_factory=dict)
+    decoding: Decoding | None = None
+    costs: Costs | None = None
+    rungs: tuple[Measurement, ...] = ()
+    stopped: bool = False
     started: float = 0.0
     finished: float = 0.0
 
@@ -62,8 +126,11 @@ class Candidate:
         for name, value in zip(self.names, self.vector, strict=True):
             if not 0.0 <= value <= 1.0:
                 raise ValueError(f"candidate {self.id}: {name} must be in [0, 1], got {value}")
-        if taken := sorted(set(OWN_KEYS) & set(self.evaluation)):
-            raise ValueError(f"candidate {self.id}: an evaluation must not use the keys {taken}")
+        if self.stopped and self.failed:
+            raise ValueError(
+                f"candidate {self.id}: only a candidate with a score can be stopped at a lower "
+                f"rung, but this one failed: {self.reason}"
+            )
 
     @property
     def id(self) -> str:
@@ -78,16 +145,6 @@ class Candidate:
         return not (math.isfinite(self.quality) and math.isfinite(self.cost))
 
     @property
-    def rungs(self) -> Sequence[Mapping[str, Any]]:
-        """What was measured at every rung that it reached, the lowest first."""
-        return self.evaluation.get("rungs") or ()
-
-    @property
-    def stopped(self) -> bool:
-        """Whether its score is that of a lower rung, since others were more promising there."""
-        return not self.failed and not self.evaluation.get("final", True)
-
-    @property
     def reason(self) -> str | None:
         """Why it failed, in words; None if it did not."""
         if self.error is not None or not self.failed:
@@ -95,44 +152,47 @@ class Candidate:
         return f"an objective is missing or not finite: quality {self.quality}, cost {self.cost}"
 
     @property
-    def label(self) -> str | None:
-        """Name of a fixed baseline, such as "share_all"; None of others."""
-        label = self.evaluation.get("label")
-        return None if label is None else str(label)
+    def masks(self) -> Masks:
+        """The masks that it was scored with.
+
+        Raises:
+            ValueError: It has none; the message says why.
+        """
+        if self.decoding is None:
+            raise ValueError(f"candidate {self.id} has no masks: {self.reason or 'none were kept'}")
+        return self.decoding.masks
+
+    @property
+    def measured(self) -> Measurement | None:
+        """What the highest rung said at which its scoring did not fail; None if there is none."""
+        return next((each for each in reversed(self.rungs) if each.quality is not None), None)
 
     @property
     def accuracy(self) -> Mapping[str, float]:
-        """Validation accuracy in [0, 1] by task; empty where nothing was measured."""
-        return self.evaluation.get("accuracy") or {}
+        """Validation accuracy in [0, 1] by virtual network; empty where nothing was measured."""
+        return self.measured.accuracy if self.measured else {}
 
     @property
     def seconds(self) -> float:
         """Device-seconds that scoring it took, over all rungs; 0 where nothing was measured."""
-        measured = self.rungs or [self.evaluation]
-        return float(sum(entry.get("seconds") or 0.0 for entry in measured))
+        return float(sum(each.seconds or 0.0 for each in self.rungs))
+
+    @property
+    def evaluator(self) -> str | None:
+        """Name of the evaluator that scored it last; None where none did."""
+        return self.rungs[-1].evaluator if self.rungs else None
 
     @property
     def use(self) -> Mapping[str, float]:
         """Share of the channels in [0, 1] by virtual network, in the order of the masks' rows."""
-        costs = self.evaluation.get("costs") or {}
-        use = self.evaluation.get("use") or costs.get("use") or {}
-        return {short(network): share for network, share in use.items()}
+        return self.costs.use if self.costs else {}
 
     def mean_sharing(self) -> tuple[list[str], NDArray[np.float64]] | None:
         """Names of the R virtual networks and their realised P, (R, R), averaged over the groups.
 
         None where no masks were made.
         """
-        realised = list((self.evaluation.get("realised") or {}).values())
-        if not realised:
+        if self.decoding is None:
             return None
-        mean_RR = np.mean(np.array(realised, dtype=np.float64), axis=0)
-        for names in (list(self.use), list(self.accuracy)):
-            if len(names) == len(mean_RR):
-                return names, mean_RR
-        return [str(row) for row in range(len(mean_RR))], mean_RR
-
-
-def short(network: str) -> str:
-    """Name of a virtual network; the task alone where it is the task's first or only level."""
-    return network.removesuffix(" (level 0)")
+        realised_GRR = np.array(list(self.decoding.realised.values()), dtype=np.float64)
+        return [str(network) for network in self.masks.networks], realised_GRR.mean(axis=0)

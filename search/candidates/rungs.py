@@ -10,10 +10,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from partitioning.settings import above, at_least, at_most, checked, one_of
 from search.candidates.pareto import REFERENCE, crowding, hypervolume, ranks
 
 #: How a candidate can be scored: by distillation, or by training its networks on the images.
@@ -21,28 +23,19 @@ FIDELITIES = ("proxy", "full")
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked()
 class Rung:
     """One way to score candidates, and how many of them go on from there.
 
     Attributes:
         steps: Steps of the scoring; from scratch, whatever rungs there were before.
-        keep: Share of the candidates scored here that goes on to the next rung, in (0, 1].
+        keep: Share of the candidates scored here that goes on to the next rung, rounded up.
         fidelity: proxy (feature distillation) or full (training on the images, short).
     """
 
-    steps: int
-    keep: float = 1.0
-    fidelity: str = "proxy"
-
-    def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ValueError(f"steps must be at least 1, got {self.steps}")
-        if not 0 < self.keep <= 1:
-            raise ValueError(f"keep must be above 0 and at most 1, got {self.keep}")
-        if self.fidelity not in FIDELITIES:
-            raise ValueError(
-                f"fidelity must be one of {', '.join(FIDELITIES)}, got {self.fidelity!r}"
-            )
+    steps: Annotated[int, at_least(1)]
+    keep: Annotated[float, above(0), at_most(1)] = 1.0
+    fidelity: Annotated[str, one_of(FIDELITIES)] = "proxy"
 
 
 def ladder(rungs: Sequence[Rung], proxy_steps: int) -> tuple[Rung, ...]:

@@ -94,7 +94,7 @@ def idle_share(arm: Sequence[Candidate]) -> float:
     begun: dict[str, float] = {}
     ended: dict[str, float] = {}
     for candidate in arm:
-        if name := candidate.evaluation.get("evaluator"):
+        if name := candidate.evaluator:
             begun[name] = min(begun.get(name, np.inf), candidate.started)
             ended[name] = max(ended.get(name, -np.inf), candidate.finished)
     there = sum(ended[name] - begun[name] for name in begun)

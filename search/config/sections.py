@@ -1,20 +1,34 @@
 """The sections of a study's config that belong to the search; others are next to what they set."""
 
-import math
 import re
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
 
+from partitioning.settings import (
+    ASCENDING,
+    FINITE,
+    NOT_NEGATIVE,
+    POSITIVE,
+    Rule,
+    Unit,
+    at_least,
+    between,
+    checked,
+    each,
+    interval,
+    one_of,
+)
 from trainers.data import TaskConfig
-from trainers.optim import SGDConfig
+from trainers.optim import SGD, SGDConfig
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked()
 class CalibrationConfig:
     """How the proxy is held against full training, by `apportion calibrate`.
 
     Attributes:
-        candidates: How many are scored by the proxy and trained in full; at least 3.
+        candidates: How many are scored by the proxy and trained in full.
         trained_twice: How many of them are trained with a second seed, for the noise of full
             training.
         sgd: Full training; None takes the study's own, `train.sgd`.
@@ -24,28 +38,12 @@ class CalibrationConfig:
         seed: Draws candidates where the record has too few, and the bootstrap.
     """
 
-    candidates: int = 32
-    trained_twice: int = 4
+    candidates: Annotated[int, at_least(3)] = 32
+    trained_twice: Annotated[int, between(0, "candidates"), Unit("candidates")] = 4
     sgd: SGDConfig | None = None
-    multiples: tuple[float, ...] = (1.0, 2.0, 5.0, 10.0)
-    threshold: float = 0.5
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.candidates < 3:
-            raise ValueError(f"candidates must be at least 3, got {self.candidates}")
-        if not 0 <= self.trained_twice <= self.candidates:
-            raise ValueError(
-                f"trained_twice must be from 0 to candidates, {self.candidates}, got "
-                f"{self.trained_twice}"
-            )
-        increasing = sorted(set(self.multiples)) == list(self.multiples)
-        if not increasing or not all(0 < m < math.inf for m in self.multiples):
-            raise ValueError(f"multiples must increase from above 0, got {list(self.multiples)}")
-        if not -1 <= self.threshold <= 1:
-            raise ValueError(f"threshold must be a correlation, -1 to 1, got {self.threshold}")
-        if self.seed < 0:
-            raise ValueError(f"seed must be at least 0, got {self.seed}")
+    multiples: Annotated[tuple[float, ...], ASCENDING, each(POSITIVE)] = (1.0, 2.0, 5.0, 10.0)
+    threshold: Annotated[float, interval("[-1, 1]")] = 0.5
+    seed: Annotated[int, at_least(0)] = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,22 +78,23 @@ COSTS: dict[str, CostKind] = {
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked()
 class TrunkConfig:
-    """Where the shared trunk comes from: exactly one of the two.
+    """Where the shared trunk comes from: exactly one of a dataset and a checkpoint.
 
     Attributes:
-        dataset: A dataset to pretrain on.
+        dataset: A dataset to pretrain on, described as a task is.
         checkpoint: A file of pretrained weights (safetensors, or a plain state dict).
-        sgd: Pretraining settings.
+        sgd: Pretraining on the dataset.
         seed: Seeds pretraining.
     """
 
     dataset: TaskConfig | None = None
     checkpoint: str | None = None
-    sgd: SGDConfig = field(default_factory=SGDConfig)
+    sgd: SGDConfig = SGD["trunk"]
     seed: int = 0
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         if (self.dataset is None) == (self.checkpoint is None):
             raise ValueError(
                 "give either dataset (to pretrain on) or checkpoint (a file of weights), "
@@ -117,25 +116,22 @@ class StrategyConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked()
 class ObjectiveConfig:
-    """The two sides of the front.
+    """The two sides of the front: quality, which is mean accuracy, and a cost.
 
     Attributes:
-        cost: use (mean channel use), parameters, macs or union, all relative to sharing everything.
+        cost: use (mean channel use), parameters, macs (multiply-accumulates) or union (parameters
+            of all tasks together), each relative to sharing everything.
         reference: The hypervolume's reference point, (quality, cost).
     """
 
-    cost: str = "use"
-    reference: tuple[float, float] = (0.0, 1.1)
-
-    def __post_init__(self) -> None:
-        if self.cost not in COSTS:
-            raise ValueError(f"cost must be one of {', '.join(COSTS)}, got {self.cost!r}")
-        if not all(map(math.isfinite, self.reference)):
-            raise ValueError(f"reference must be two finite numbers, got {self.reference}")
+    cost: Annotated[str, one_of(COSTS)] = "use"
+    reference: Annotated[tuple[float, float], each(FINITE)] = (0.0, 1.1)
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked()
 class ScheduleConfig:
     """How Ray runs the arms.
 
@@ -153,26 +149,14 @@ class ScheduleConfig:
         wait_for_nodes: Queue even if the cluster has too few GPUs now (an autoscaler adds nodes).
     """
 
-    evaluators: int = 1
-    cpus: float = 1.0
-    gpus: float | None = None
-    cohort: int | None = None
-    attempts: int = 3
-    arm_retries: int = 3
-    halve_arms: int | None = None
+    evaluators: Annotated[int, at_least(1)] = 1
+    cpus: Annotated[float, POSITIVE] = 1.0
+    gpus: Annotated[float | None, NOT_NEGATIVE] = None
+    cohort: Annotated[int | None, at_least(1), Unit("candidates")] = None
+    attempts: Annotated[int, at_least(1)] = 3
+    arm_retries: Annotated[int, at_least(0)] = 3
+    halve_arms: Annotated[int | None, at_least(1), Unit("candidates")] = None
     wait_for_nodes: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("evaluators", "cohort", "attempts", "halve_arms"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
-        gpus = 0.0 if self.gpus is None else self.gpus
-        if self.arm_retries < 0 or not 0 < self.cpus < math.inf or not 0 <= gpus < math.inf:
-            raise ValueError(
-                "arm_retries and gpus must be at least 0 and cpus above 0, got "
-                f"{self.arm_retries}, {self.gpus} and {self.cpus}"
-            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,24 +175,26 @@ class TrackingConfig:
     candidates: bool = True
 
 
+PICK = Rule(
+    words="knee, best or a name such as es-0-17",
+    holds=lambda pick, own: (
+        pick in ("knee", "best") or re.fullmatch(r".+-\d+-\d+", pick) is not None
+    ),
+)
+
+
 @dataclass(frozen=True, kw_only=True)
+@checked()
 class FinishConfig:
     """What `apportion search` does with a finished front; off unless the config has this section.
 
     Attributes:
-        pick: knee, best, or a candidate's name.
+        pick: Which candidate is trained: knee (where the front bends most), best (the highest
+            quality), or a candidate's name.
         seeds: Full trainings of the pick.
         export: Also export the first of them as one compact network per task.
     """
 
-    pick: str = "knee"
-    seeds: int = 1
+    pick: Annotated[str, PICK] = "knee"
+    seeds: Annotated[int, at_least(1)] = 1
     export: bool = True
-
-    def __post_init__(self) -> None:
-        if self.seeds < 1:
-            raise ValueError(f"seeds must be at least 1, got {self.seeds}")
-        if self.pick not in ("knee", "best") and not re.fullmatch(r".+-\d+-\d+", self.pick):
-            raise ValueError(
-                f"pick must be knee, best or a name such as es-0-17, got {self.pick!r}"
-            )

@@ -1,11 +1,21 @@
 """The config of a whole study."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 from partitioning import SolverConfig, SpaceConfig
+from partitioning.settings import (
+    DIFFERENT,
+    POSITIVE,
+    Rule,
+    Unit,
+    at_least,
+    checked,
+    each,
+    one_of,
+)
 from search.candidates import Rung, ladder
 from search.config.sections import (
     EVALUATORS,
@@ -20,14 +30,21 @@ from search.config.sections import (
 from search.simulated import Simulation, SimulationConfig, build_simulation
 from search.strategies import STRATEGIES
 from trainers.backbones import BackboneConfig
-from trainers.data import DataConfig, TaskConfig
+from trainers.data import DataConfig, InputSize, TaskConfig
 from trainers.device import ComputeConfig
 from trainers.joint import TrainConfig
 from trainers.proxy import ProxyConfig, check_images
 from trainers.teachers import TeacherConfig
 
+#: A study's folder lies in a folder of studies, beside the cache.
+FOLDER = Rule(
+    words="a folder name without '/', and not cache",
+    holds=lambda name, own: bool(name) and "/" not in name and name[0] != "." and name != "cache",
+)
+
 
 @dataclass(frozen=True, kw_only=True)
+@checked()
 class StudyConfig:
     """A whole study.
 
@@ -72,28 +89,28 @@ class StudyConfig:
         finish: What follows the search.
     """
 
-    name: str
+    name: Annotated[str, FOLDER]
     tasks: tuple[TaskConfig, ...]
     trunk: TrunkConfig | None = None
-    evaluator: str = "proxy"
+    evaluator: Annotated[str, one_of(EVALUATORS)] = "proxy"
     simulation: SimulationConfig = field(default_factory=SimulationConfig)
     output: str = "studies"
     cache: str | None = None
     data_root: str | None = None
-    input_size: int = 32
+    input_size: InputSize = 32
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     teachers: TeacherConfig = field(default_factory=TeacherConfig)
     proxy: ProxyConfig = field(default_factory=ProxyConfig)
     rungs: tuple[Rung, ...] = ()
-    bracket: int = 16
+    bracket: Annotated[int, at_least(2, "one candidate has no rivals"), Unit("candidates")] = 16
     train: TrainConfig = field(default_factory=TrainConfig)
     space: SpaceConfig = field(default_factory=SpaceConfig)
     solver: SolverConfig = field(default_factory=SolverConfig)
     strategies: Mapping[str, StrategyConfig]
-    seeds: tuple[int, ...] = (0,)
-    candidates: int = 40
-    device_seconds: float | None = None
-    initial: int = 16
+    seeds: Annotated[tuple[int, ...], DIFFERENT, each(at_least(0))] = (0,)
+    candidates: Annotated[int, at_least(1)] = 40
+    device_seconds: Annotated[float | None, POSITIVE, Unit("seconds")] = None
+    initial: Annotated[int, at_least(1), Unit("candidates")] = 16
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
@@ -101,51 +118,34 @@ class StudyConfig:
     calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
     finish: FinishConfig | None = None
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         _ = self.data  # refuses tasks that do not go together
-        if not self.name or "/" in self.name or self.name.startswith(".") or self.name == "cache":
-            raise ValueError(
-                f"name must be a folder name without '/', and not cache, got {self.name!r}"
-            )
-        if self.candidates < 1:
-            raise ValueError(
-                f"candidates must be at least 1 (a budget of {self.candidates} searches nothing)"
-            )
-        if self.device_seconds is not None and not 0 < self.device_seconds < math.inf:
-            raise ValueError(
-                f"device_seconds must be positive and finite, or null, got {self.device_seconds}"
-            )
-        if self.evaluator not in EVALUATORS:
-            raise ValueError(
-                f"evaluator must be one of {', '.join(EVALUATORS)}, got {self.evaluator!r}"
-            )
         if self.evaluator == "simulated":
             self._check_simulated()
         elif self.trunk is None:
             raise ValueError("trunk is missing: give it a dataset to pretrain on, or a checkpoint")
         else:
             check_images(self.proxy, self.backbone, self.input_size)
-        if self.initial < 1:
-            raise ValueError(f"initial must be at least 1, got {self.initial}")
+        self._check_steps()
+        self._check_strategies()
+
+    def _check_steps(self) -> None:
+        """Refuses scorings that are too short for every virtual network to have its turn."""
         networks = len(self.tasks) * len(self.space.levels)
         if self.proxy.sgd.steps < networks:
             raise ValueError(
                 f"proxy.sgd.steps must be at least the number of virtual networks, {networks}, "
                 f"since they take turns; got {self.proxy.sgd.steps}"
             )
-        if self.bracket < 2:
-            raise ValueError(
-                f"bracket must be at least 2 (one candidate has no rivals), got {self.bracket}"
-            )
-        if self.ladder[0].fidelity == "proxy" and self.ladder[0].steps < networks:
+        lowest = self.ladder[0]
+        if lowest.fidelity == "proxy" and lowest.steps < networks:
             raise ValueError(
                 f"rungs: steps must be at least the number of virtual networks, {networks}, since "
-                f"they take turns; got {self.ladder[0].steps}"
+                f"they take turns; got {lowest.steps}"
             )
-        if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
-            raise ValueError(
-                f"seeds must be one or more different numbers from 0, got {self.seeds}"
-            )
+
+    def _check_strategies(self) -> None:
+        """Refuses a study without strategies, and names that candidates cannot go by."""
         if not self.strategies:
             raise ValueError(f"strategies must name at least one of {', '.join(STRATEGIES)}")
         for name in self.strategies:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from itertools import combinations
 from typing import Any
 
-from search.candidates import Candidate, short
+from search.candidates import Candidate
 
 # Limits of MLflow for one batch, for the text of a tag and for a name.
 MAX_METRICS = 1000
@@ -37,20 +37,21 @@ def metrics(candidate: Candidate) -> dict[str, float]:
 
     Pairs of virtual networks are left out where they would not fit into one batch.
     """
-    evaluation = candidate.evaluation
     found: dict[str, float | None] = {"quality": candidate.quality, "cost": candidate.cost}
-    costs = dict(evaluation.get("costs") or {})
-    costs.pop("use", None)
-    for key in ("accuracy", "distillation_loss", "seconds", "quality_std"):
-        found |= dict(_leaves(key, evaluation.get(key)))
-    found |= dict(_leaves("costs", costs))
+    if (measured := candidate.measured) is not None:
+        for key in ("accuracy", "distillation_loss", "seconds", "quality_std"):
+            found |= dict(_leaves(key, getattr(measured, key)))
+    if candidate.costs is not None:
+        costs = {key: value for key, value in vars(candidate.costs).items() if key != "use"}
+        found |= dict(_leaves("costs", costs))
     if _halved(candidate):
         for number, rung in enumerate(candidate.rungs):
             for key in ("quality", "steps", "seconds"):
-                found[f"rungs/{number}/{key}"] = rung.get(key)
-    for key in ("deviation", "bound"):  # of the integer programmes, by channel group
-        if key in evaluation:
-            found[key] = sum(value for _, value in _leaves(key, evaluation[key]))
+                found[f"rungs/{number}/{key}"] = getattr(rung, key)
+    if (decoding := candidate.decoding) is not None:
+        for key in ("deviation", "bound"):  # of the integer programmes, by channel group
+            if by_group := getattr(decoding, key):
+                found[key] = sum(by_group.values())
     found |= {f"use/{safe(name)}": share for name, share in candidate.use.items()}
     pairs = {}
     if (sharing := candidate.mean_sharing()) is not None:
@@ -93,14 +94,16 @@ def tags(candidate: Candidate, *, front: bool) -> dict[str, str]:
         found["label"] = candidate.label
     if candidate.reason is not None:
         found["error"] = candidate.reason
-    for key in ("evaluator", "proven"):
-        if key in candidate.evaluation:
-            found[key] = str(candidate.evaluation[key])
+    if candidate.evaluator is not None:
+        found["evaluator"] = candidate.evaluator
     if _halved(candidate):
-        found |= {"rung": str(candidate.evaluation["rung"]), "stopped": flag(candidate.stopped)}
-    realised = json.dumps(candidate.evaluation.get("realised") or {}, separators=(",", ":"))
-    if 2 < len(realised) <= MAX_TAG:
-        found["realised"] = realised
+        found |= {"rung": str(len(candidate.rungs) - 1), "stopped": flag(candidate.stopped)}
+    if (decoding := candidate.decoding) is not None:
+        if decoding.proven is not None:
+            found["proven"] = str(decoding.proven)
+        realised = json.dumps(decoding.realised, separators=(",", ":"))
+        if len(realised) <= MAX_TAG:
+            found["realised"] = realised
     return {key: text[:MAX_TAG] for key, text in found.items()}
 
 
@@ -188,6 +191,6 @@ def note(identity: str, study: str, members: str, experiment: str) -> str:
 def _leaves(path: str, value: Any) -> Iterator[tuple[str, float]]:
     if isinstance(value, Mapping):
         for key, entry in value.items():
-            yield from _leaves(f"{path}/{safe(short(str(key)))}", entry)
+            yield from _leaves(f"{path}/{safe(str(key))}", entry)
     elif isinstance(value, int | float):
         yield path, float(value)

@@ -8,16 +8,14 @@ at all. Whatever reads Optuna studies reads the record. The version of its forma
 every Optuna study.
 """
 
-import math
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-import numpy as np
 import optuna
 from optuna.distributions import FloatDistribution
 from optuna.storages import JournalStorage
@@ -26,10 +24,9 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from partitioning import RECORD, FormatError
-from search.candidates import OWN_KEYS, Candidate
+from search.candidates import Candidate
+from search.record.attributes import from_attributes, to_attributes
 from search.record.journal import lock_for_writing, mend
-
-__all__ = ["Candidate", "DuplicateCandidate", "Record", "RecordError", "read_record"]
 
 
 class RecordError(RuntimeError):
@@ -83,7 +80,7 @@ class Record:
             DuplicateCandidate: its strategy, seed and index are in the record already.
             RecordError: it could not be written, say because the disk is full. The record is as it
                 was before and stays readable; the candidate can be added again.
-            ValueError: its evaluation cannot be written as JSON.
+            ValueError: what is known of it cannot be written as JSON.
         """
         if self._lock.closed:
             raise RecordError(f"the record {self.path} has been closed: open it again")
@@ -219,32 +216,18 @@ def _candidates(
 
 
 def _to_trial(candidate: Candidate) -> FrozenTrial:
-    attributes: dict[str, Any] = {
-        "index": candidate.index,
-        "error": candidate.reason,
-        "started": candidate.started,
-        "finished": candidate.finished,
-    }
     scores = [None if s is None else float(s) for s in (candidate.quality, candidate.cost)]
     state = TrialState.COMPLETE
     if candidate.failed or candidate.stopped:
         # Optuna keeps no values of a failed trial; those of one that was stopped on a lower rung
-        # must not be among its best.
+        # must not be among its best. Both have theirs among the attributes.
         state = TrialState.FAIL if candidate.failed else TrialState.PRUNED
-        attributes["unscored"] = scores
-    odd: list[list[Any]] = []
-    try:
-        attributes = _to_json(attributes | dict(candidate.evaluation), (), odd)
-    except TypeError as error:
-        raise ValueError(f"candidate {candidate.id}: its evaluation holds {error}") from error
-    if odd:
-        attributes["odd"] = odd
     trial = optuna.trial.create_trial(
         state=state,
         values=[s for s in scores if s is not None] if state == TrialState.COMPLETE else None,
         params={n: float(v) for n, v in zip(candidate.names, candidate.vector, strict=True)},
         distributions=dict.fromkeys(candidate.names, FloatDistribution(0.0, 1.0)),
-        user_attrs=attributes,
+        user_attrs=to_attributes(candidate),
     )
     trial.datetime_start = datetime.fromtimestamp(candidate.started)
     trial.datetime_complete = datetime.fromtimestamp(candidate.finished)
@@ -252,59 +235,9 @@ def _to_trial(candidate: Candidate) -> FrozenTrial:
 
 
 def _to_candidate(trial: FrozenTrial, strategy: str, seed: int) -> Candidate:
-    attributes = _restore(trial.user_attrs)
-    quality, cost = trial.values or attributes["unscored"]
-    return Candidate(
-        strategy=strategy,
-        seed=seed,
-        index=attributes["index"],
-        vector=tuple(trial.params.values()),
-        names=tuple(trial.params),
-        quality=quality,
-        cost=cost,
-        error=attributes["error"],
-        evaluation={key: value for key, value in attributes.items() if key not in OWN_KEYS},
-        started=attributes["started"],
-        finished=attributes["finished"],
+    return from_attributes(
+        trial.user_attrs, strategy=strategy, seed=seed, params=trial.params, scores=trial.values
     )
-
-
-def _to_json(value: Any, path: tuple[str | int, ...], odd: list[list[Any]]) -> Any:
-    """Plain JSON: arrays become lists; floats that JSON lacks become null and go into `odd`.
-
-    Args:
-        value: what to write.
-        path: keys and positions that lead to it.
-        odd: gets the path of each such float, and last the float as text.
-
-    Raises:
-        TypeError: a value has no counterpart in JSON.
-    """
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, float | np.floating):
-        if math.isfinite(value):
-            return float(value)
-        odd.append([*path, str(float(value))])
-        return None
-    if isinstance(value, np.ndarray | np.integer | np.bool_):
-        return _to_json(value.tolist(), path, odd)
-    if isinstance(value, Mapping):
-        return {str(k): _to_json(entry, (*path, str(k)), odd) for k, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_to_json(entry, (*path, i), odd) for i, entry in enumerate(value)]
-    where = "/".join(map(str, path))
-    raise TypeError(f"a {type(value).__name__} at {where}, which JSON cannot hold: {value!r}")
-
-
-def _restore(attributes: dict[str, Any]) -> dict[str, Any]:
-    """Puts the floats that JSON lacks back where they were."""
-    for *path, last, text in attributes.get("odd", ()):
-        parent: Any = attributes
-        for step in path:
-            parent = parent[step]
-        parent[last] = float(text)
-    return attributes
 
 
 @contextmanager

@@ -8,11 +8,10 @@ import json
 import os
 from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from search.candidates import Candidate
+from search.record.attributes import from_attributes, to_attributes
 from search.record.journal import mend
 from search.record.record import RecordError
 
@@ -37,7 +36,7 @@ class UnderWay:
             mend(path, begins=b'{"strategy":')
             for line in path.read_text().splitlines():
                 self._put(_from_json(line))
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, KeyError) as error:
             raise RecordError(
                 f"{path} cannot be read: {error}. Move it away: the search then scores anew what "
                 "was under way"
@@ -59,7 +58,7 @@ class UnderWay:
         Raises:
             RecordError: It could not be written, say because the disk is full.
         """
-        line = json.dumps(asdict(candidate), default=_plain).encode() + b"\n"
+        line = _to_json(candidate).encode() + b"\n"
         try:
             with open(self.path, "ab") as log:
                 size = log.tell()
@@ -88,12 +87,17 @@ class UnderWay:
         self._candidates[candidate.id] = candidate
 
 
+def _to_json(candidate: Candidate) -> str:
+    content = {
+        "strategy": candidate.strategy,
+        "seed": candidate.seed,
+        "params": dict(zip(candidate.names, map(float, candidate.vector), strict=True)),
+        "scores": [candidate.quality, candidate.cost],
+        "attributes": to_attributes(candidate),
+    }
+    return json.dumps(content, default=float)  # NumPy's scalars, too
+
+
 def _from_json(line: str) -> Candidate:
     content = json.loads(line)
-    lists = {key: tuple(content[key]) for key in ("vector", "names")}
-    return Candidate(**(content | lists))
-
-
-def _plain(value: Any) -> Any:
-    """NumPy's scalars and arrays as JSON has them."""
-    return value.tolist()
+    return from_attributes(content.pop("attributes"), **content)

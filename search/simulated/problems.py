@@ -3,31 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Protocol
+from typing import Annotated, Protocol
 
 from partitioning import FloatArray
+from partitioning.settings import checked, one_of
 from search.simulated.convex_front import FrontBounds
 from search.simulated.surrogate import Surrogate
 from search.simulated.synthetic import SyntheticConfig, SyntheticProblem
 from search.strategies import TaskKnowledge
-
-
-@dataclass(frozen=True, kw_only=True)
-class SimulationConfig:
-    """What is simulated, where `evaluator` is simulated.
-
-    Attributes:
-        problem: Key of `PROBLEMS`: synthetic (tasks, capacities and interference, whose true front
-            is known) or mini_decathlon (a surrogate of real proxy scores of its nine tasks).
-        synthetic: Which synthetic problem.
-    """
-
-    problem: str = "synthetic"
-    synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
-
-    def __post_init__(self) -> None:
-        if self.problem not in PROBLEMS:
-            raise ValueError(f"problem must be one of {', '.join(PROBLEMS)}, got {self.problem!r}")
 
 
 class Simulation(Protocol):
@@ -48,10 +31,26 @@ class Simulation(Protocol):
         ...
 
 
-PROBLEMS: dict[str, Callable[[tuple[str, ...], SimulationConfig], Simulation]] = {
+#: Makes the problem of every name from the tasks' names and the config.
+PROBLEMS: dict[str, Callable[[tuple[str, ...], "SimulationConfig"], Simulation]] = {
     "synthetic": lambda tasks, config: SyntheticProblem(tasks, config.synthetic),
     "mini_decathlon": lambda tasks, config: Surrogate.shipped("mini_decathlon", tasks),
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+@checked()
+class SimulationConfig:
+    """What is simulated, where `evaluator` is simulated.
+
+    Attributes:
+        problem: synthetic (tasks, capacities and interference, whose true front is known) or
+            mini_decathlon (a surrogate of real proxy scores of its nine tasks).
+        synthetic: Which synthetic problem.
+    """
+
+    problem: Annotated[str, one_of(PROBLEMS)] = "synthetic"
+    synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
 
 
 @lru_cache(maxsize=4)

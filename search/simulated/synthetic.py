@@ -22,10 +22,12 @@ can exceed, is therefore found exactly by convex programming (see `front`).
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 
 from partitioning import FloatArray
+from partitioning.settings import NOT_NEGATIVE, at_least, checked, interval
 from search.simulated.convex_front import FrontBounds, concave_front
 from search.strategies import TaskFacts, TaskKnowledge
 
@@ -34,32 +36,22 @@ MAX_TASKS = 12
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked()
 class SyntheticConfig:
     """Which synthetic problem.
 
     Attributes:
-        seed: Draws clusters, capacities and best accuracies; not negative.
-        clusters: Number of clusters, at least 1.
-        interference: How much of the worst possible interference there is, in [0, 1]: at 1 a
-            channel that all tasks share would be worth nothing to tasks without relatives.
-        help: What sharing a channel with all others of its cluster adds to its worth, not negative.
+        seed: Draws clusters, capacities and best accuracies.
+        clusters: Number of clusters of tasks that help each other.
+        interference: How much of the worst possible interference there is: at 1 a channel that all
+            tasks share would be worth nothing to tasks without relatives.
+        help: What sharing a channel with all others of its cluster adds to its worth.
     """
 
-    seed: int = 0
-    clusters: int = 3
-    interference: float = 0.9
-    help: float = 0.4
-
-    def __post_init__(self) -> None:
-        if self.seed < 0 or self.clusters < 1:
-            raise ValueError(
-                "seed must not be negative and clusters at least 1, got "
-                f"{self.seed} and {self.clusters}"
-            )
-        if not 0 <= self.interference <= 1:
-            raise ValueError(f"interference must be in [0, 1], got {self.interference}")
-        if not 0 <= self.help < np.inf:
-            raise ValueError(f"help must be finite and not negative, got {self.help}")
+    seed: Annotated[int, at_least(0)] = 0
+    clusters: Annotated[int, at_least(1)] = 3
+    interference: Annotated[float, interval("[0, 1]")] = 0.9
+    help: Annotated[float, NOT_NEGATIVE] = 0.4
 
 
 class SyntheticProblem:

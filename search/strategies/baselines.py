@@ -3,25 +3,27 @@
 import difflib
 from dataclasses import dataclass
 
+from partitioning.settings import checked
 from search.strategies.fixed_sequence import FixedSequence
 from search.strategies.protocol import Problem
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked()
 class BaselineSettings:
     """Which baselines to propose.
 
     Attributes:
-        names: Names of baselines, in the order in which to propose them; none means all of them
-            in the problem's order.
+        names: Names of baselines, each once, in the order in which to propose them; none means all
+            that the space has.
 
     Raises:
-        ValueError: If a name is listed twice.
+        ValueError: A name is listed twice.
     """
 
     names: tuple[str, ...] = ()
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         twice = sorted({name for name in self.names if self.names.count(name) > 1})
         if twice:
             raise ValueError(f"names must differ, but {', '.join(twice)} is listed more than once")

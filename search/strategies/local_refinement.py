@@ -8,12 +8,13 @@ shrink where nothing is gained any more, and stay long where something is (the s
 evolution strategies, Rechenberg 1973, per member).
 """
 
-import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 
 from partitioning import FloatArray
+from partitioning.settings import FINITE, POSITIVE, Unit, at_least, at_most, checked, interval
 from search.candidates import crowding, non_dominated
 from search.strategies.batches import next_index
 from search.strategies.protocol import Outcome, Problem
@@ -22,43 +23,29 @@ from search.strategies.streams import Stream, generator
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked()
 class LocalRefinementSettings:
     """Settings of local refinement.
 
     Attributes:
-        step_size: Initial standard deviation of a step, as a share of an entry's range; positive.
-        smallest: Step sizes do not shrink below this; positive, at most `step_size`, which they do
-            not outgrow.
-        grow: What a success multiplies a step size with, at least 1.
-        shrink: What a failure multiplies it with, in (0, 1].
-        entries: How many entries a step moves on average, positive; at least one is moved.
-        batch: Candidates per batch, at least 1.
+        step_size: Initial standard deviation of a step, as a share of an entry's range. Step sizes
+            do not outgrow it.
+        smallest: Step sizes do not shrink below this.
+        grow: What a success multiplies a step size with.
+        shrink: What a failure multiplies it with.
+        entries: How many entries a step moves on average; at least one is moved.
+        batch: Candidates per batch.
 
     Raises:
-        ValueError: If a value is outside its range.
+        ValueError: A value is outside its range.
     """
 
-    step_size: float = 0.3
-    smallest: float = 0.02
-    grow: float = 1.5
-    shrink: float = 0.85
-    entries: float = 6.0
-    batch: int = 8
-
-    def __post_init__(self) -> None:
-        if not (0.0 < self.smallest <= self.step_size and math.isfinite(self.step_size)):
-            raise ValueError(
-                "step_size must be finite and smallest positive and not above it, got "
-                f"{self.step_size} and {self.smallest}"
-            )
-        if not (self.grow >= 1.0 and math.isfinite(self.grow)):
-            raise ValueError(f"grow must be at least 1 and finite, got {self.grow}")
-        if not 0.0 < self.shrink <= 1.0:
-            raise ValueError(f"shrink must be in (0, 1], got {self.shrink}")
-        if not (self.entries > 0.0 and math.isfinite(self.entries)):
-            raise ValueError(f"entries must be positive and finite, got {self.entries}")
-        if self.batch < 1:
-            raise ValueError(f"batch must be at least 1, got {self.batch}")
+    step_size: Annotated[float, POSITIVE] = 0.3
+    smallest: Annotated[float, POSITIVE, at_most("step_size")] = 0.02
+    grow: Annotated[float, at_least(1), FINITE] = 1.5
+    shrink: Annotated[float, interval("(0, 1]")] = 0.85
+    entries: Annotated[float, POSITIVE] = 6.0
+    batch: Annotated[int, at_least(1), Unit("candidates")] = 8
 
 
 @dataclass(kw_only=True, eq=False)

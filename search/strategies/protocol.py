@@ -8,11 +8,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import numpy as np
 
 from partitioning import FloatArray
+from partitioning.settings import at_least, checked
 from search.candidates import REFERENCE
 
 
@@ -47,16 +48,17 @@ class TaskKnowledge:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+@checked()
 class Problem:
     """What a strategy may know of the search space.
 
     Attributes:
-        dim: Number d of entries of a vector, at least 1.
+        dim: Number d of entries of a vector.
         names: Readable name of every entry, such as "use[cifar10]"; d of them.
         use_dims: Positions of the entries that say how much of the channels a task uses.
-        seed: Seeds all of the strategy's randomness; not negative.
+        seed: Seeds all of the strategy's randomness.
         baselines: Vectors of shape (d,), entries in [0, 1], by name.
-        initial: How many candidates every strategy proposes first, at least 1: the first uniform
+        initial: How many candidates every strategy proposes first: the first uniform
             vectors of the seed, so that all strategies of a seed start from the same knowledge.
             The fixed baselines leave them out.
         concerns: For every entry the tasks that it is about, by position; d of them. Empty where
@@ -70,24 +72,20 @@ class Problem:
         ValueError: If the sizes disagree or a position or an entry is out of its range.
     """
 
-    dim: int
+    dim: Annotated[int, at_least(1)]
     names: tuple[str, ...]
     use_dims: tuple[int, ...]
-    seed: int
+    seed: Annotated[int, at_least(0)]
     baselines: Mapping[str, FloatArray]
-    initial: int = 16
+    initial: Annotated[int, at_least(1)] = 16
     concerns: tuple[tuple[int, ...], ...] = ()
     tasks: tuple[TaskFacts, ...] = ()
     similarity: FloatArray | None = None
     reference: tuple[float, float] = REFERENCE
 
-    def __post_init__(self) -> None:
-        if self.dim < 1:
-            raise ValueError(f"dim must be at least 1, got {self.dim}")
+    def _check(self) -> None:
         if len(self.names) != self.dim:
             raise ValueError(f"names must have dim = {self.dim} entries, got {len(self.names)}")
-        if self.seed < 0:
-            raise ValueError(f"seed must not be negative, got {self.seed}")
         if len(set(self.use_dims)) != len(self.use_dims) or any(
             not 0 <= position < self.dim for position in self.use_dims
         ):
@@ -95,12 +93,15 @@ class Problem:
                 f"use_dims must be different positions from 0 to {self.dim - 1}, "
                 f"got {self.use_dims}"
             )
-        if self.initial < 1:
-            raise ValueError(f"initial must be at least 1, got {self.initial}")
         if self.concerns and len(self.concerns) != self.dim:
             raise ValueError(
                 f"concerns must have dim = {self.dim} entries, got {len(self.concerns)}"
             )
+        self._keep_similarity()
+        self._keep_baselines()
+
+    def _keep_similarity(self) -> None:
+        """Keeps a read-only copy of the similarity, which must be a (T, T) matrix."""
         if self.similarity is not None:
             similarity = np.array(self.similarity, dtype=np.float64)
             if similarity.shape != (len(self.tasks), len(self.tasks)):
@@ -110,6 +111,9 @@ class Problem:
                 )
             similarity.setflags(write=False)
             object.__setattr__(self, "similarity", similarity)
+
+    def _keep_baselines(self) -> None:
+        """Keeps read-only copies of the baselines, which must lie in the unit cube."""
         baselines = {}
         for name, given in self.baselines.items():
             vector = np.array(given, dtype=np.float64)

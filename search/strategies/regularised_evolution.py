@@ -12,13 +12,14 @@ whose parents are drawn from one population, so that the order in which outcomes
 nothing.
 """
 
-import math
 from collections import deque
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 
 from partitioning import FloatArray
+from partitioning.settings import POSITIVE, Unit, at_least, between, checked
 from search.candidates import best_first
 from search.strategies.batches import next_index
 from search.strategies.protocol import Outcome, Problem
@@ -27,40 +28,26 @@ from search.strategies.streams import Stream, generator
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked()
 class RegularisedEvolutionSettings:
     """Settings of regularised evolution.
 
     Attributes:
-        population: Members P, at least 2.
+        population: Members P.
         tournament: Members S of a tournament, from 1 (a random parent) to P.
-        entries: How many entries a mutation moves; at least 1, and all where there are fewer.
-        step_size: Standard deviation of a mutation, as a share of an entry's range; positive.
-        batch: Candidates per batch, at least 1.
+        entries: How many entries a mutation moves; all where there are fewer.
+        step_size: Standard deviation of a mutation, as a share of an entry's range.
+        batch: Candidates per batch.
 
     Raises:
-        ValueError: If a value is outside its range.
+        ValueError: A value is outside its range.
     """
 
-    population: int = 32
-    tournament: int = 8
-    entries: int = 3
-    step_size: float = 0.3
-    batch: int = 8
-
-    def __post_init__(self) -> None:
-        if self.population < 2:
-            raise ValueError(f"population must be at least 2, got {self.population}")
-        if not 1 <= self.tournament <= self.population:
-            raise ValueError(
-                f"tournament must be from 1 to population = {self.population}, "
-                f"got {self.tournament}"
-            )
-        if self.entries < 1 or self.batch < 1:
-            raise ValueError(
-                f"entries and batch must be at least 1, got {self.entries} and {self.batch}"
-            )
-        if not (self.step_size > 0.0 and math.isfinite(self.step_size)):
-            raise ValueError(f"step_size must be positive and finite, got {self.step_size}")
+    population: Annotated[int, at_least(2), Unit("candidates")] = 32
+    tournament: Annotated[int, between(1, "population"), Unit("candidates")] = 8
+    entries: Annotated[int, at_least(1)] = 3
+    step_size: Annotated[float, POSITIVE] = 0.3
+    batch: Annotated[int, at_least(1), Unit("candidates")] = 8
 
 
 class RegularisedEvolution:

@@ -143,7 +143,7 @@ class Study:
                     raise StudyError(f"candidate {name} failed: {candidate.reason}")
                 if candidate.stopped:
                     raise StudyError(
-                        f"candidate {name} was stopped after {candidate.rungs[-1]['steps']} steps "
+                        f"candidate {name} was stopped after {candidate.rungs[-1].steps} steps "
                         "and has no score to be picked by; pick knee, best or one of the front"
                     )
                 return candidate
@@ -153,8 +153,12 @@ class Study:
         )
 
     def masks(self, candidate: Candidate) -> Masks:
-        """The masks that a candidate was scored with."""
-        return Masks.from_dict(candidate.evaluation["masks"])
+        """The masks that a candidate was scored with.
+
+        Raises:
+            ValueError: It has none; the message says why.
+        """
+        return candidate.masks
 
     def train(
         self,

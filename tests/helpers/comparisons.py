@@ -8,6 +8,7 @@ import numpy as np
 
 from search.candidates import Candidate
 from search.comparison import Comparison, Terms, compare_strategies
+from tests.helpers.candidates import measurement
 
 REFERENCE = (0.0, 1.0)
 
@@ -22,10 +23,10 @@ def make(
     **changes: Any,
 ) -> Candidate:
     """A candidate of one task; without a quality it failed."""
-    evaluation: dict[str, Any] = {} if quality is None else {"seconds": seconds}
+    rungs = () if quality is None else (measurement(quality, seconds=seconds),)
     candidate = Candidate(
         strategy=strategy, seed=seed, index=index, vector=(0.5,), names=("use[a]",),
-        quality=quality, cost=cost, evaluation=evaluation, started=float(index),
+        quality=quality, cost=cost, rungs=rungs, started=float(index),
         finished=100.0 - index, error=None if quality is not None else "boom",
     )  # fmt: skip
     return replace(candidate, **changes)

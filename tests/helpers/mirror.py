@@ -14,6 +14,7 @@ from mlflow.entities import Run, ViewType
 from search.candidates import Candidate
 from search.mirror import Tracker, default_uri
 from tests.helpers import ROOT
+from tests.helpers.candidates import costs, decoding, measurement
 
 TASKS = ("digits", "shapes", "what? / why")
 
@@ -38,18 +39,14 @@ def make(index: int = 0, strategy: str = "es", seed: int = 0, **changes: Any) ->
         ),
         quality=float(np.mean(list(accuracy.values()))),
         cost=float(np.mean(list(use.values()))),
-        evaluation={
-            "accuracy": accuracy,
-            "distillation_loss": dict.fromkeys(TASKS, 0.25),
-            "costs": {
-                "use": {f"{task} (level 0)": share for task, share in use.items()},
-                "parameters": {f"{task} (level 0)": 1000 for task in TASKS},
-                "union_parameters": 3000,
-            },
-            "realised": {"block0": realised.tolist(), "block1": (realised / 2).tolist()},
-            "deviation": {"block0": 2.0, "block1": 1.0},
-            "proven": True,
-        },
+        decoding=decoding(
+            TASKS,
+            {"block0": realised.tolist(), "block1": (realised / 2).tolist()},
+            deviation={"block0": 2.0, "block1": 1.0},
+            proven=True,
+        ),
+        costs=costs(use),
+        rungs=(measurement(0.5, accuracy, distillation_loss=dict.fromkeys(TASKS, 0.25)),),
         started=1_700_000_000.5 + index,
         finished=1_700_000_002.25 + index,
     )

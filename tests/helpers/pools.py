@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable, Sequence
 
 from partitioning import Masks
-from search.arms.loop import Scored
+from search.arms.scoring import Scored
 from search.candidates import Rung
 from trainers.cost import Costs
 from trainers.proxy import Evaluation

@@ -16,6 +16,7 @@ from optuna.storages.journal import JournalFileBackend
 from search.record import Record, read_record
 from search.record.record import Candidate, RecordError
 from tests.helpers import ROOT
+from tests.helpers.candidates import decoding, measurement
 
 NAMES = ("use[digits]", "use[shapes]", "overlap[digits,shapes]")
 
@@ -33,11 +34,10 @@ def make(strategy: str = "es", seed: int = 0, index: int = 0, **changes: Any) ->
         quality=float(rng.uniform(0.3, 0.9)),
         cost=cost,
         error=None,
-        evaluation={
-            "accuracy": {"digits": 0.5, "shapes": 0.25},
-            "realised": {"stage3": [[0.5, 0.25], [0.25, 0.75]]},
-            "proven": True,
-        },
+        decoding=decoding(
+            ("digits", "shapes"), {"block0": [[0.5, 0.25], [0.25, 0.75]]}, proven=True
+        ),
+        rungs=(measurement(0.375, {"digits": 0.5, "shapes": 0.25}),),
         started=1_700_000_000.123456 + index,
         finished=1_700_000_001.654321 + index,
     )

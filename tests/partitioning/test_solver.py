@@ -458,7 +458,7 @@ def test_threads_must_be_positive():
 
 @pytest.mark.parametrize("gap", [-0.1, np.nan, np.inf])
 def test_gaps_must_not_be_negative(gap):
-    with pytest.raises(ValueError, match=r"solver\.gap must be a number >= 0"):
+    with pytest.raises(ValueError, match=r"solver\.gap must be finite and not negative"):
         SolverConfig(gap=gap)
 
 

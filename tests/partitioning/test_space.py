@@ -262,7 +262,10 @@ def test_wrong_vectors_are_refused_by_name(vector, message):
 @pytest.mark.parametrize(
     ("settings_", "message"),
     [
-        ({"kind": "other"}, r"space\.kind must be one of \['block_level', 'sh.*\], got 'other'"),
+        (
+            {"kind": "other"},
+            r"space\.kind must be one of sharing, unit_order, block_level, got 'other'",
+        ),
         ({"units": 3}, r"space\.units is a setting of unit_order and block_level, .*kind sharing"),
         ({"levels": (0.5, 1.0)}, r"space\.levels is a setting of unit_order and block_level"),
         ({"kind": "unit_order", "overlap": (0.0, 0.5)}, r"space\.overlap .*of sharing.*unit_order"),

@@ -21,6 +21,7 @@ from search.config import dump_config, load_config, parse_config
 from search.record import Record
 from search.study import Study
 from tests.helpers import ROOT
+from tests.helpers.candidates import measurement
 from tests.helpers.commands import refused
 from tests.helpers.studies import SMALL
 
@@ -155,7 +156,7 @@ def study(tmp_path: Path) -> Study:
                 Candidate(
                     strategy="random", seed=0, index=index, vector=(0.5,), names=("use[a]",),
                     quality=quality, cost=cost, error=None if quality else "made to fail",
-                    evaluation={"accuracy": {"a": quality}} if quality else {},
+                    rungs=(measurement(quality, {"a": quality}),) if quality else (),
                 )
             )  # fmt: skip
     return study

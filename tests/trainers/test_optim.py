@@ -85,11 +85,14 @@ def test_schedules() -> None:
     [
         ({"steps": 0}, "steps must be at least 1, got 0"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
-        ({"learning_rate": 0.0}, "learning_rate must be above 0"),
+        ({"learning_rate": 0.0}, "learning_rate must be positive and finite, got 0.0"),
         ({"momentum": 1.0}, r"momentum must be in \[0, 1\)"),
-        ({"weight_decay": -1.0}, "weight_decay must be at least 0"),
-        ({"schedule": "linear"}, "cosine or step, got 'linear'"),
-        ({"drops": (2000.0,)}, "between 0 and 1, as fractions"),
+        ({"weight_decay": -1.0}, "weight_decay must be finite and not negative, got -1.0"),
+        ({"schedule": "linear"}, "schedule must be one of cosine, step, got 'linear'"),
+        (
+            {"drops": (2000.0,)},
+            r"drops must each be in \(0, 1\), fractions of steps, got \[2000\.0\]",
+        ),
         ({"warmup": 1.0}, "warmup must be in"),
         ({"label_smoothing": 1.0}, "label_smoothing must be in"),
     ],

@@ -8,6 +8,7 @@ from there on is the tail. Legend: B batch, H and W of a map, C channels.
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from partitioning import ChannelGroup, Masks
+from partitioning.settings import Rule, Unit, at_least, between, checked, each, one_of
 from trainers.masking import Channels, MaskedConv, RowNorm
 
 #: Basic blocks of each stage, by the name of the network (which counts its weighted layers).
@@ -25,52 +27,44 @@ BLOCKS: dict[str, tuple[int, ...]] = {
 }
 
 
+#: Strides of a convolution.
+STRIDE = Rule(words="1 or 2", holds=lambda stride, own: stride in (1, 2))
+
+
 @dataclass(frozen=True, kw_only=True)
+@checked("backbone.{field}")
 class BackboneConfig:
     """A backbone's shape.
 
     Attributes:
-        family: Key of `BLOCKS`; resnet26 has three stages of four basic blocks.
+        family: The network, by how many layers with weights it has. All have three stages;
+            resnet14 has two basic blocks in each, resnet26 four and resnet38 six.
         width: Channels of the first stage; each further stage has twice as many.
-        stem_width: Channels of the stem; None takes `width`.
-        stem_stride: Stride of the stem's convolution, in pixels.
-        strides: Stride of the first block of each stage.
+        stem_width: Channels of the stem, at most `width`, since shortcuts append channels and drop
+            none. None takes `width`.
+        stem_stride: Stride of the stem's convolution.
+        strides: Stride of the first block of each of the three stages.
         partition_from: First stage (from 1) whose channels are partitioned; the stages before it
             are the frozen trunk. The paper partitions the last third: 3.
     """
 
-    family: str = "resnet26"
-    width: int = 64
-    stem_width: int | None = None
-    stem_stride: int = 1
-    strides: tuple[int, ...] = (1, 2, 2)
-    partition_from: int = 3
+    family: Annotated[str, one_of(BLOCKS)] = "resnet26"
+    width: Annotated[int, at_least(1), Unit("channels")] = 64
+    stem_width: Annotated[int | None, at_least(1), Unit("channels")] = None
+    stem_stride: Annotated[int, STRIDE, Unit("pixels")] = 1
+    strides: Annotated[tuple[int, ...], each(STRIDE), Unit("pixels")] = (1, 2, 2)
+    partition_from: Annotated[int, between(1, 3)] = 3
 
-    def __post_init__(self) -> None:
-        if self.family not in BLOCKS:
-            raise ValueError(
-                f"backbone.family must be one of {', '.join(BLOCKS)}, got {self.family!r}"
-            )
-        if self.width < 1 or self.stem_channels < 1:
-            raise ValueError(
-                "backbone.width and stem_width must be at least 1, "
-                f"got {self.width} and {self.stem_width}"
-            )
+    def _check(self) -> None:
         if self.stem_channels > self.width:
             raise ValueError(
                 f"backbone.stem_width must be at most width, {self.width}: shortcuts append "
                 f"channels and drop none; got {self.stem_width}"
             )
-        strides = (*self.strides, self.stem_stride)
-        if len(self.strides) != 3 or any(s not in (1, 2) for s in strides):
+        if len(self.strides) != 3:
             raise ValueError(
-                "backbone.strides must be three numbers, each 1 or 2, and stem_stride 1 or 2, "
-                f"got {self.strides} and {self.stem_stride}"
-            )
-        if not 1 <= self.partition_from <= len(self.strides):
-            raise ValueError(
-                f"backbone.partition_from must be a stage from 1 to {len(self.strides)}, "
-                f"got {self.partition_from}"
+                "backbone.strides must be three numbers, one for each stage, "
+                f"got {list(self.strides)}"
             )
 
     @property

@@ -5,6 +5,7 @@ Every source yields the same uint8 tensors.
 
 from trainers.data.tasks import (
     DataConfig,
+    InputSize,
     Split,
     Task,
     TaskConfig,
@@ -18,6 +19,7 @@ from trainers.data.tasks import (
 
 __all__ = [
     "DataConfig",
+    "InputSize",
     "Split",
     "Task",
     "TaskConfig",

@@ -11,46 +11,64 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainers.data.sources import SOURCES, RawSplit, Request, nearest
+from partitioning.settings import Rule, Unit, at_least, checked, interval, one_of
+from trainers.data.sources import SOURCES, RawSplit, Request
 from trainers.data.sources import DataError as DataError
 from trainers.data.sources.labels import encode_labels, stratified
 
 RowArray = NDArray[np.int64]
 
+#: Height and width that images are resized to.
+InputSize = Annotated[int, at_least(8), Unit("pixels")]
+
+
+NAME = Rule(
+    words="letters, digits, '_', '.' and '-' (files are named after it), the first a letter or "
+    "digit",
+    holds=lambda name, own: re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name) is not None,
+)
+
 
 @dataclass(frozen=True, kw_only=True)
+@checked("task {self.name!r}: {field}")
 class TaskConfig:
     """One task: where its images are, and how its training images are varied.
 
     Attributes:
-        name: name of the task in configs, records and file names; letters, digits, `_`, `.`, `-`.
-        source: key of `SOURCES`.
-        path: folder, file or Hub dataset id, relative to `DataConfig.root`; for source toy the name
-            of the toy task. Default: the task's name.
-        subset: the Hub's configuration name, for datasets that have several.
-        image_column: column that holds the images (parquet, hub).
-        label_column: column that holds the labels (parquet, hub).
-        train: the source's name of the training split.
-        validation: the source's name of the validation split; None where there is none, and then
+        name: Name of the task in configs, records and file names.
+        source: Where its images come from: toy (drawn by the program), parquet (a folder of
+            `<split>.parquet` files), hub (a dataset of the Hugging Face Hub, or a folder in its
+            layout), folder (`<split>/<class>/<image>` files) or npz (a file of arrays).
+        path: Folder, file or Hub dataset id, relative to `data_root`; of source toy the name of the
+            toy task. None takes the task's name.
+        subset: The Hub's configuration name, for datasets that have several.
+        image_column: Column that holds the images (parquet, hub).
+        label_column: Column that holds the labels (parquet, hub).
+        train: The source's name of the training split.
+        validation: The source's name of the validation split; None where there is none, and then
             `validation_fraction` of the training split is held out.
-        test: the source's name of the test split; None where there is none.
-        limit: at most so many training images, chosen with the seed, none of the classes lost.
-        validation_fraction: in (0, 1); only with `validation=None`.
-        flip: mirror training images left to right, each with probability 1/2.
-        shift: move training images by up to so many pixels along each axis, at the input size.
+        test: The source's name of the test split; None where there is none.
+        limit: At most so many training images, chosen with the seed, none of the classes lost. None
+            is no limit.
+        validation_fraction: How much of the training split is held out for validation; only where
+            `validation` is None.
+        flip: Mirror training images left to right, each with probability 1/2.
+        shift: Move training images by up to so many pixels along each axis, at the input size.
 
     Raises:
-        ValueError: naming the task, what must hold and what was got.
+        ValueError: A value is outside its range, or the splits do not go together; the text names
+            the task.
     """
 
-    name: str
-    source: str = "parquet"
+    name: Annotated[str, NAME]
+    source: Annotated[str, one_of(SOURCES)] = "parquet"
     path: str | None = None
     subset: str | None = None
     image_column: str = "image"
@@ -58,41 +76,24 @@ class TaskConfig:
     train: str = "train"
     validation: str | None = "validation"
     test: str | None = "test"
-    limit: int | None = None
-    validation_fraction: float | None = None
+    limit: Annotated[int | None, at_least(2), Unit("images")] = None
+    validation_fraction: Annotated[float | None, interval("(0, 1)")] = None
     flip: bool = False
-    shift: int = 2
+    shift: Annotated[int, at_least(0), Unit("pixels")] = 2
 
-    def __post_init__(self) -> None:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", self.name):
-            raise ValueError(
-                "a task's name must start with a letter or digit and hold only letters, digits, "
-                f"'_', '.' and '-', since files are named after it, got {self.name!r}"
-            )
-        if self.source not in SOURCES:
-            raise self._error(
-                f"source must be one of {', '.join(SOURCES)}, "
-                f"got {self.source!r}{nearest(self.source, SOURCES)}"
-            )
-        fraction = self.validation_fraction
-        if (self.validation is None) != (fraction is not None):
+    def _check(self) -> None:
+        if (self.validation is None) != (self.validation_fraction is not None):
             raise self._error(
                 "either validation names a split, or validation is null and validation_fraction "
-                "says how much of the training split to hold out, "
-                f"got validation={self.validation!r} and validation_fraction={fraction}"
+                "says how much of the training split to hold out, got "
+                f"validation={self.validation!r} and validation_fraction={self.validation_fraction}"
             )
-        if fraction is not None and not 0 < fraction < 1:
-            raise self._error(f"validation_fraction must lie between 0 and 1, got {fraction}")
         names = list(self.split_names().values())
         if len(set(names)) < len(names):
             raise self._error(
                 "train, validation and test must be different splits, since images trained on "
                 f"cannot measure accuracy, got {', '.join(names)}"
             )
-        if self.limit is not None and self.limit < 2:
-            raise self._error(f"limit must be at least 2, or null for no limit, got {self.limit}")
-        if self.shift < 0:
-            raise self._error(f"shift must be 0 or more pixels, got {self.shift}")
 
     def split_names(self) -> dict[str, str]:
         """Our split name -> the source's, for the splits that the source is asked for."""
@@ -104,25 +105,27 @@ class TaskConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked()
 class DataConfig:
     """The tasks of a study.
 
     Attributes:
-        tasks: at least one, each with its own name.
-        root: folder that the tasks' paths start from; None for the working directory.
-        input_size: S, height and width of the network's input, pixels.
-        seed: of toy tasks, of limits and of held-out validation images.
+        tasks: At least one, each with its own name.
+        root: Folder that the tasks' paths start from; None for the working directory.
+        input_size: S, height and width of the network's input.
+        seed: Seeds toy tasks, limits and held-out validation images.
 
     Raises:
-        ValueError: saying what must hold and what was got.
+        ValueError: A value is outside its range, or a task is listed twice or does not go with the
+            input size.
     """
 
     tasks: tuple[TaskConfig, ...]
     root: str | None = None
-    input_size: int = 32
-    seed: int = 0
+    input_size: InputSize = 32
+    seed: Annotated[int, at_least(0)] = 0
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         if not self.tasks:
             raise ValueError("there must be at least one task, got none; list some under tasks")
         names = [task.name for task in self.tasks]
@@ -131,10 +134,6 @@ class DataConfig:
                 f"each task must be listed once, got {', '.join(twice)} more than once; give the "
                 "second one another name, or remove it"
             )
-        if self.input_size < 8:
-            raise ValueError(f"input_size must be at least 8 pixels, got {self.input_size}")
-        if self.seed < 0:
-            raise ValueError(f"seed must be 0 or more, got {self.seed}")
         for task in self.tasks:
             if task.shift >= self.input_size:
                 raise ValueError(

@@ -16,7 +16,8 @@ import functools
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -24,11 +25,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from partitioning import FloatArray, Masks
+from partitioning.settings import Unit, at_least, checked
 from trainers.backbones import BackboneConfig, check_masks
 from trainers.cost import Costs, costs
 from trainers.device import ComputeConfig, autocast, resolve_device
 from trainers.network import EVALUATION_BATCH
-from trainers.optim import SGDConfig, learning_rate_at
+from trainers.optim import SGD, SGDConfig, learning_rate_at
 from trainers.proxy.cohort import (
     alike,
     candidate_bytes,
@@ -43,19 +45,8 @@ from trainers.proxy.placement import PlacedFeatures
 from trainers.proxy.stacked import Convolve, StackedTail, Used
 
 
-def _paper_sgd() -> SGDConfig:
-    return SGDConfig(
-        steps=3000,
-        batch_size=4,
-        learning_rate=1.0,
-        momentum=0.0,
-        weight_decay=1e-5,
-        schedule="step",
-        drops=(2 / 3,),
-    )
-
-
 @dataclass(frozen=True, kw_only=True)
+@checked("proxy.{field}")
 class ProxyConfig:
     """How a candidate is scored.
 
@@ -71,20 +62,11 @@ class ProxyConfig:
             paper averages 3.
     """
 
-    sgd: SGDConfig = field(default_factory=_paper_sgd)
-    images: int = 2048
-    norm_images: int = 256
+    sgd: SGDConfig = SGD["proxy"]
+    images: Annotated[int, at_least(1), Unit("images")] = 2048
+    norm_images: Annotated[int, at_least(2), Unit("images")] = 256
     seed: int = 0
-    repeats: int = 1
-
-    def __post_init__(self) -> None:
-        if self.images < 1 or self.norm_images < 2:
-            raise ValueError(
-                "proxy.images must be at least 1 and proxy.norm_images at least 2, "
-                f"got {self.images} and {self.norm_images}"
-            )
-        if self.repeats < 1:
-            raise ValueError(f"proxy.repeats must be at least 1, got {self.repeats}")
+    repeats: Annotated[int, at_least(1)] = 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,14 +33,24 @@ Differs from the papers:
   candidates, hurt with 500.
 """
 
-import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from partitioning import FloatArray
+from partitioning.settings import (
+    DIFFERENT,
+    NOT_NEGATIVE,
+    POSITIVE,
+    at_least,
+    checked,
+    each,
+    interval,
+    one_of,
+)
 from search.strategies.agent.distributions import DISTRIBUTIONS, Continuous, Distribution, Levels
 from search.strategies.agent.network import Agent
 from search.strategies.protocol import Outcome, Problem
@@ -53,77 +63,50 @@ LEAST_WEIGHT = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked()
 class PolicyGradientSettings:
     """Settings of the policy-gradient agent.
 
     Attributes:
-        cost_weights: Cost weights rho, different, finite and not negative: quality given up for the
-            use of all channels. A generation is cost weights x samples candidates.
-        samples: Samples S per cost weight and generation, at least 2 (the baseline needs another
-            one).
-        distribution: Of an entry: "levels", or "continuous", a Gaussian cut to [0, 1].
-        levels: Highest level b of an entry, at least 1; there are b + 1.
-        tau: Weight of full use in the initial distribution of use entries, in [0, 1). The papers'
-            0.75 costs a generation or two; less is better for less than a hundred candidates.
-        learning_rate: Adam's, positive.
-        entropy: Weight of the entropy bonus, not negative.
-        epsilon: Share of entries drawn uniformly in the first generation, in [0, 1].
-        epsilon_decay: What epsilon is multiplied with after every generation, in (0, 1].
-        hidden: Hidden units H of the network, at least 1.
-        use: What the reward takes for the mean use u: "cost", the outcome's cost (mean channel use
+        cost_weights: Cost weights rho: quality given up for the use of all channels. A generation
+            is cost weights x samples candidates.
+        samples: Samples S per cost weight and generation.
+        distribution: The distribution of an entry: levels, or continuous, a Gaussian cut to [0, 1].
+        levels: Highest level b of an entry; there are b + 1.
+        tau: Weight of full use in the initial distribution of use entries. The papers' 0.75 costs a
+            generation or two; less is better for less than a hundred candidates.
+        learning_rate: Learning rate of Adam.
+        entropy: Weight of the entropy bonus.
+        epsilon: Share of entries drawn uniformly in the first generation.
+        epsilon_decay: What epsilon is multiplied with after every generation.
+        hidden: Hidden units H of the network.
+        use: What the reward takes for the mean use u: cost, the outcome's cost (mean channel use
             unless the study measures another one, which should then lie in [0, 1] as well), or
-            "vector", the mean of the proposal's use entries.
+            vector, the mean of the proposal's use entries.
 
     Raises:
-        ValueError: If a value is outside its range.
+        ValueError: A value is outside its range.
     """
 
-    cost_weights: tuple[float, ...] = (0.0, 0.3, 1.0, 3.0, 10.0)
-    samples: int = 4
-    distribution: str = "levels"
-    levels: int = 10
-    tau: float = 0.75
-    learning_rate: float = 0.1
-    entropy: float = 0.3
-    epsilon: float = 0.2
-    epsilon_decay: float = 0.9
-    hidden: int = 16
-    use: str = "cost"
-
-    def __post_init__(self) -> None:
-        if not self.cost_weights or len(set(self.cost_weights)) != len(self.cost_weights):
-            raise ValueError(
-                f"cost_weights must be one or more different weights, got {self.cost_weights}"
-            )
-        if not all(rho >= 0.0 and math.isfinite(rho) for rho in self.cost_weights):
-            raise ValueError(
-                f"cost_weights must be finite and not negative, got {self.cost_weights}"
-            )
-        if self.samples < 2:
-            raise ValueError(
-                "samples must be at least 2, as a sample's baseline is the mean of the others "
-                f"of its cost weight, got {self.samples}"
-            )
-        if self.levels < 1 or self.hidden < 1:
-            raise ValueError(
-                f"levels and hidden must be at least 1, got {self.levels} and {self.hidden}"
-            )
-        if not 0.0 <= self.tau < 1.0:
-            raise ValueError(f"tau must be in [0, 1), got {self.tau}")
-        if not (self.learning_rate > 0.0 and math.isfinite(self.learning_rate)):
-            raise ValueError(f"learning_rate must be positive and finite, got {self.learning_rate}")
-        if not (self.entropy >= 0.0 and math.isfinite(self.entropy)):
-            raise ValueError(f"entropy must be finite and not negative, got {self.entropy}")
-        if not 0.0 <= self.epsilon <= 1.0:
-            raise ValueError(f"epsilon must be in [0, 1], got {self.epsilon}")
-        if not 0.0 < self.epsilon_decay <= 1.0:
-            raise ValueError(f"epsilon_decay must be in (0, 1], got {self.epsilon_decay}")
-        if self.distribution not in DISTRIBUTIONS:
-            raise ValueError(
-                f"distribution must be one of {', '.join(DISTRIBUTIONS)}, got {self.distribution!r}"
-            )
-        if self.use not in USES:
-            raise ValueError(f"use must be one of {', '.join(USES)}, got {self.use!r}")
+    cost_weights: Annotated[tuple[float, ...], DIFFERENT, each(NOT_NEGATIVE)] = (
+        0.0,
+        0.3,
+        1.0,
+        3.0,
+        10.0,
+    )
+    samples: Annotated[
+        int, at_least(2, "a sample's baseline is the mean of the others of its cost weight")
+    ] = 4
+    distribution: Annotated[str, one_of(DISTRIBUTIONS)] = "levels"
+    levels: Annotated[int, at_least(1)] = 10
+    tau: Annotated[float, interval("[0, 1)")] = 0.75
+    learning_rate: Annotated[float, POSITIVE] = 0.1
+    entropy: Annotated[float, NOT_NEGATIVE] = 0.3
+    epsilon: Annotated[float, interval("[0, 1]")] = 0.2
+    epsilon_decay: Annotated[float, interval("(0, 1]")] = 0.9
+    hidden: Annotated[int, at_least(1)] = 16
+    use: Annotated[str, one_of(USES)] = "cost"
 
 
 def importance(log_density_BN: FloatArray) -> FloatArray:

@@ -43,12 +43,24 @@ the noise of both parts then cancels, while the exact gradient would leave that 
 divided by a vanishing $\sigma_R$ (it was tried, and lost).
 """
 
-import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 
 from partitioning import FloatArray
+from partitioning.settings import (
+    NOT_NEGATIVE,
+    POSITIVE,
+    SOME,
+    Unit,
+    at_least,
+    between,
+    checked,
+    each,
+    interval,
+    one_of,
+)
 from search.strategies.batches import Batches, next_index
 from search.strategies.es.gradients import GradientTerm, ascent, terms_per_task
 from search.strategies.protocol import Outcome, Problem
@@ -63,6 +75,7 @@ SIGMOID_MARGIN = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked()
 class EvolutionSettings:
     """Settings of the evolution strategies.
 
@@ -71,23 +84,22 @@ class EvolutionSettings:
     from some hundred candidates.
 
     Attributes:
-        directions: Number K of antithetic directions per step, at least 1: a step costs 2K
-            candidates.
-        best: How many directions b count in the step, from 1 to K. None means the better half, but
-            no fewer than 8 where K allows it: of few directions, all are needed.
-        step_size: Size nu of the perturbations, as a share of an entry's range; positive.
-        learning_rate: Learning rate alpha, positive. Steps are about twice as long as it, since
-            rewards are divided by their standard deviation.
-        diagonal_l2: Weights lambda of the pull towards using fewer channels, not negative: the
-            quality given up for all uses at their upper bound rather than at their lower. Entries
-            count as they stand in the vector, 0 and 1 being the space's bounds. Several take turns
-            in the order given.
-        turn: Steps of a turn, at least 1, and at least 2 of several weights: what the last step of
-            a turn leads to is not scored.
-        momentum: Weight mu of the last step in the next, in [0, 1).
+        directions: Number K of antithetic directions per step: a step costs 2K candidates.
+        best: How many directions b count in the step. None means the better half, but no fewer than
+            8 where K allows it: of few directions, all are needed.
+        step_size: Size nu of the perturbations, as a share of an entry's range.
+        learning_rate: Learning rate alpha. Steps are about twice as long as it, since rewards are
+            divided by their standard deviation.
+        diagonal_l2: Weights lambda of the pull towards using fewer channels: the quality given up
+            for all uses at their upper bound rather than at their lower. Entries count as they
+            stand in the vector, 0 and 1 being the space's bounds. Several take turns in the order
+            given.
+        turn: Steps of a turn, at least 2 of several weights: what the last step of a turn leads to
+            is not scored.
+        momentum: Weight mu of the last step in the next.
         per_task: Estimate a gradient per task, from its own accuracy, of the entries that concern
             it.
-        bounds: How entries are kept in [0, 1]: "clip", or "sigmoid" for the search of y with
+        bounds: How entries are kept in [0, 1]: clip, or sigmoid for the search of y with
             x = sigmoid(4 y - 2), which has slope 1 in the middle, so that the other settings keep
             their meaning.
         realisable: Start from the realisable part of the best vector, and take as directions what
@@ -95,46 +107,26 @@ class EvolutionSettings:
             no effect is noise in the directions.
 
     Raises:
-        ValueError: If a value is outside its range.
+        ValueError: A value is outside its range.
     """
 
-    directions: int = 4
-    best: int | None = None
-    step_size: float = 0.1
-    learning_rate: float = 0.1
-    diagonal_l2: tuple[float, ...] = (20.0, 5.0, 1.0, 0.2)
-    turn: int = 4
-    momentum: float = 0.0
+    directions: Annotated[int, at_least(1)] = 4
+    best: Annotated[int | None, between(1, "directions")] = None
+    step_size: Annotated[float, POSITIVE] = 0.1
+    learning_rate: Annotated[float, POSITIVE] = 0.1
+    diagonal_l2: Annotated[tuple[float, ...], SOME, each(NOT_NEGATIVE)] = (20.0, 5.0, 1.0, 0.2)
+    turn: Annotated[int, at_least(1), Unit("steps")] = 4
+    momentum: Annotated[float, interval("[0, 1)")] = 0.0
     per_task: bool = False
-    bounds: str = "clip"
+    bounds: Annotated[str, one_of(BOUNDS)] = "clip"
     realisable: bool = False
 
-    def __post_init__(self) -> None:
-        if self.directions < 1:
-            raise ValueError(f"directions must be at least 1, got {self.directions}")
-        if self.best is not None and not 1 <= self.best <= self.directions:
-            raise ValueError(
-                f"best must be from 1 to directions = {self.directions}, got {self.best}"
-            )
-        for name, value in (("step_size", self.step_size), ("learning_rate", self.learning_rate)):
-            if not (value > 0.0 and math.isfinite(value)):
-                raise ValueError(f"{name} must be positive and finite, got {value}")
-        if not self.diagonal_l2 or not all(
-            weight >= 0.0 and math.isfinite(weight) for weight in self.diagonal_l2
-        ):
-            raise ValueError(
-                "diagonal_l2 must be one or more weights, finite and not negative (a positive one "
-                f"pulls towards fewer channels), got {self.diagonal_l2}"
-            )
+    def _check(self) -> None:
         if self.turn < min(2, len(self.diagonal_l2)):
             raise ValueError(
-                "turn must be at least 1, or 2 where several weights take turns, as what the last "
-                f"step of a turn leads to is not scored; got {self.turn}"
+                "turn must be at least 2 where several weights of diagonal_l2 take turns, as what "
+                f"the last step of a turn leads to is not scored; got {self.turn}"
             )
-        if not 0.0 <= self.momentum < 1.0:
-            raise ValueError(f"momentum must be in [0, 1), got {self.momentum}")
-        if self.bounds not in BOUNDS:
-            raise ValueError(f"bounds must be one of {', '.join(BOUNDS)}, got {self.bounds!r}")
 
 
 def _sigmoid(y: FloatArray) -> FloatArray:

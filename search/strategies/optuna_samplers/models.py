@@ -16,10 +16,12 @@ Gaussian processes can be resumed only on the kind of processor that it was begu
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 from optuna.samplers import BaseSampler, GPSampler, TPESampler
 
 from partitioning import FloatArray
+from partitioning.settings import Unit, at_least, checked
 from search.strategies.batches import Batches
 from search.strategies.optuna_samplers.memory_study import MemoryStudy, quiet
 from search.strategies.protocol import Outcome, Problem
@@ -27,71 +29,49 @@ from search.strategies.streams import Stream, seed_of
 from search.strategies.window import window
 
 
-def _check_at_least(least: int, **settings: int) -> None:
-    for name, value in settings.items():
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}")
-
-
 @dataclass(frozen=True, kw_only=True)
+@checked()
 class TpeSettings:
     """Settings of the tree-structured Parzen estimator.
 
     Attributes:
-        batch: Candidates per batch, at least 1.
-        startup: Outcomes from which on it models, at least 1; before that it draws uniformly.
-        window: How many outcomes it is shown, at least 2 and `startup`; see `window`.
-        acquisition: Points drawn from the density of the good, of which it proposes the best; at
-            least 1.
+        batch: Candidates per batch.
+        startup: Outcomes from which on it models; before that it draws uniformly.
+        window: How many outcomes it is shown: the best half and the newest.
+        acquisition: Points drawn from the density of the good, of which it proposes the best.
         multivariate: Model the entries together: several times faster, but no better than random
             search on a front of which both ends matter.
 
     Raises:
-        ValueError: If a value is outside its range.
+        ValueError: A value is outside its range.
     """
 
-    batch: int = 8
-    startup: int = 10
-    window: int = 250
-    acquisition: int = 24
+    batch: Annotated[int, at_least(1), Unit("candidates")] = 8
+    startup: Annotated[int, at_least(1), Unit("outcomes")] = 10
+    window: Annotated[int, at_least(2), at_least("startup"), Unit("outcomes")] = 250
+    acquisition: Annotated[int, at_least(1), Unit("points")] = 24
     multivariate: bool = False
-
-    def __post_init__(self) -> None:
-        _check_at_least(1, batch=self.batch, startup=self.startup, acquisition=self.acquisition)
-        _check_at_least(max(2, self.startup), window=self.window)
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked()
 class GpSettings:
     """Settings of the Gaussian processes.
 
-    Time per proposal grows with `window` squared and more, and with the last three.
+    Time per proposal grows with `window` squared and more: one takes a second or three.
 
     Attributes:
-        batch: Candidates per batch, at least 1.
-        startup: Outcomes from which on it models, at least 2; before that it draws uniformly.
-        window: How many outcomes it is shown, at least 2 and `startup`; see `window`.
-        acquisition: Quasi-random points at which the acquisition function is looked at, at least 2.
-        searches: Gradient ascents of the acquisition function, at least 2, from the best of these
-            points and from members of the front.
-        samples: Quasi-random samples that the expectation is the mean of, at least 1.
+        batch: Candidates per batch.
+        startup: Outcomes from which on it models; before that it draws uniformly.
+        window: How many outcomes it is shown: the best half and the newest.
 
     Raises:
-        ValueError: If a value is outside its range.
+        ValueError: A value is outside its range.
     """
 
-    batch: int = 8
-    startup: int = 10
-    window: int = 100
-    acquisition: int = 512
-    searches: int = 4
-    samples: int = 64
-
-    def __post_init__(self) -> None:
-        _check_at_least(1, batch=self.batch, samples=self.samples)
-        _check_at_least(2, startup=self.startup, acquisition=self.acquisition)
-        _check_at_least(2, searches=self.searches)
-        _check_at_least(self.startup, window=self.window)
+    batch: Annotated[int, at_least(1), Unit("candidates")] = 8
+    startup: Annotated[int, at_least(2), Unit("outcomes")] = 10
+    window: Annotated[int, at_least("startup"), Unit("outcomes")] = 100
 
 
 class ModelBased:
@@ -156,14 +136,9 @@ def gp(problem: Problem, settings: GpSettings) -> Batches[ModelBased]:
     """Makes the strategy of Optuna's Gaussian processes."""
 
     def make(seed: int) -> BaseSampler:
-        sampler = GPSampler(
+        return GPSampler(
             n_startup_trials=settings.startup, warn_independent_sampling=False, seed=seed
         )
-        # Optuna has no public way to set them, and its own are made for tens of trials.
-        sampler._n_preliminary_samples = settings.acquisition
-        sampler._n_local_search = settings.searches
-        sampler._n_qmc_samples_ehvi = settings.samples
-        return sampler
 
     learner = ModelBased(
         problem, make, stream=Stream.GP, batch=settings.batch, shown=settings.window

@@ -13,14 +13,24 @@ quality q and cost u: each goes for another part of the front, and weights mean 
 strategies. Each starts from the best of the initial batch by its own reward.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import zip_longest
+from typing import Annotated
 
 from optuna.samplers import CmaEsSampler, NSGAIIISampler, NSGAIISampler
 
 from partitioning import FloatArray
+from partitioning.settings import (
+    DIFFERENT,
+    NOT_NEGATIVE,
+    POSITIVE,
+    Unit,
+    at_least,
+    checked,
+    each,
+    interval,
+)
 from search.strategies.batches import Batches
 from search.strategies.optuna_samplers.memory_study import (
     REWARD,
@@ -33,34 +43,25 @@ from search.strategies.streams import Stream, seed_of
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked()
 class Nsga2Settings:
     """Settings of NSGA-II and, with more, of NSGA-III.
 
     Attributes:
-        population: Size of a generation and number of parents kept, at least 2.
-        mutation: Probability that an entry of a child is drawn anew, uniformly, in [0, 1]. None
-            means 1 / d.
-        crossover: Probability that a child has two parents, in [0, 1].
-        swapping: Probability that an entry comes from the second parent, in [0, 1].
+        population: Size of a generation and number of parents kept.
+        mutation: Probability that an entry of a child is drawn anew, uniformly. None means 1 / d, d
+            being the number of entries.
+        crossover: Probability that a child has two parents.
+        swapping: Probability that an entry comes from the second parent.
 
     Raises:
-        ValueError: If a value is outside its range.
+        ValueError: A value is outside its range.
     """
 
-    population: int = 16
-    mutation: float | None = None
-    crossover: float = 0.9
-    swapping: float = 0.5
-
-    def __post_init__(self) -> None:
-        if self.population < 2:
-            raise ValueError(f"population must be at least 2, got {self.population}")
-        shares = {"crossover": self.crossover, "swapping": self.swapping}
-        if self.mutation is not None:
-            shares["mutation"] = self.mutation
-        for name, value in shares.items():
-            if not 0.0 <= value <= 1.0:
-                raise ValueError(f"{name} must be in [0, 1], got {value}")
+    population: Annotated[int, at_least(2), Unit("candidates")] = 16
+    mutation: Annotated[float | None, interval("[0, 1]")] = None
+    crossover: Annotated[float, interval("[0, 1]")] = 0.9
+    swapping: Annotated[float, interval("[0, 1]")] = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,53 +69,36 @@ class Nsga3Settings(Nsga2Settings):
     """Settings of NSGA-III: those of NSGA-II, and its reference points.
 
     Attributes:
-        divisions: Into how many parts the reference points divide the line between the objectives,
-            at least 1. Optuna's own default, 3, is meant for more objectives.
+        divisions: Into how many parts the reference points divide the line between the objectives.
+            Optuna's own default, 3, is meant for more objectives.
 
     Raises:
-        ValueError: If a value is outside its range.
+        ValueError: A value is outside its range.
     """
 
-    divisions: int = 15
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.divisions < 1:
-            raise ValueError(f"divisions must be at least 1, got {self.divisions}")
+    divisions: Annotated[int, at_least(1)] = 15
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked()
 class CmaEsSettings:
     """Settings of CMA-ES.
 
     Attributes:
-        cost_weights: Cost weights rho, different, finite and not negative: quality given up for the
-            use of all channels. A generation is cost weights x population candidates.
-        population: Candidates per cost weight and generation, at least 4 (of fewer, one parent
-            would be all that the covariance is learnt from).
-        step_size: Initial standard deviation of an entry, as a share of its range; positive.
+        cost_weights: Cost weights rho: quality given up for the use of all channels. A generation
+            is cost weights x population candidates.
+        population: Candidates per cost weight and generation.
+        step_size: Initial standard deviation of an entry, as a share of its range.
 
     Raises:
-        ValueError: If a value is outside its range.
+        ValueError: A value is outside its range.
     """
 
-    cost_weights: tuple[float, ...] = (0.0, 0.1, 0.4)
-    population: int = 8
-    step_size: float = 0.2
-
-    def __post_init__(self) -> None:
-        if not self.cost_weights or len(set(self.cost_weights)) != len(self.cost_weights):
-            raise ValueError(
-                f"cost_weights must be one or more different weights, got {self.cost_weights}"
-            )
-        if not all(rho >= 0.0 and math.isfinite(rho) for rho in self.cost_weights):
-            raise ValueError(
-                f"cost_weights must be finite and not negative, got {self.cost_weights}"
-            )
-        if self.population < 4:
-            raise ValueError(f"population must be at least 4, got {self.population}")
-        if not (self.step_size > 0.0 and math.isfinite(self.step_size)):
-            raise ValueError(f"step_size must be positive and finite, got {self.step_size}")
+    cost_weights: Annotated[tuple[float, ...], DIFFERENT, each(NOT_NEGATIVE)] = (0.0, 0.1, 0.4)
+    population: Annotated[
+        int, at_least(4, "of fewer, the covariance would be learnt from one parent")
+    ] = 8
+    step_size: Annotated[float, POSITIVE] = 0.2
 
 
 class Population:

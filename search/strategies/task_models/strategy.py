@@ -20,16 +20,17 @@ The results of ascents depend on the last bits of linear algebra, so a search ca
 the kind of processor that it was begun on.
 """
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from partitioning import FloatArray
+from partitioning.settings import NOT_NEGATIVE, POSITIVE, Unit, at_least, checked, interval
 from search.candidates import hypervolume, non_dominated
 from search.strategies.batches import next_index
 from search.strategies.ledger import SAME_VECTOR
@@ -57,54 +58,37 @@ SAME_COST = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked()
 class TaskModelsSettings:
     """Settings of the models of the tasks.
 
     Time per proposal grows with `searches` times `steps` times `window`, over `batch`.
 
     Attributes:
-        batch: Candidates per batch, at least 1.
-        searches: Ascents per batch, at least `batch`.
-        steps: Steps of an ascent, at least 1.
-        learning_rate: Of ascents, as a share of an entry's range; positive.
-        random_starts: Share of the ascents that start from a random place, in [0, 1].
-        optimism: How many standard deviations are added to predicted quality; not negative.
-        window: How many outcomes the models are of, at least 2: the best half and the newest.
-        fit_window: The same while hyperparameters are fitted, at least 2.
-        fit_steps: Steps of a fit, at least 1. Fits go on from one another, each time that the
-            number of outcomes has doubled.
+        batch: Candidates per batch.
+        searches: Ascents per batch.
+        steps: Steps of an ascent.
+        learning_rate: Learning rate of ascents, as a share of an entry's range.
+        random_starts: Share of the ascents that start from a random place.
+        optimism: How many standard deviations are added to predicted quality.
+        window: How many outcomes the models are of: the best half and the newest.
+        fit_window: The same while hyperparameters are fitted.
+        fit_steps: Steps of a fit. Fits go on from one another, each time that the number of
+            outcomes has doubled.
 
     Raises:
-        ValueError: If a value is outside its range.
+        ValueError: A value is outside its range.
     """
 
-    batch: int = 8
-    searches: int = 16
-    steps: int = 30
-    learning_rate: float = 0.05
-    random_starts: float = 0.25
-    optimism: float = 0.5
-    window: int = 200
-    fit_window: int = 128
-    fit_steps: int = 40
-
-    def __post_init__(self) -> None:
-        for name, value, least in (
-            ("batch", self.batch, 1),
-            ("searches", self.searches, self.batch),
-            ("steps", self.steps, 1),
-            ("window", self.window, 2),
-            ("fit_window", self.fit_window, 2),
-            ("fit_steps", self.fit_steps, 1),
-        ):
-            if value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value}")
-        if not (self.learning_rate > 0.0 and math.isfinite(self.learning_rate)):
-            raise ValueError(f"learning_rate must be positive and finite, got {self.learning_rate}")
-        if not 0.0 <= self.random_starts <= 1.0:
-            raise ValueError(f"random_starts must be in [0, 1], got {self.random_starts}")
-        if not (self.optimism >= 0.0 and math.isfinite(self.optimism)):
-            raise ValueError(f"optimism must be finite and not negative, got {self.optimism}")
+    batch: Annotated[int, at_least(1), Unit("candidates")] = 8
+    searches: Annotated[int, at_least("batch")] = 16
+    steps: Annotated[int, at_least(1)] = 30
+    learning_rate: Annotated[float, POSITIVE] = 0.05
+    random_starts: Annotated[float, interval("[0, 1]")] = 0.25
+    optimism: Annotated[float, NOT_NEGATIVE] = 0.5
+    window: Annotated[int, at_least(2), Unit("outcomes")] = 200
+    fit_window: Annotated[int, at_least(2), Unit("outcomes")] = 128
+    fit_steps: Annotated[int, at_least(1)] = 40
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,21 @@ import numpy as np
 import optuna
 import pytest
 
-from partitioning import Masks
 from search.arms.loop import ReplayError
-from search.candidates import Candidate, Rung, front, history, promoted, scored, study_hypervolume
+from search.candidates import (
+    Candidate,
+    Measurement,
+    Rung,
+    front,
+    history,
+    promoted,
+    scored,
+    study_hypervolume,
+)
 from search.candidates.rungs import replay
 from search.mirror import shown as tracked
 from search.record import Record
+from search.record.attributes import from_attributes, to_attributes
 from search.report import summary
 from tests.helpers.arms import LEARNERS, ArmRun, vectors
 from tests.helpers.pools import ShuffledPool, score, sometimes
@@ -32,7 +41,7 @@ def halved(strategy: str, **settings: Any) -> ArmRun:
 def outline(recorded: dict[int, Candidate]) -> list[object]:
     """Proposals, scores and how far everyone went."""
     return [
-        (c.vector, c.quality, c.cost, c.error, c.evaluation["rung"], c.evaluation["final"])
+        (c.vector, c.quality, c.cost, c.error, len(c.rungs), c.stopped)
         for _, c in sorted(recorded.items())
     ]
 
@@ -48,36 +57,37 @@ def test_who_goes_on_is_what_halving_says(fails: object) -> None:
     recorded = halved("random", candidates=45).run(pool)
     curves = []
     for candidate in recorded.values():  # what every rung would have said
-        masks = Masks.from_dict(candidate.evaluation["masks"])
+        masks = candidate.masks
         curves.append(
             [
                 np.nan if fails(masks, rung.steps) else score(masks, rung.steps).quality  # type: ignore[operator]
                 for rung in LADDER
             ]
         )
-    cost_N = [Masks.from_dict(c.evaluation["masks"]).mean_use() for c in recorded.values()]
+    cost_N = [c.masks.mean_use() for c in recorded.values()]
     indices = sorted(recorded)
     order = [list(recorded).index(i) for i in indices]
     told = replay(
         np.array(curves)[order], np.array(cost_N)[order], [r.steps for r in LADDER], [0.5, 0.5],
         bracket=8,
     )  # fmt: skip
-    assert [recorded[i].evaluation["rung"] for i in indices] == told.reached_N.tolist()
+    assert [len(recorded[i].rungs) - 1 for i in indices] == told.reached_N.tolist()
     assert [
         recorded[i] in scored(list(recorded.values())) for i in indices
     ] == told.final_N.tolist()
     assert pool.steps == pytest.approx(told.compute * 45 * 100)
     for i in indices:
         rungs = recorded[i].rungs
-        assert [r["steps"] for r in rungs] == [5, 20, 100][: len(rungs)]
+        assert [r.steps for r in rungs] == [5, 20, 100][: len(rungs)]
         assert recorded[i].failed == bool(np.isnan(curves[order[i]][len(rungs) - 1]))
         if not recorded[i].failed:
-            assert recorded[i].quality == rungs[-1]["quality"] == curves[order[i]][len(rungs) - 1]
-            assert recorded[i].accuracy == rungs[-1]["accuracy"]
+            assert recorded[i].quality == rungs[-1].quality == curves[order[i]][len(rungs) - 1]
+            assert recorded[i].accuracy == rungs[-1].accuracy
     if not recorded[0].failed:
-        assert recorded[0].rungs[0].keys() == {
-            "fidelity", "steps", "quality", "accuracy", "distillation_loss", "seconds",
-        }  # fmt: skip
+        first = recorded[0].rungs[0]
+        assert (first.fidelity, first.error, first.quality_std) == ("proxy", None, None)
+        assert first.accuracy.keys() == first.distillation_loss.keys()
+        assert first.seconds is not None
 
 
 def test_compute_is_what_the_formula_says() -> None:
@@ -117,14 +127,20 @@ def test_resumed_equals_uninterrupted(name: str, stop_after: int) -> None:
 
 
 def through_json(candidate: Candidate) -> Candidate:
-    content = json.loads(json.dumps(asdict(candidate)))
-    return Candidate(**(content | {key: tuple(content[key]) for key in ("vector", "names")}))
+    attributes = json.loads(json.dumps(to_attributes(candidate)))
+    return from_attributes(
+        attributes,
+        strategy=candidate.strategy,
+        seed=candidate.seed,
+        params=dict(zip(candidate.names, candidate.vector, strict=True)),
+        scores=(candidate.quality, candidate.cost),  # type: ignore[arg-type]
+    )
 
 
 def test_keeping_all_measures_every_rung_of_every_candidate() -> None:
     pool = ShuffledPool(0)
     recorded = halved("random", ladder=ALL, candidates=21).run(pool)
-    assert all(len(c.rungs) == 3 and c.evaluation["final"] for c in recorded.values())
+    assert all(len(c.rungs) == 3 and not c.stopped for c in recorded.values())
     assert pool.steps == 21 * 125
 
 
@@ -134,7 +150,7 @@ def test_brackets_end_where_the_strategy_waits() -> None:
     for members in brackets(recorded, [12, 4, 8, 8, 8, 8, 2]):
         going = members
         for rung in range(2):
-            on = promoted([c.rungs[rung]["quality"] for c in going], [c.cost for c in going], 0.5)  # type: ignore[misc]
+            on = promoted([c.rungs[rung].quality for c in going], [c.cost for c in going], 0.5)  # type: ignore[misc]
             assert [len(c.rungs) > rung + 1 for c in going] == on.tolist()
             going = [c for c, goes in zip(going, on, strict=True) if goes]
 
@@ -143,9 +159,7 @@ def test_all_failed() -> None:
     pool = ShuffledPool(1, fails=lambda masks, steps: True)
     recorded = halved("es", candidates=20).run(pool)
     assert all(c.failed and not c.stopped and len(c.rungs) == 1 for c in recorded.values())
-    assert recorded[3].rungs[0] == {
-        "fidelity": "proxy", "steps": 5, "quality": None, "error": "made to fail",
-    }  # fmt: skip
+    assert recorded[3].rungs[0] == Measurement(steps=5, error="made to fail")
 
 
 def test_failing_later_is_failing() -> None:
@@ -154,7 +168,7 @@ def test_failing_later_is_failing() -> None:
     late = [c for c in found if c.failed]
     assert late
     assert all(c.quality is None and len(c.rungs) == 3 for c in late)
-    assert late[0].rungs[1]["quality"] > 0
+    assert (late[0].rungs[1].quality or 0) > 0
     assert not scored(found)
     assert study_hypervolume(found) == 0.0
 
@@ -162,31 +176,14 @@ def test_failing_later_is_failing() -> None:
 def test_a_record_in_which_others_went_on_is_refused() -> None:
     half = halved("random").run_until_recorded(16, ShuffledPool(0))
     index = next(i for i, c in half.items() if c.stopped)
-    rungs = [*half[index].rungs, half[index].rungs[-1]]
-    half[index] = replace(half[index], evaluation={**half[index].evaluation, "rungs": rungs})
+    half[index] = replace(half[index], rungs=(*half[index].rungs, half[index].rungs[-1]))
     with pytest.raises(ReplayError, match=rf"random-0-{index} reached rung \d in the record"):
         halved("random").run(ShuffledPool(0), known=half)
 
 
-def test_a_record_from_before_there_were_rungs_goes_on() -> None:
-    half = ArmRun("es").run_until_recorded(20, ShuffledPool(0))
-    for index, candidate in half.items():
-        old = {
-            key: value
-            for key, value in candidate.evaluation.items()
-            if key not in ("rungs", "rung", "final")
-        }
-        half[index] = replace(candidate, evaluation=old)
-    pool = ShuffledPool(0)
-    resumed = ArmRun("es").run(pool, known=half)
-    assert vectors(resumed) == vectors(ArmRun("es").run(ShuffledPool(0)))
-    assert pool.scored == 50
-    assert len(scored(list(resumed.values()))) == 70
-
-
 def test_only_final_candidates_are_compared() -> None:
     found = list(halved("random").run(ShuffledPool(1, fails=sometimes)).values())
-    final = [c for c in found if not c.failed and c.evaluation["final"]]
+    final = [c for c in found if not c.failed and not c.stopped]
     # A stopped candidate that would dominate everything.
     best = next(c for c in found if c.stopped)
     found[found.index(best)] = best = replace(best, quality=2.0, cost=0.0)

@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from partitioning import Masks
 from search.arms.loop import ReplayError
 from search.candidates import Rung
 from tests.helpers.arms import LEARNERS, ArmRun, vectors
@@ -57,7 +56,7 @@ def test_failed_candidates_are_recorded_and_told() -> None:
     recorded = ArmRun("es").run(ShuffledPool(1, fail=frozenset({0, 5, 20, 33})))
     assert {i for i, c in recorded.items() if c.failed} == {0, 5, 20, 33}
     assert recorded[5].error == "made to fail"
-    assert recorded[5].evaluation["masks"]  # what failed can be looked at
+    assert recorded[5].masks  # what failed can be looked at
 
 
 def test_a_record_of_other_proposals_is_refused() -> None:
@@ -69,10 +68,12 @@ def test_a_record_of_other_proposals_is_refused() -> None:
 
 def test_the_record_keeps_how_masks_came_about() -> None:
     candidate = ArmRun("random", candidates=3).run(ShuffledPool(0))[1]
-    masks = Masks.from_dict(candidate.evaluation["masks"])
+    masks, decoding = candidate.masks, candidate.decoding
+    assert decoding is not None
     assert candidate.cost == pytest.approx(masks.mean_use())
-    realised = np.array(candidate.evaluation["realised"]["stage3.block0.hidden"])
+    realised = np.array(decoding.realised["stage3.block0.hidden"])
     assert realised == pytest.approx(masks.realised("stage3.block0.hidden"), abs=1e-6)
-    (group,) = candidate.evaluation["bound"]
-    assert candidate.evaluation["bound"][group] <= candidate.evaluation["deviation"][group] + 1e-6
-    assert candidate.evaluation["proven"] is True
+    (group,) = decoding.bound
+    assert decoding.bound[group] <= decoding.deviation[group] + 1e-6
+    assert decoding.target.keys() == {group}
+    assert decoding.proven is True

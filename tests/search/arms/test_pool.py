@@ -10,8 +10,8 @@ import pytest
 import ray
 from ray import cloudpickle
 
-from search.arms.loop import Scored
 from search.arms.pool import ActorPool
+from search.arms.scoring import Scored
 from search.candidates import Rung
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from partitioning import ChannelGroup, Masks, SharingSpace, SolverConfig, SpaceConfig
 from search.calibration.choice import choose, draw, evenly_over_cost, trained_twice
-from search.candidates import Candidate
+from search.candidates import Candidate, Decoding
 from search.config.sections import CalibrationConfig
 
 TASKS = ("a", "b", "c")
@@ -85,7 +85,7 @@ def test_those_trained_twice_lie_evenly_over_use() -> None:
 def recorded(index: int, masks: Masks | None, **changed: Any) -> Candidate:
     candidate = Candidate(
         strategy="es", seed=0, index=index, vector=(0.5,) * 6, names=tuple(space().names()),
-        quality=0.5, cost=0.5, evaluation={"masks": masks.to_dict()} if masks else {},
+        quality=0.5, cost=0.5, decoding=Decoding(masks=masks, realised={}) if masks else None,
     )  # fmt: skip
     return replace(candidate, **changed)
 

@@ -36,7 +36,7 @@ def test_from_a_config_to_an_exported_winner(tmp_path: Path, cache: Path, cluste
     assert mirrored(study) == sorted(c.id for c in study.candidates())
     for name in ("front.csv", "front.png", "front.html"):
         assert (study.folder / name).stat().st_size > 100
-    share_all = next(c for c in study.candidates() if c.evaluation.get("label") == "share_all")
+    share_all = next(c for c in study.candidates() if c.label == "share_all")
     assert share_all.cost == 1.0
     knee = study.pick("knee")
     assert study.pick("best").quality == max(c.quality or 0 for c in study.candidates())

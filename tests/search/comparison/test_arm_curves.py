@@ -9,18 +9,19 @@ from hypothesis import strategies as st
 
 from search.candidates import Candidate, study_hypervolume
 from search.comparison.arm_curves import arm_curve, attainment, idle_share, shortfall
+from tests.helpers.candidates import measurement
 from tests.helpers.comparisons import REFERENCE, make
 
 
 class TestCurve:
     def test_by_hand(self) -> None:
-        rungs = [{"seconds": 1.0, "quality": 0.2}, {"seconds": 3.0, "quality": 0.6}]
+        rungs = (measurement(0.2, seconds=1.0), measurement(0.6, seconds=3.0))
         arm = [
             make(0.5, 0.5, index=0),
             make(None, None, index=1),
             make(0.4, 0.6, index=2),
-            make(0.9, 0.5, index=3, evaluation={"final": False, "rungs": rungs[:1]}),
-            make(0.6, 0.5, index=4, evaluation={"final": True, "rungs": rungs, "seconds": 3.0}),
+            make(0.9, 0.5, index=3, stopped=True, rungs=rungs[:1]),
+            make(0.6, 0.5, index=4, rungs=rungs),
         ]
         curve = arm_curve(arm[::-1], REFERENCE)  # finished in the opposite order of asking
         assert curve.volume_K == pytest.approx([0.25, 0.25, 0.25, 0.25, 0.3])
@@ -43,10 +44,8 @@ class TestCurve:
 
     def test_idle_share(self) -> None:
         def scored(index: int, name: str, begin: float, end: float) -> Candidate:
-            evaluation = {"seconds": 6.0, "evaluator": name}
-            return make(
-                0.5, index=index, evaluation=evaluation, started=begin, finished=end
-            )  # fmt: skip
+            rungs = (measurement(0.5, seconds=6.0, evaluator=name),)
+            return make(0.5, index=index, rungs=rungs, started=begin, finished=end)
 
         # Two evaluators over 20 and 10 seconds; the break between them is nobody's time.
         arm = [scored(0, "a", 0, 8), scored(1, "a", 5, 20), scored(2, "b", 1000, 1010)]

@@ -9,6 +9,7 @@ import pytest
 from search.comparison import CompareError
 from search.comparison.tables import comparison_markdown, curve_table, strategy_table
 from search.stats import LEVEL, MOST_STRATEGIES, least_p
+from tests.helpers.candidates import measurement
 from tests.helpers.comparisons import arms, compared, make
 
 
@@ -50,7 +51,10 @@ class TestWhatIsCompared:
 
     def test_at_equal_seconds(self) -> None:
         given = [*arms({"random": 0.5, "es": 0.8}, range(8), count=6)]
-        slow = [replace(c, evaluation={"seconds": 4.0}) if c.strategy == "es" else c for c in given]
+        slow = [
+            replace(c, rungs=(measurement(c.quality, seconds=4.0),)) if c.strategy == "es" else c
+            for c in given
+        ]
         found = compared(slow, device_seconds=9.0)
         counted = {s.name: {len(c.volume_K) for c in s.curves} for s in found.standings}
         assert counted == {"es": {2}, "random": {4}}
@@ -65,7 +69,11 @@ class TestWhatIsCompared:
             "compared at the first 12 device-seconds of every arm, the most that all have; the "
             "budget is 100",
         )
-        slow = [replace(c, evaluation={"seconds": 50.0}) for c in given if c.strategy == "es"]
+        slow = [
+            replace(c, rungs=(measurement(c.quality, seconds=50.0),))
+            for c in given
+            if c.strategy == "es"
+        ]
         slow += [c for c in given if c.strategy == "random"]
         with pytest.raises(CompareError, match="do not pay for the first candidate of es"):
             compared(slow, device_seconds=9.0)
@@ -77,7 +85,7 @@ class TestWhatIsCompared:
             given.append(
                 replace(
                     candidate, started=begun, finished=begun + 2.0,
-                    evaluation={"seconds": 2.0, "evaluator": "here"},
+                    rungs=(measurement(candidate.quality, seconds=2.0, evaluator="here"),),
                 )
             )  # fmt: skip
         (note,) = compared(given).notes

@@ -77,7 +77,7 @@ def test_the_decathlon_has_the_papers_settings() -> None:
         ({"seeds": [0, 0]}, "seeds must be one or more different numbers"),
         ({"seeds": 3}, "seeds must be a list, got 3"),
         ({"name": "a/b"}, "name must be a folder name"),
-        ({"backbone": {"width": 0}}, r"^backbone: .*width must be at least 1, got 0"),
+        ({"backbone": {"width": 0}}, r"^backbone: .*width must be at least 1 channel, got 0"),
         ({"backbone": {"family": "resnet50"}}, "family must be one of"),
         ({"space": {"use": [0.8, 0.2]}}, r"^space: .*0\.8"),
         ({"space": {"use": [0.5]}}, r"^space\.use must have 2 entries"),

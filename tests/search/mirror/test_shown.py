@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 from search.candidates import history
 from search.mirror import default_uri
 from search.mirror import shown as tracked
+from tests.helpers.candidates import decoding, measurement
 from tests.helpers.mirror import TASKS, kind, make, runs, tracker
 
 
@@ -52,7 +53,8 @@ class TestWhatIsShown:
         assert metrics["costs/parameters/digits"] == 1000
         assert metrics["costs/union_parameters"] == 3000
         assert metrics["deviation"] == 3
-        realised = np.array(candidate.evaluation["realised"]["block0"])
+        assert candidate.decoding is not None
+        realised = np.array(candidate.decoding.realised["block0"])
         shared = 0.75 * realised  # the mean over the groups, the second of which has half
         assert metrics["overlap/digits/shapes"] == pytest.approx(shared[0, 1])
         assert metrics[f"overlap/shapes/{odd}"] == pytest.approx(shared[1, 2])
@@ -71,10 +73,10 @@ class TestWhatIsShown:
 
     def test_failed_candidates_and_labels(self, folder: Path) -> None:
         mirror = tracker(folder)
-        failed = {"quality": None, "cost": None, "evaluation": {}}
+        failed = {"quality": None, "cost": None, "decoding": None, "costs": None, "rungs": ()}
         mirror.log(make(0, error="boom " * 5000, **failed))
         mirror.log(make(1, quality=float("nan")))
-        mirror.log(make(0, "baselines", evaluation={"label": "share_all"}))
+        mirror.log(make(0, "baselines", label="share_all"))
         found = {r.data.tags["candidate"]: r for r in runs(folder, kind("candidate"))}
         assert found["es-0-0"].info.status == "FAILED"
         assert found["es-0-0"].data.tags["error"].startswith("boom boom")
@@ -90,11 +92,9 @@ class TestWhatIsShown:
         candidate = make(
             vector=tuple(np.linspace(0, 1, 150).tolist()),
             names=tuple(f"use[{i}]" for i in range(150)),
-            evaluation={
-                "accuracy": dict.fromkeys(tasks, 0.5),
-                "realised": {f"block{i}": realised for i in range(3)},
-                "label": "l" * 9000,
-            },
+            rungs=(measurement(0.5, dict.fromkeys(tasks, 0.5)),),
+            decoding=decoding(tasks, {f"block{i}": realised for i in range(3)}),
+            label="l" * 9000,
         )
         tracker(folder).log(candidate)
         [run] = runs(folder, kind("candidate"))
@@ -118,7 +118,7 @@ class TestWhatIsShown:
             "a?b",
             "a!b",
         ]
-        tracker(folder).log(make(evaluation={"accuracy": {n: i for i, n in enumerate(names)}}))
+        tracker(folder).log(make(rungs=(measurement(0.5, {n: i for i, n in enumerate(names)}),)))
         [run] = runs(folder, kind("candidate"))
         found = sorted(v for k, v in run.data.metrics.items() if k.startswith("accuracy/"))
         assert found == list(range(len(names)))

@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from optuna.trial import TrialState
 
+from search.candidates import Measurement
 from search.record import Record, read_record
 from search.record.record import DuplicateCandidate, RecordError
+from tests.helpers.candidates import costs, decoding, measurement
 from tests.helpers.records import NAMES, in_process, load_arm, make, process
 
 
@@ -38,17 +41,38 @@ class TestRoundTrip:
         max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
     )
     @given(data=st.data())
-    def test_any_vector_any_json(self, data: st.DataObject, tmp_path_factory: object) -> None:
+    def test_any_candidate(self, data: st.DataObject, tmp_path_factory: object) -> None:
         vector = data.draw(st.lists(st.floats(0, 1), max_size=5))
-        leaves = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
-        tree = st.recursive(
-            leaves, lambda t: st.lists(t, max_size=3) | st.dictionaries(st.text(), t, max_size=3)
+        numbers = st.floats(allow_nan=False)
+        by_name = st.dictionaries(st.text(), numbers, max_size=3)
+        measurements = st.builds(
+            Measurement,
+            steps=st.integers(1, 10**6),
+            fidelity=st.sampled_from(("proxy", "full")),
+            quality=st.none() | numbers,
+            accuracy=by_name,
+            distillation_loss=by_name,
+            seconds=st.none() | numbers,
+            quality_std=st.none() | numbers,
+            error=st.none() | st.text(min_size=1),
+            evaluator=st.text(),
+        )
+        decodings = st.builds(
+            decoding,
+            st.just(("digits", "shapes")),
+            deviation=by_name,
+            bound=by_name,
+            proven=st.none() | st.booleans(),
+            realisable=st.none() | st.lists(numbers, min_size=1, max_size=3).map(tuple),
         )
         candidate = make(
             vector=tuple(vector),
             names=tuple(f"use[{i}]" for i in range(len(vector))),
             quality=data.draw(st.floats(allow_nan=False, allow_infinity=False)),
-            evaluation={"tree": data.draw(tree)},
+            label=data.draw(st.none() | st.text(min_size=1)),
+            decoding=data.draw(st.none() | decodings),
+            rungs=tuple(data.draw(st.lists(measurements, max_size=3))),
+            stopped=data.draw(st.booleans()),
             started=data.draw(st.floats(0, 4e9)),
         )
         folder = tmp_path_factory.mktemp("any")  # type: ignore[attr-defined]
@@ -58,22 +82,25 @@ class TestRoundTrip:
         assert found == candidate
 
     def test_numbers_of_numpy_and_numbers_json_lacks(self, path: Path) -> None:
-        evaluation = {
-            "accuracy": {"digits": np.float32(0.5), "shapes": math.nan},
-            "costs": {"macs": np.int64(7), "latency": math.inf},
-            "realised": {"stage3": np.eye(2)},
-            "proven": np.bool_(True),
-        }
+        strange = make(
+            quality=np.float64(0.5),
+            cost=np.float32(0.5),
+            rungs=(measurement(0.5, {"digits": np.float32(0.5), "shapes": math.nan}),),
+            costs=costs({"digits": 0.5}, union_parameters=np.int64(7), relative_macs=math.inf),
+            decoding=replace(
+                decoding(("digits",)), realised={"block0": np.eye(2)}, proven=np.bool_(True)
+            ),
+        )
         with Record(path, "toy") as record:
-            record.add(make(evaluation=evaluation, quality=np.float64(0.5), cost=np.float32(0.5)))
+            record.add(strange)
         [found] = read_record(path, "toy")
-        assert math.isnan(found.evaluation["accuracy"].pop("shapes"))
-        assert found.evaluation == {
-            "accuracy": {"digits": 0.5},
-            "costs": {"macs": 7, "latency": math.inf},
-            "realised": {"stage3": [[1.0, 0.0], [0.0, 1.0]]},
-            "proven": True,
-        }
+        assert found.costs is not None
+        assert found.decoding is not None
+        assert found.accuracy["digits"] == 0.5
+        assert math.isnan(found.accuracy["shapes"])
+        assert (found.costs.union_parameters, found.costs.relative_macs) == (7, math.inf)
+        assert found.decoding.realised == {"block0": ((1.0, 0.0), (0.0, 1.0))}
+        assert found.decoding.proven is True
 
         def refuse(constant: str) -> None:
             raise AssertionError(f"{constant} is not JSON")
@@ -84,7 +111,7 @@ class TestRoundTrip:
     def test_what_json_cannot_hold_is_refused_and_leaves_no_trace(self, path: Path) -> None:
         with Record(path, "toy") as record:
             with pytest.raises(ValueError, match=r"es-0-0.*object"):
-                record.add(make(evaluation={"network": object()}))
+                record.add(make(rungs=(measurement(0.5, {"digits": object()}),)))
             assert record.candidates() == []
             record.add(make())
 
@@ -97,7 +124,7 @@ class TestRoundTrip:
             ({"names": ("a", "a", "b")}, "3 entries and 2 different names"),
             ({"index": -1}, "index must be >= 0"),
             ({"strategy": "a/b"}, "hold '/'"),
-            ({"evaluation": {"error": 1}}, r"must not use the keys \['error'\]"),
+            ({"stopped": True, "error": "boom"}, "only a candidate with a score can be stopped"),
         ],
     )
     def test_bad_candidates_are_refused(self, changes: dict[str, Any], match: str) -> None:

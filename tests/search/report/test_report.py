@@ -20,6 +20,7 @@ from PIL import Image
 from search.candidates import Candidate, front, history, study_hypervolume
 from search.report import front_figure, front_html, front_table, summary
 from search.report.labels import gap, place
+from tests.helpers.candidates import costs, decoding, measurement
 
 TASKS = ("digits", "<shapes>")
 
@@ -33,15 +34,15 @@ def make(
     label: str | None = None,
     **changes: Any,
 ) -> Candidate:
-    evaluation: dict[str, Any] = {}
+    known: dict[str, Any] = {}
     if quality is not None and cost is not None:
-        evaluation = {
-            "accuracy": {TASKS[0]: quality + 0.1, TASKS[1]: quality - 0.1},
-            "costs": {"use": {f"{task} (level 0)": cost for task in TASKS}},
-            "realised": {"a": [[cost, 0.25], [0.25, cost]], "b": [[cost, 0.75], [0.75, cost]]},
+        accuracy = {TASKS[0]: quality + 0.1, TASKS[1]: quality - 0.1}
+        realised = {"a": [[cost, 0.25], [0.25, cost]], "b": [[cost, 0.75], [0.75, cost]]}
+        known = {
+            "rungs": (measurement(quality, accuracy),),
+            "costs": costs(dict.fromkeys(TASKS, cost)),
+            "decoding": decoding(TASKS, realised),
         }
-    if label is not None:
-        evaluation["label"] = label
     candidate = Candidate(
         strategy=strategy,
         seed=seed,
@@ -50,8 +51,9 @@ def make(
         names=(),
         quality=quality,
         cost=cost,
-        evaluation=evaluation,
+        label=label,
         finished=float(index),
+        **known,
     )
     return replace(candidate, **changes)
 

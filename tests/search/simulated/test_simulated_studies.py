@@ -11,7 +11,6 @@ import pytest
 import ray
 from rich.console import Console
 
-from partitioning import Masks
 from search.arms import connect
 from search.arms.loop import Arm, Budget
 from search.arms.simulated_pool import SimulatedPool
@@ -86,12 +85,12 @@ def test_scores_are_those_of_the_realised_matrix() -> None:
     told = run(settings)
     assert len(told) == 20
     for candidate in told:
-        masks = Masks.from_dict(candidate.evaluation["masks"])
+        masks = candidate.masks
         accuracy_T = problem.accuracy(masks.mean_realised())
         assert candidate.accuracy == dict(zip(THREE, accuracy_T.tolist(), strict=True))
         assert candidate.quality == pytest.approx(accuracy_T.mean())
         assert candidate.cost == pytest.approx(masks.mean_use())
-        assert 0 < candidate.evaluation["seconds"] <= 1
+        assert 0 < candidate.seconds <= 1
     again = run(settings)
     assert [c.quality for c in again] == [c.quality for c in told]
     other = run(replace(settings, seeds=(1,)), seed=1)

@@ -74,12 +74,14 @@ FRONT: dict[str, Any] = {
     "nsga2": Nsga2Settings(),
     "nsga3": Nsga3Settings(),
     "tpe": TpeSettings(),
-    "gp": GpSettings(startup=12, window=24, acquisition=64, searches=2, samples=16),
+    "gp": GpSettings(startup=12, window=24),
     "task_models": TaskModelsSettings(searches=10, steps=12, window=60, fit_window=60),
 }
 
 
-@pytest.mark.parametrize("name", list(FRONT))
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if n == "gp" else ()) for n in FRONT]
+)
 def test_a_better_front_than_that_of_random_search(name: str) -> None:
     num_use, others_D = 3, np.linspace(0.2, 0.8, 6)
     # Models take their time.

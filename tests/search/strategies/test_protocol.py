@@ -27,7 +27,7 @@ def test_a_ledger_keeps_its_own_vectors() -> None:
     [
         ({"dim": 0, "names": ()}, "dim must be at least 1, got 0"),
         ({"names": ("a",)}, "names must have dim = 5 entries, got 1"),
-        ({"seed": -1}, "seed must not be negative, got -1"),
+        ({"seed": -1}, "seed must be at least 0, got -1"),
         ({"use_dims": (0, 5)}, "use_dims must be different positions from 0 to 4"),
         ({"use_dims": (1, 1)}, "use_dims must be different positions from 0 to 4"),
         ({"baselines": {"half": np.zeros(4)}}, r"'half' must have shape .* got \(4,\)"),

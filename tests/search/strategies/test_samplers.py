@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
-from optuna.samplers import GPSampler
 
 from partitioning import FloatArray
 from search.strategies import Outcome, Problem, Strategy
@@ -117,12 +116,6 @@ def test_the_window_is_the_best_half_and_the_newest() -> None:
     assert [kept.index for kept in window(told, 3)] == [1, 4, 5]
 
 
-def test_optuna_still_has_what_is_set_behind_its_back() -> None:
-    assert {"_n_preliminary_samples", "_n_local_search", "_n_qmc_samples_ehvi"} <= set(
-        vars(GPSampler())
-    )
-
-
 def test_optuna_says_nothing_and_is_left_as_it_was(capfd: pytest.CaptureFixture[str]) -> None:
     before = optuna.logging.get_verbosity()
     with quiet():
@@ -189,21 +182,25 @@ def test_sobol_points_are_evenly_spread() -> None:
 @pytest.mark.parametrize(
     ("settings", "given", "message"),
     [
-        (TpeSettings, {"batch": 0}, "batch must be at least 1, got 0"),
-        (TpeSettings, {"startup": 20, "window": 19}, "window must be at least 20, got 19"),
-        (GpSettings, {"startup": 20, "window": 19}, "window must be at least 20, got 19"),
-        (GpSettings, {"searches": 1}, "searches must be at least 2, got 1"),
-        (Nsga2Settings, {"population": 1}, "population must be at least 2, got 1"),
-        (Nsga2Settings, {"mutation": 1.5}, r"mutation must be in \[0, 1\], got 1.5"),
+        (TpeSettings, {"batch": 0}, "batch must be at least 1 candidate, got 0"),
+        (TpeSettings, {"startup": 20, "window": 19}, "at least startup = 20 outcomes, got 19"),
+        (GpSettings, {"startup": 20, "window": 19}, "at least startup = 20 outcomes, got 19"),
+        (GpSettings, {"startup": 1}, "startup must be at least 2 outcomes, got 1"),
+        (Nsga2Settings, {"population": 1}, "population must be at least 2 candidates, got 1"),
+        (Nsga2Settings, {"mutation": 1.5}, r"mutation must be in \[0, 1\], or null, got 1.5"),
         (Nsga3Settings, {"crossover": -0.1}, r"crossover must be in \[0, 1\], got -0.1"),
         (Nsga3Settings, {"divisions": 0}, "divisions must be at least 1, got 0"),
-        (CmaEsSettings, {"population": 3}, "population must be at least 4, got 3"),
-        (CmaEsSettings, {"cost_weights": ()}, r"one or more different weights, got \(\)"),
-        (CmaEsSettings, {"cost_weights": (-1.0,)}, "cost_weights must be finite and not negative"),
+        (CmaEsSettings, {"population": 3}, r"population must be at least 4 \(of fewer, .*, got 3"),
+        (CmaEsSettings, {"cost_weights": ()}, r"one or more different numbers, .*, got \[\]"),
+        (CmaEsSettings, {"cost_weights": (-1.0,)}, "each finite and not negative, got"),
         (CmaEsSettings, {"step_size": 0.0}, "step_size must be positive and finite, got 0.0"),
-        (RegularisedEvolutionSettings, {"tournament": 33}, "from 1 to population = 32, got 33"),
-        (RegularisedEvolutionSettings, {"batch": 0}, "entries and batch must be at least 1"),
-        (LocalRefinementSettings, {"smallest": 0.5}, "not above it, got 0.3 and 0.5"),
+        (
+            RegularisedEvolutionSettings,
+            {"tournament": 33},
+            "from 1 to population = 32 candidates, got",
+        ),
+        (RegularisedEvolutionSettings, {"batch": 0}, "batch must be at least 1 candidate, got 0"),
+        (LocalRefinementSettings, {"smallest": 0.5}, "at most step_size = 0.3, got 0.5"),
         (LocalRefinementSettings, {"grow": 0.9}, "grow must be at least 1 and finite, got 0.9"),
         (LocalRefinementSettings, {"shrink": 0.0}, r"shrink must be in \(0, 1\], got 0.0"),
         (LocalRefinementSettings, {"entries": float("nan")}, "entries must be positive"),

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import inspect
 import itertools
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
@@ -52,7 +52,10 @@ SETTINGS: dict[str, Any] = {
     "nsga2": Nsga2Settings(population=4),
     "nsga3": Nsga3Settings(population=4),
     "tpe": TpeSettings(batch=6, startup=8, window=10, acquisition=8),
-    "gp": GpSettings(batch=5, startup=16, window=16, acquisition=8, searches=2, samples=2),
+    # Each takes a second or more per proposal once it models: in the last batch, unless more than
+    # one candidate has failed, and in the last two or, of three failures, the last.
+    "gp": GpSettings(batch=2, startup=19, window=19),
+    "gp: three failures": GpSettings(batch=2, startup=17, window=17),
     "cma_es": CmaEsSettings(cost_weights=(0.0, 0.2), population=4),
     "task_models": TaskModelsSettings(batch=5, searches=7, steps=3, fit_steps=2, window=12),
     "sobol": SobolSettings(),
@@ -60,8 +63,17 @@ SETTINGS: dict[str, Any] = {
 }
 ENDLESS = ("random", "sobol", "baselines")  # they wait for nothing
 
-every_strategy = pytest.mark.parametrize("name", list(SETTINGS))
-every_random_strategy = pytest.mark.parametrize("name", [n for n in SETTINGS if n != "baselines"])
+SLOW = ("gp: three failures",)
+
+
+def each(names: Iterable[str], slow: Collection[str] = SLOW) -> pytest.MarkDecorator:
+    """A parameter `name`; the slow ones are run only where slow tests are."""
+    marked = [pytest.param(n, marks=pytest.mark.slow if n in slow else ()) for n in names]
+    return pytest.mark.parametrize("name", marked)
+
+
+every_strategy = each(SETTINGS)
+every_random_strategy = each(name for name in SETTINGS if name != "baselines")
 
 
 def kind_of(name: str) -> str:
@@ -175,7 +187,7 @@ def test_outcomes_may_come_out_of_order(name: str) -> None:
     np.testing.assert_array_equal(propose(build(name)), propose(build(name), backwards=True))
 
 
-@every_strategy
+@each(SETTINGS, slow=[*SLOW, "gp"])
 @settings(max_examples=20, deadline=None)
 @given(
     asks=st.lists(st.integers(1, 8), min_size=1, max_size=6),
@@ -300,7 +312,7 @@ def test_asking_for_none_and_telling_nothing_change_nothing(name: str) -> None:
     np.testing.assert_array_equal(propose(strategy), propose(build(name)))
 
 
-@pytest.mark.parametrize("name", [n for n in SETTINGS if n not in ENDLESS])
+@each(name for name in SETTINGS if name not in ENDLESS)
 def test_a_generation_is_waited_for(name: str) -> None:
     strategy = build(name)
     first = strategy.ask(100)

@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from partitioning import Masks, VirtualNetwork
-from search.arms.loop import Arm, Budget, Scored
+from search.arms.loop import Arm, Budget
+from search.arms.scoring import Scored
 from search.calibration.choice import draw
 from search.candidates import Candidate, Rung
 from search.config import StudyConfig, parse_config
@@ -179,14 +180,19 @@ def check_candidate(
 ) -> None:
     """What a candidate with those virtual networks of two tasks says of itself everywhere."""
     assert candidate.error is None
-    masks = Masks.from_dict(candidate.evaluation["masks"])
+    masks = candidate.masks
     assert masks.networks == networks
     assert list(candidate.accuracy) == list(map(str, networks))
     accuracies = np.array(list(candidate.accuracy.values()))
     assert candidate.quality == pytest.approx(accuracies.mean())
     assert candidate.cost == pytest.approx(masks.mean_use())
     # Nothing was solved for, so nothing is said of how well.
-    assert not {"deviation", "bound", "proven", "target"} & candidate.evaluation.keys()
+    decoding = candidate.decoding
+    assert decoding is not None
+    assert not decoding.deviation
+    assert not decoding.bound
+    assert not decoding.target
+    assert decoding.proven is None
     assert outcome.accuracy == pytest.approx(accuracies.reshape(2, -1).mean(axis=1))
     assert outcome.realisable is not None
     assert metrics(candidate)["mean_overlap"] >= 0

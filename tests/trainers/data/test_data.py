@@ -21,18 +21,24 @@ from trainers.data.tasks import DataError
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"name": "a/b"}, "must start with a letter or digit .* got 'a/b'"),
-        ({"name": ""}, "must start with a letter or digit"),
+        ({"name": "a/b"}, "name must be letters, .* the first a letter or digit, got 'a/b'"),
+        ({"name": ""}, "the first a letter or digit, got ''"),
         ({"source": "parqet"}, "got 'parqet'; did you mean 'parquet'"),
         ({"source": "zzz"}, "one of toy, parquet, hub, folder, npz, got 'zzz'$"),
         ({"validation": None}, "validation is null and validation_fraction"),
         ({"validation_fraction": 0.1}, "got validation='validation' and validation_fraction=0.1"),
-        ({"validation": None, "validation_fraction": 0.0}, "between 0 and 1, got 0.0"),
-        ({"validation": None, "validation_fraction": 1.0}, "between 0 and 1, got 1.0"),
+        (
+            {"validation": None, "validation_fraction": 0.0},
+            r"must be in \(0, 1\), or null, got 0\.0",
+        ),
+        (
+            {"validation": None, "validation_fraction": 1.0},
+            r"must be in \(0, 1\), or null, got 1\.0",
+        ),
         ({"validation": "test"}, "different splits, .* got train, test, test"),
         ({"train": "validation"}, "different splits"),
-        ({"limit": 1}, "limit must be at least 2, .* got 1"),
-        ({"shift": -1}, "shift must be 0 or more pixels, got -1"),
+        ({"limit": 1}, "limit must be at least 2 images, or null, got 1"),
+        ({"shift": -1}, "shift must be at least 0 pixels, got -1"),
     ],
 )
 def test_task_config_refuses(fields: dict[str, object], message: str) -> None:
@@ -47,7 +53,7 @@ def test_task_config_refuses(fields: dict[str, object], message: str) -> None:
         ({"tasks": ()}, "at least one task"),
         ({"tasks": (TaskConfig(name="a"),) * 2}, "listed once, got a more than once"),
         ({"input_size": 4}, "at least 8 pixels, got 4"),
-        ({"seed": -1}, "seed must be 0 or more"),
+        ({"seed": -1}, "seed must be at least 0, got -1"),
         ({"tasks": (TaskConfig(name="a", shift=32),)}, "'a': shift must be smaller .* 32, got 32"),
     ],
 )

@@ -7,7 +7,7 @@ and can be seen without decoding an image is found before any compute. The pixel
 from collections.abc import Mapping
 
 from trainers.data.sources.arrow import open_hub, open_parquet, probe_hub
-from trainers.data.sources.base import DataError, RawSplit, Request, Source, nearest
+from trainers.data.sources.base import DataError, RawSplit, Request, Source
 from trainers.data.sources.builtin import open_toy
 from trainers.data.sources.files import open_folder, open_npz
 
@@ -27,4 +27,4 @@ SOURCES: Mapping[str, Source] = {
     ),
 }
 
-__all__ = ["SOURCES", "DataError", "RawSplit", "Request", "Source", "nearest"]
+__all__ = ["SOURCES", "DataError", "RawSplit", "Request", "Source"]

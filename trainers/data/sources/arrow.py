@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from trainers.data.sources.base import ByteArray, RawSplit, Request, RowArray, nearest
+from partitioning.settings import nearest
+from trainers.data.sources.base import ByteArray, RawSplit, Request, RowArray
 from trainers.data.sources.pixels import decode
 
 

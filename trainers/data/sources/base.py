@@ -5,7 +5,6 @@ Legend: N images of a split, S the input size.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,13 +110,3 @@ class Source:
     open: Callable[[Request], RawSplit]
     suffix: str = ""
     probe: Callable[[Request], None] | None = None
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Half a sentence with the known word nearest to `word`, empty where none is near.
-
-    >>> nearest("parqet", ["toy", "parquet"])
-    "; did you mean 'parquet'?"
-    """
-    found = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {found[0]!r}?" if found else ""

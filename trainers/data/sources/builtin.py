@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from partitioning.settings import nearest
 from trainers.data import toy
-from trainers.data.sources.base import ByteArray, RawSplit, Request, RowArray, nearest
+from trainers.data.sources.base import ByteArray, RawSplit, Request, RowArray
 
 
 def open_toy(request: Request) -> RawSplit:

@@ -336,11 +336,11 @@ def test_nearly_the_true_front_of_six_tasks(seed: int) -> None:
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
-        ({"batch": 0}, "batch must be at least 1, got 0"),
-        ({"searches": 7}, "searches must be at least 8, got 7"),
+        ({"batch": 0}, "batch must be at least 1 candidate, got 0"),
+        ({"searches": 7}, "searches must be at least batch = 8, got 7"),
         ({"steps": 0}, "steps must be at least 1, got 0"),
-        ({"window": 1}, "window must be at least 2, got 1"),
-        ({"fit_window": 1}, "fit_window must be at least 2, got 1"),
+        ({"window": 1}, "window must be at least 2 outcomes, got 1"),
+        ({"fit_window": 1}, "fit_window must be at least 2 outcomes, got 1"),
         ({"fit_steps": 0}, "fit_steps must be at least 1, got 0"),
         ({"learning_rate": 0.0}, "learning_rate must be positive and finite, got 0.0"),
         ({"random_starts": 1.5}, r"random_starts must be in \[0, 1\], got 1.5"),
