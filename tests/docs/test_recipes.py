@@ -80,7 +80,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 TRIALS = [
-    words
+    # Searches start Ray, each in a process of its own.
+    pytest.param(words, marks=[pytest.mark.slow] if words[0] == "apportion" else [])
     for block in blocks(PAGE, "sh")
     for words in commands(block)
     if words[0] in ("apportion", "python")
