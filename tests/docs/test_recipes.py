@@ -24,8 +24,8 @@ REDUCED = ("trunk.sgd.steps=20", "teachers.sgd.steps=12", "proxy.images=64", "pr
 def follow(block: Block, project: Path) -> None:
     """Write the file that a block names, or edit it where it is there.
 
-    In an edit, imports go to the others; a line that the file has is where the lines after it go,
-    and `...` stands for what is there.
+    In an edit, imports go to the others. The first line is one that the file has, below which the
+    lines after it go; after `...`, which stands for what is there, the same begins again.
     """
     name, *lines = block.text.rstrip("\n").split("\n")
     path = project / name.removeprefix("# ")
@@ -38,15 +38,14 @@ def follow(block: Block, project: Path) -> None:
     for line in lines:
         if line.startswith("from "):
             file.insert(imports, line)
-        elif line in file:
-            assert file.count(line) == 1, f"{block}: {line!r} stands more than once in {path}"
-            place = file.index(line) + 1
         elif line.strip() == "...":
             place = None
-        elif line:
-            assert place is not None, f"{block}: it is not said where {line!r} goes in {path}"
+        elif place is not None:
             file.insert(place, line)
             place += 1
+        elif line:
+            assert file.count(line) == 1, f"{block}: {line!r} is not one line of {path}"
+            place = file.index(line) + 1
     path.write_text("\n".join(file))
 
 
@@ -81,7 +80,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 TRIALS = [
-    words
+    # Searches start Ray, each in a process of its own.
+    pytest.param(words, marks=[pytest.mark.slow] if words[0] == "apportion" else [])
     for block in blocks(PAGE, "sh")
     for words in commands(block)
     if words[0] in ("apportion", "python")
