@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 STUDY := studies/quickstart
 
 .DEFAULT_GOAL := help
-.PHONY: help install test test-slow lint format quickstart bench clean
+.PHONY: help install test test-slow lint format quickstart bench docs clean
 
 help:  ## Say what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -35,12 +35,15 @@ format: install  ## Mend style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-quickstart: install  ## Search the toy tasks, train and export a winner (about 3 minutes)
+quickstart: install  ## Search the toy tasks, train and export a winner (3 to 6 minutes)
 	$(BIN)/apportion search configs/quickstart.yaml $(if $(wildcard $(STUDY)/config.yaml),--resume)
 	$(BIN)/apportion front $(STUDY)
 
 bench: install  ## Run the benchmarks
 	for file in benchmarks/*.py; do $(BIN)/python $$file --quick || exit 1; done
+
+docs: install  ## Write docs/config.md from the config's dataclasses
+	$(BIN)/python -m search.config.reference
 
 clean:  ## Remove what was built; studies stay
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

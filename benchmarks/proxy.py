@@ -337,7 +337,7 @@ def main() -> None:
     )
     parser.add_argument("--setting", choices=SETTINGS, default="quickstart")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--data-root", default="../shared/data")
+    parser.add_argument("--data-root", default="data")
     parser.add_argument("--candidates", type=int, metavar="N", help="how many to score")
     parser.add_argument("--quick", action="store_true", help="two candidates, a tenth of the steps")
     parser.add_argument("--json", type=Path, metavar="FILE")

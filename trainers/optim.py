@@ -52,9 +52,9 @@ class SGDConfig:
     label_smoothing: Annotated[float, interval("[0, 1)")] = 0.0
 
 
-#: What SGD is used for, and where each use departs from the defaults of `SGDConfig`. The proxy is
-#: the paper's: a learning rate of 1, a tenth of it after two thirds of the steps (Newell et al.
-#: 2019, A.2).
+#: What SGD is used for, and where each use departs from the defaults of `SGDConfig`; calibration
+#: without settings of its own takes those of train. The proxy is the paper's: a learning rate of 1,
+#: a tenth of it after two thirds of the steps (Newell et al. 2019, A.2).
 SGD: Mapping[str, SGDConfig] = {
     "trunk": SGDConfig(),
     "teachers": SGDConfig(),

@@ -13,7 +13,7 @@ from trainers.data import (
     load_task,
 )
 
-DECATHLON = Path(os.environ.get("APPORTION_DATA", ROOT.parent / "shared" / "data"))
+DECATHLON = Path(os.environ.get("APPORTION_DATA", ROOT / "data"))
 EXPECTED = {  # training, validation and test images, classes
     "cifar10": (4000, 1000, 1000, 10),
     "gtsrb": (3000, 800, 1000, 43),

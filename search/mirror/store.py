@@ -1,0 +1,72 @@
+"""Where a mirror's runs are kept: MLflow's store, how it is reached, and the study's id in it."""
+
+import logging
+import sqlite3
+import urllib.error
+import urllib.request
+import uuid
+import warnings
+from pathlib import Path
+from urllib.parse import quote
+
+from mlflow import MlflowClient
+from sqlalchemy.engine import make_url
+
+from partitioning import write_atomically
+
+
+class TrackingError(RuntimeError):
+    """MLflow could not be reached or refused something; the record is not touched by it."""
+
+
+def default_uri(folder: Path) -> str:
+    """The SQLite store in a study's folder.
+
+    Raises:
+        TrackingError: no URI leads to a folder of that name.
+    """
+    path = str(Path(folder).absolute() / "mlflow.db")
+    for text in (path, quote(path)):  # whether escapes are undone depends on SQLAlchemy's version
+        if make_url(f"sqlite:///{text}").database == path:
+            return f"sqlite:///{text}"
+    raise TrackingError(f"MLflow cannot keep its store at {path}: choose a simpler folder name")
+
+
+def connect_store(uri: str) -> MlflowClient:
+    """A client of a store that is there; MLflow itself tries for minutes before it gives up.
+
+    The first connection makes the store's tables, which several processes at once cannot.
+    """
+    if uri.startswith("sqlite:"):
+        path = make_url(uri).database or ""
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        store = sqlite3.connect(path)
+        try:
+            store.execute("BEGIN IMMEDIATE")  # fails at once where it cannot be written
+            store.rollback()
+        finally:
+            store.close()
+    elif uri.startswith("http"):
+        try:
+            urllib.request.urlopen(uri, timeout=20).close()
+        except urllib.error.HTTPError as answer:
+            answer.close()  # somebody is there; what it says to MLflow is another matter
+    loggers = [logging.getLogger(name) for name in ("mlflow.store.db.utils", "alembic")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)  # the making of tables is nobody's news
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of SQLAlchemy, in MLflow
+            return MlflowClient(tracking_uri=uri)
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def identity(path: Path) -> str:
+    """The study's id, from its file or new."""
+    if not path.exists():
+        with write_atomically(path) as partial:
+            partial.write_text(uuid.uuid4().hex + "\n")
+    return path.read_text().strip()
