@@ -1,41 +1,38 @@
 """A user's own files may be called as our packages are, on the driver and on every worker.
 
-Searches run to their end beside such files, however they are started. They share one cluster but
-for one, which starts its own.
+Searches run to their end beside such files, however they are started. They join one cluster, but
+for the one that a script of the user's begins.
 """
 
+import os
 import shutil
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import ray
 import yaml
 
 from search.arms import connect
+from tests.helpers import ROOT
+from tests.helpers.studies import SIMULATED
 from trainers.device import DeviceError
 
-ROOT = Path(__file__).parents[2]
-STUDY: dict[str, Any] = {
-    "name": "s",
-    "evaluator": "simulated",
-    "tasks": [{"name": "a"}, {"name": "b"}],
-    "backbone": {"family": "resnet14", "width": 4},
-    "strategies": {"random": {}},
-    "candidates": 3,
-    "initial": 2,
-    "tracking": {"candidates": False},
-}
 #: What a user has beside their config: a folder cannot hold both kinds of `search`.
 OWN_FILES = {
     "modules": ("search.py", "trainers/__init__.py", "partitioning/__init__.py"),
     "packages": ("search/__init__.py", "trainers.py", "partitioning.py"),
 }
-WAYS = ("console script", "python -m", "script", "run.py")
+#: How a search is started, and beside which of them; the other way round where time allows.
+WAYS = {
+    "console script": "modules",
+    "python -m": "packages",
+    "script": "modules",
+    "run.py": "packages",
+}
 SCRIPT = """\
 import mine
 import apportion
@@ -52,7 +49,7 @@ def user_folder(folder: Path, kind: str) -> Path:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text('raise RuntimeError("the user\'s own module was imported")\n')
-    (folder / "s.yaml").write_text(yaml.safe_dump(STUDY))
+    (folder / "s.yaml").write_text(yaml.safe_dump(SIMULATED | {"candidates": 3, "initial": 2}))
     (folder / "mine.py").write_text('WORDS = "of my own"\n')
     return folder
 
@@ -61,9 +58,10 @@ def command(way: str, folder: Path) -> list[str]:
     """How a search is started; what is written for it lies in the user's folder."""
     if way == "python -m":
         return [sys.executable, "-m", "apportion", "search", "s.yaml"]
-    if way == "script":
-        (folder / "script.py").write_text(SCRIPT)
-        return [sys.executable, "script.py"]
+    if way == "script":  # which may itself be called as our package is
+        name = "search.py" if (folder / "search.py").exists() else "script.py"
+        (folder / name).write_text(SCRIPT)
+        return [sys.executable, name]
     if way == "run.py":  # as `ray submit` copies it
         shutil.copy(ROOT / "search" / "run.py", folder)
         return [sys.executable, "run.py", "--config", "s.yaml"]
@@ -87,17 +85,17 @@ def cluster() -> Iterator[str]:
     ray.shutdown()
 
 
-@pytest.mark.parametrize("kind", OWN_FILES)
-def test_searches_run_to_their_end(
-    kind: str, cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("RAY_ADDRESS", cluster)
+@pytest.mark.parametrize("swapped", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_searches_run_to_their_end(swapped: bool, cluster: str, tmp_path: Path) -> None:
+    """All at once, since most of the time is that of imports; the script starts its own Ray."""
+    other = {"modules": "packages", "packages": "modules"}
     running = {}
-    for way in WAYS:  # all at once: most of the time is that of imports
-        folder = user_folder(tmp_path / way.replace(" ", "_"), kind)
+    for way, kind in WAYS.items():
+        folder = user_folder(tmp_path / way.replace(" ", "_"), other[kind] if swapped else kind)
         running[way] = subprocess.Popen(
             command(way, folder),
             cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env=os.environ | ({} if way == "script" else {"RAY_ADDRESS": cluster}),
         )  # fmt: skip
     said = {way: process.communicate(timeout=300)[0] for way, process in running.items()}
     for way, process in running.items():
@@ -106,18 +104,7 @@ def test_searches_run_to_their_end(
     assert "of my own 3" in said["script"]
 
 
-def test_a_script_called_search_starts_ray_itself(tmp_path: Path) -> None:
-    folder = user_folder(tmp_path, "modules")
-    (folder / "search.py").write_text(SCRIPT)
-    done = subprocess.run(
-        [sys.executable, "search.py"], cwd=folder, capture_output=True, text=True, check=False
-    )
-    assert "of my own 3" in done.stdout, done.stdout + done.stderr
-
-
-def test_run_py_of_the_project_beside_own_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_run_py_of_the_project_beside_own_files(tmp_path: Path) -> None:
     """`python search/run.py`, whose own folder has modules of common names."""
     folder = user_folder(tmp_path, "packages")
     done = subprocess.run(

@@ -10,18 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from apportion.precedence import OWN, ROOT
+from apportion.precedence import OWN
+from tests.helpers import ROOT
+from tests.helpers.studies import SIMULATED
 
-CONFIG = {
-    "name": "s",
-    "evaluator": "simulated",
-    "tasks": [{"name": "a"}, {"name": "b"}],
-    "backbone": {"family": "resnet14", "width": 4},
-    "strategies": {"random": {}},
-    "candidates": 2,
-    "initial": 2,
-    "tracking": {"candidates": False},
-}
 PACKAGES = ("apportion", *OWN)
 
 
@@ -71,7 +63,7 @@ def test_a_search_from_another_folder(wheel: Path, tmp_path: Path) -> None:
         check=True,
     )  # fmt: skip
     folder.mkdir()
-    (folder / "s.yaml").write_text(yaml.safe_dump(CONFIG))
+    (folder / "s.yaml").write_text(yaml.safe_dump(SIMULATED | {"candidates": 2, "initial": 2}))
 
     def said(*command: str) -> str:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)

@@ -1,6 +1,5 @@
 """Compact networks: exported, checked, and refused where they differ."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,7 @@ from safetensors.torch import load_file
 
 from tests.helpers.small_networks import BACKBONE, COMPUTE, NAMES, SGD, candidate
 from trainers.data import Task
-from trainers.export import export_networks
+from trainers.export import export_networks, read_export
 from trainers.export.compact import CompactNetwork, ExportError, check_export
 from trainers.joint import TrainConfig, train_jointly
 from trainers.network import Network
@@ -34,7 +33,7 @@ def test_export_writes_checked_networks_that_need_only_torch(
         hits = float((predicted == tasks[name].splits["test"].labels).float().mean())
         assert hits == checks[name].accuracy == result.accuracy["test"][name]
         assert program(images[:1]).shape == (1, 2)
-        description = json.loads((tmp_path / name / "network.json").read_text())
+        description = read_export(tmp_path / name)
         assert description["classes"] == ["left", "right"]
         assert description["accuracy"] == hits
         weights = load_file(tmp_path / name / "weights.safetensors")
