@@ -63,7 +63,7 @@ class SyntheticConfig:
 
 
 class SyntheticProblem:
-    """See the module.
+    """Tasks in clusters that help and interfere, as the module's equations have it.
 
     Args:
         tasks: Names of the T tasks, at most `MAX_TASKS`.
