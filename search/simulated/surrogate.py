@@ -132,7 +132,7 @@ class Surrogate:
         return np.asarray(np.clip(predicted_T, 0.0, 1.0))
 
     def front(self) -> None:
-        """The true front of a surrogate, which nobody knows: always None."""
+        """The true front of a surrogate is not known, so there is none to return."""
         return
 
 

@@ -55,7 +55,7 @@ class SyntheticConfig:
 
 
 class SyntheticProblem:
-    """A problem whose tasks help or disturb each other, by the equations of this module.
+    """Tasks in clusters that help and interfere, as the module's equations have it.
 
     Args:
         tasks: Names of the T tasks, at most `MAX_TASKS`.

@@ -63,7 +63,7 @@ class Distribution(Protocol):
         ...
 
     def mean(self, parameters_BDk: Tensor) -> Tensor:
-        """Expected values, shape (B, d)."""
+        """The expected value of every entry, shape (B, d)."""
         ...
 
 
@@ -84,23 +84,24 @@ class Levels:
         self._levels_h = torch.linspace(0.0, 1.0, self.size, dtype=torch.float64)
 
     def initial(self, use_D: Tensor, tau: float) -> Tensor:
-        """DEN, eq. 8, of use entries; uniform otherwise."""
+        """Use entries follow DEN's eq. 8, and all levels of the others are as likely."""
         p_Dh = torch.full((len(use_D), self.size), 1.0 / self.size, dtype=torch.float64)
         p_Dh[use_D] = (1.0 - tau) / self.size
         p_Dh[use_D, -1] += tau
         return p_Dh.log()
 
     def sample(self, parameters_BDk: Tensor, uniform_SBD: Tensor) -> Tensor:
-        """The last bound is left out, as rounding may leave it below a draw."""
+        """Takes the level whose share of the cumulative distribution a draw falls into."""
+        # Without the last bound, which rounding may leave below a draw.
         below_BDh = torch.softmax(parameters_BDk, -1).cumsum(-1)[..., :-1]
         return (uniform_SBD.unsqueeze(-1) >= below_BDh).sum(-1).double() / (self.size - 1)
 
     def explore(self, uniform: Tensor) -> Tensor:
-        """Every level is as likely."""
+        """Draws every level with the same probability."""
         return torch.floor(uniform * self.size) / (self.size - 1)
 
     def log_density(self, parameters_BDk: Tensor, values_ND: Tensor, epsilon: float) -> Tensor:
-        """The uniform part is 1 / h."""
+        """Mixes the probabilities of levels with the uniform one, 1 / h."""
         log_p_BDh = torch.log_softmax(parameters_BDk, -1)
         levels_DN = torch.round(values_ND.T * (self.size - 1)).long()
         log_p_BDN = log_p_BDh.gather(-1, levels_DN.expand(len(log_p_BDh), -1, -1))
@@ -109,12 +110,12 @@ class Levels:
         return torch.logaddexp(log_p_BDN, explored).transpose(1, 2)
 
     def entropy(self, parameters_BDk: Tensor) -> Tensor:
-        """From 0 to log h."""
+        """The entropy of the levels, from 0 (one is certain) to log h (all are as likely)."""
         log_p_BDh = torch.log_softmax(parameters_BDk, -1)
         return -(log_p_BDh.exp() * log_p_BDh).sum(-1)
 
     def mean(self, parameters_BDk: Tensor) -> Tensor:
-        """Levels weighted by their probabilities."""
+        """The mean of the levels, weighted by their probabilities."""
         return torch.softmax(parameters_BDk, -1) @ self._levels_h
 
 
@@ -124,24 +125,24 @@ class Continuous:
     size = 2
 
     def initial(self, use_D: Tensor, tau: float) -> Tensor:
-        """Use entries are 1 with probability tau, as in DEN's eq. 8; others lie around 1/2."""
+        """Use entries are 1 with probability tau, as in DEN's eq. 8, and others lie around 1/2."""
         normal = torch.distributions.Normal(0.0, 1.0)
         quantile = float(normal.icdf(torch.tensor(max(tau, 1e-6), dtype=torch.float64)))
         mean_D = torch.where(use_D, 1.0 + INITIAL_STD * quantile, 0.5).double()
         return torch.stack([mean_D / GAIN, torch.zeros_like(mean_D)], -1)
 
     def sample(self, parameters_BDk: Tensor, uniform_SBD: Tensor) -> Tensor:
-        """Outside of [0, 1] is on the bound."""
+        """Draws from the Gaussian, and moves to a bound what falls outside of [0, 1]."""
         mean_BD, std_BD = self._split(parameters_BDk)
         values_SBD: Tensor = mean_BD + std_BD * torch.special.ndtri(uniform_SBD)
         return values_SBD.clamp(0.0, 1.0)
 
     def explore(self, uniform: Tensor) -> Tensor:
-        """Uniform draws are what is wanted."""
+        """Returns the draws as they are, since they are uniform already."""
         return uniform
 
     def log_density(self, parameters_BDk: Tensor, values_ND: Tensor, epsilon: float) -> Tensor:
-        """Probabilities on the bounds, where exploration does not go, densities between them."""
+        """Has probabilities on the bounds, where exploration does not go, and densities between."""
         mean_BD, std_BD = (p.unsqueeze(1) for p in self._split(parameters_BDk))
         z_BND = (values_ND - mean_BD) / std_BD
         inside = -0.5 * z_BND**2 - std_BD.log() - 0.5 * math.log(2.0 * math.pi)
@@ -152,7 +153,7 @@ class Continuous:
         return torch.where(values_ND <= 0.0, low, torch.where(values_ND >= 1.0, high, inside))
 
     def entropy(self, parameters_BDk: Tensor) -> Tensor:
-        r"""Of the bounds' probabilities P and of the density f between: at most log 3.
+        r"""The entropy of the bounds' probabilities P and of the density f between, at most log 3.
 
         $- \sum P \log P - \int_0^1 f \log f$, where with $z$ from a to b between the bounds
         $- \int f \log f = (\frac{1}{2} \log 2 \pi e s^2)(\Phi(b) - \Phi(a)) + \frac{1}{2} (a
@@ -168,7 +169,7 @@ class Continuous:
         return entropy_BD
 
     def mean(self, parameters_BDk: Tensor) -> Tensor:
-        """The mean of a rectified Gaussian, at 0, less that of what exceeds 1."""
+        """The mean of a Gaussian rectified at 0, less the mean of what of it exceeds 1."""
         mean_BD, std_BD = self._split(parameters_BDk)
 
         def rectified(m_BD: Tensor) -> Tensor:

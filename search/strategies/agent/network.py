@@ -92,7 +92,7 @@ class Agent:
         self._bias_Dk = distribution.initial(use_D, tau).requires_grad_()
 
     def parameters(self) -> list[Tensor]:
-        """The trainable tensors."""
+        """The tensors that are trained, all of them leaves."""
         return [
             self._rho_H, self._in_FH, self._in_bias_H,
             self._shared_Hk, self._own_DHk, self._bias_Dk,

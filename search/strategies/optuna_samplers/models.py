@@ -58,7 +58,7 @@ class TpeSettings:
 class GpSettings:
     """Settings of the Gaussian processes.
 
-    Time per proposal grows with `window` squared and more: one takes a second or three.
+    Time per proposal grows with `window` squared and more: one takes a second or two.
 
     Attributes:
         batch: Candidates per batch.

@@ -35,7 +35,7 @@ class Places(Protocol):
     """What ascents move, and how it hangs together with vectors and with what the models see."""
 
     def random(self, rng: np.random.Generator) -> FloatArray:
-        """A random place, entries in [0, 1]."""
+        """Draws a place to start from, entries in [0, 1]."""
         ...
 
     def points(self, places_M: Tensor) -> Tensor:
@@ -58,19 +58,19 @@ class EntryPlaces:
         self._dim = dim
 
     def random(self, rng: np.random.Generator) -> FloatArray:
-        """A vector with uniform entries."""
+        """Draws every entry uniformly."""
         return rng.random(self._dim)
 
     def points(self, places_MD: Tensor) -> Tensor:
-        """The places themselves, which are vectors here."""
+        """Returns the places, which are points already."""
         return places_MD
 
     def point(self, vector_D: FloatArray) -> FloatArray:
-        """The vector itself: models see its entries."""
+        """Returns the vector, which is what the models see."""
         return vector_D
 
     def vector(self, point_D: FloatArray) -> FloatArray:
-        """The point itself, which is a vector here."""
+        """Returns the point, which is a vector already."""
         return point_D
 
 
@@ -82,21 +82,21 @@ class SoftChannelPlaces:
         self._rows, self._columns = np.triu_indices(num_tasks, k=1)
 
     def random(self, rng: np.random.Generator) -> FloatArray:
-        """Every task uses about the same, random share of the channels, each for itself."""
+        """Draws channels of which every task uses about the same random share, each for itself."""
         used_KT = rng.random((2 * self._num_tasks, self._num_tasks)) < rng.random()
         return np.where(used_KT, 0.9, 0.1)
 
     def points(self, places_MKT: Tensor) -> Tensor:
-        """P of the soft channels, which is realisable."""
+        """Computes P of the soft channels, which is realisable."""
         shared_MTT = places_MKT.mT @ places_MKT / places_MKT.shape[1]
         return torch.cat([places_MKT.mean(dim=1), shared_MTT[:, self._rows, self._columns]], dim=1)
 
     def point(self, vector_D: FloatArray) -> FloatArray:
-        """P of a vector, if its use entries are the use (eq. 4)."""
+        """Computes the P that a vector asks for where its use entries are the use (eq. 4)."""
         return matrix_to_vector(refine(vector_to_matrix(vector_D, self._num_tasks)))
 
     def vector(self, point_D: FloatArray) -> FloatArray:
-        """The inverse of `point`."""
+        """Finds the vector that asks for a P, the inverse of `point`."""
         return matrix_to_vector(unrefine(vector_to_matrix(point_D, self._num_tasks)))
 
 

@@ -1,6 +1,6 @@
 r"""Model-based search that knows which entries concern which task.
 
-A Gaussian process per task predicts its accuracy (`task_processes.py`), and least squares the cost,
+A Gaussian process per task predicts its accuracy (`processes.py`), and least squares the cost,
 which is linear in the uses where it is the mean use. A batch is chosen in two steps:
 
 1. For a range of prices $\lambda$, gradient ascent (Adam) of the predicted quality, the mean of the
@@ -10,7 +10,7 @@ which is linear in the uses where it is the mean use. A batch is chosen in two s
    is counted with a few of its standard deviations on top, so that what is unknown is tried; a
    choice counts as found from then on, so that a batch spreads along the front.
 
-Where the vector is one sharing matrix, ascents move soft channels (`task_places.py`), so that masks
+Where the vector is one sharing matrix, ascents move soft channels (`places.py`), so that masks
 exist for what they propose.
 
 Where it is not known which tasks an entry concerns, or how accurate every task is, one process
@@ -48,7 +48,7 @@ from search.strategies.task_models.processes import (
 from search.strategies.window import window
 
 #: Quality per cost: from where cost hardly matters to where hardly anything is worth it.
-PRICES = (0.01, 10.0)
+PRICE_RANGE = (0.01, 10.0)
 #: Deviation of a start from the place it is taken from, so that no two ascents are the same.
 START_STD = 0.05
 #: The last step of an ascent is this much shorter than the first.
@@ -199,7 +199,7 @@ class TaskModels:
     def _prices(self, rng: np.random.Generator) -> FloatArray:
         """One at random from each of as many equal parts of their range, on a log scale."""
         num = self._settings.searches
-        low, high = np.log(PRICES)
+        low, high = np.log(PRICE_RANGE)
         return np.asarray(np.exp(low + (high - low) * (np.arange(num) + rng.random(num)) / num))
 
     def _start(self, price: float, rng: np.random.Generator) -> FloatArray:
