@@ -27,7 +27,7 @@ def test_curves_are_those_of_whole_climbs() -> None:
     whole = [c for c in found.values() if not c.failed]
     assert 0 < len(whole) < 21
     assert recorded["steps"] == [5, 20, 100]
-    assert recorded["quality"] == [[r["quality"] for r in c.rungs] for c in whole]
+    assert recorded["quality"] == [[r.quality for r in c.rungs] for c in whole]
     assert recorded["cost"] == [c.cost for c in whole]
     flat = ArmRun("random", candidates=21).run(ShuffledPool(0))
     with pytest.raises(ValueError, match="21 candidates with at most 1 rungs"):

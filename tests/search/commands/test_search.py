@@ -79,9 +79,9 @@ def test_rungs_up_to_a_short_training(tmp_path: Path, cache: Path, cluster: None
     assert summary["stopped"] == len(candidates) - len(final) > 0
     assert {c.id for c in final} >= {member["candidate"] for member in summary["front"]}
     for candidate in candidates:
-        kinds = [(rung["fidelity"], rung["steps"]) for rung in candidate.rungs]
+        kinds = [(rung.fidelity, rung.steps) for rung in candidate.rungs]
         assert kinds == [("proxy", 4), ("proxy", 12), ("full", 10)][: len(kinds)]
-        assert candidate.quality == candidate.rungs[-1]["quality"]
+        assert candidate.quality == candidate.rungs[-1].quality
     # The last score is that of the training that `apportion train` does, cut to 10 steps.
     one = study.pick("knee")
     base = build_foundation(config, run_here, lambda line: None)
