@@ -153,7 +153,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
         >>> nearest("parqet", ["toy", "parquet"])
         "; did you mean 'parquet'?"
     """
-    found = difflib.get_close_matches(word, list(known), n=1)
+    found = difflib.get_close_matches(str(word), list(known), n=1)
     return f"; did you mean {found[0]!r}?" if found else ""
 
 

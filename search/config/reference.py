@@ -45,7 +45,7 @@ EXAMPLES: Mapping[str, str] = {
     "backbone": "backbone: {family: resnet14, width: 16}",
     "teachers": "teachers: {adapt_norms: false}",
     "proxy": "proxy: {images: 1024, repeats: 3}",
-    "rungs": "rungs:\n  - {steps: 300, keep: 0.5}\nbracket: 16",
+    "rungs": "rungs:\n  - {steps: 60, keep: 0.5}\nbracket: 16",
     "train": "train: {temperature: 2}",
     "space": "space: {kind: unit_order, units: 4, levels: [0.5, 1]}",
     "solver": "solver: {time_limit: 30}",

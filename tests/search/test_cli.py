@@ -66,7 +66,7 @@ def write(folder: Path, changed: dict[str, Any]) -> Path:
         ({"strategies": {"baselines": {"names": ["share_al"]}}}, "share_all"),
         ({"strategies": ["es"]}, "mapping of names"),
         ({"strategies": {"es": 5}}, "mapping of settings"),
-        ({"seeds": [-1]}, "numbers from 0"),
+        ({"seeds": [-1]}, "each at least 0"),
         ({"name": "cache"}, "not cache"),
         ({"objective": {"reference": [float("nan"), 1.1]}}, "finite"),
         ({"finish": {"pick": "nonsense"}}, "knee, best or a name"),
@@ -228,7 +228,7 @@ def test_folders_are_tried_before_compute(
     ("schedule", "message"),
     [
         ("schedule.evaluators=99", "needs 99 CPUs"),
-        ("schedule.cpus=.nan", "cpus above 0"),
+        ("schedule.cpus=.nan", "cpus must be positive"),
         ("schedule.gpus=1", "needs 1 GPUs"),
     ],
 )

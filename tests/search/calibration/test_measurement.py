@@ -22,10 +22,13 @@ from trainers.proxy import DivergedError, distill
     ("changed", "message"),
     [
         ({"candidates": 2}, "calibration: candidates must be at least 3, got 2"),
-        ({"trained_twice": 33}, "trained_twice must be from 0 to candidates, 32, got 33"),
-        ({"multiples": [2, 1]}, "multiples must increase"),
-        ({"multiples": [0]}, "multiples must increase from above 0"),
-        ({"threshold": 1.5}, "threshold must be a correlation"),
+        (
+            {"trained_twice": 33},
+            "trained_twice must be from 0 to candidates = 32 candidates, got 33",
+        ),
+        ({"multiples": [2, 1]}, "multiples must be ascending"),
+        ({"multiples": [0]}, "multiples must be .*positive"),
+        ({"threshold": 1.5}, "threshold must be in .*got 1.5"),
         ({"seed": -1}, "seed must be at least 0"),
         ({"sgd": {"steps": 0}}, "steps must be at least 1"),
         ({"candidate": 3}, "did you mean 'candidates'"),

@@ -92,8 +92,8 @@ def test_accuracies_stay_between_chance_and_best() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"seed": -1}, "seed must not be negative"),
-        ({"clusters": 0}, "clusters at least 1"),
+        ({"seed": -1}, "seed must be at least 0"),
+        ({"clusters": 0}, "clusters must be at least 1"),
         ({"interference": 1.5}, r"interference must be in \[0, 1\], got 1.5"),
         ({"help": float("inf")}, "help must be finite"),
     ],
