@@ -75,4 +75,4 @@ def test_a_search_from_another_folder(wheel: Path, tmp_path: Path) -> None:
     program = str(environment / "bin" / "apportion")
     assert said(program, "--version").startswith("apportion ")
     assert "2 candidates (0 failed)" in said(program, "search", "s.yaml")
-    assert (folder / "studies" / "s" / "front.png").is_file()
+    assert (folder / "studies" / "simulated" / "front.png").is_file()
