@@ -122,7 +122,7 @@ def one_of(names: Iterable[str]) -> Rule:
     return Rule(
         words=f"one of {', '.join(known)}",
         holds=lambda value, own: value in known,
-        hint=lambda value: nearest(value, known),
+        hint=lambda value: nearest(str(value), known),
     )
 
 
@@ -153,7 +153,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
         >>> nearest("parqet", ["toy", "parquet"])
         "; did you mean 'parquet'?"
     """
-    found = difflib.get_close_matches(str(word), list(known), n=1)
+    found = difflib.get_close_matches(word, list(known), n=1)
     return f"; did you mean {found[0]!r}?" if found else ""
 
 

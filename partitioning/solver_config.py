@@ -9,15 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from partitioning.problem import MaskProblem
-from partitioning.settings import (
-    NOT_NEGATIVE,
-    POSITIVE,
-    WHOLE,
-    Unit,
-    at_least,
-    between,
-    checked,
-)
+from partitioning.settings import NOT_NEGATIVE, POSITIVE, WHOLE, Unit, at_least, between, checked
 from partitioning.sharing import BoolArray, FloatArray
 
 # Beyond, a linear programme takes longer than a candidate is worth.

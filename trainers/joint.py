@@ -5,8 +5,7 @@ curriculum that draws lagging tasks more often.
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -149,8 +148,7 @@ def train_jointly(
     _set_training(network)
     for step in range(config.sgd.steps):
         if clock.due():
-            with clock.taking(step) as taken:
-                taken.update(_measure(network, data, order, names, "validation"))
+            clock.take(step, lambda: _measure(network, data, order, names, "validation"))
             _set_training(network)
         row = turns.draw()
         task = data[order[row]]
@@ -226,12 +224,10 @@ class _Clock:
         taken = len(self.snapshots)
         return taken < len(self._times) and self.elapsed() >= self._times[taken]
 
-    @contextmanager
-    def taking(self, steps: int) -> Iterator[dict[str, float]]:
-        """Take a snapshot after so many steps: the block fills in the accuracies."""
-        seconds, accuracy = self.elapsed(), dict[str, float]()
-        yield accuracy
-        self.snapshots.append(Snapshot(seconds=seconds, steps=steps, accuracy=accuracy))
+    def take(self, steps: int, measure: Callable[[], Mapping[str, float]]) -> None:
+        """Take a snapshot after so many steps; measuring does not count."""
+        seconds = self.elapsed()
+        self.snapshots.append(Snapshot(seconds=seconds, steps=steps, accuracy=measure()))
         self._measuring = time.perf_counter() - self._started - seconds
 
 

@@ -18,24 +18,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from search.candidates import Candidate
 from search.config import ScheduleConfig, StudyConfig
 from search.record import Writer
-from search.study import (
-    Jobs,
-    Run,
-)
+from search.study import Jobs, Run
 from trainers.device import DeviceError, resolve_device
-
-
-def cluster_run(config: StudyConfig) -> Run:
-    """Starts Ray with the first job, so that what is trained already needs no cluster."""
-
-    def run(function: Callable[..., Any], jobs: Jobs) -> Iterator[tuple[str, Any]]:
-        if jobs:
-            connect()
-            schedule = resolve_schedule(config).schedule
-            yield from cluster_jobs(schedule)(function, jobs)
-
-    return run
-
 
 #: Seconds that a cluster's head has to take a connection.
 ANSWERS_WITHIN = 3.0
@@ -171,6 +155,18 @@ def cluster_jobs(schedule: ScheduleConfig) -> Run:
         while refs:
             (ready,), _ = ray.wait(list(refs), num_returns=1)
             yield refs.pop(ready), _get(ready)
+
+    return run
+
+
+def cluster_run(config: StudyConfig) -> Run:
+    """Starts Ray with the first job, so that what is trained already needs no cluster."""
+
+    def run(function: Callable[..., Any], jobs: Jobs) -> Iterator[tuple[str, Any]]:
+        if jobs:
+            connect()
+            schedule = resolve_schedule(config).schedule
+            yield from cluster_jobs(schedule)(function, jobs)
 
     return run
 

@@ -9,11 +9,7 @@ from typing import Any
 
 import ray
 import torch
-from ray.exceptions import (
-    ActorUnavailableError,
-    RayError,
-    RayTaskError,
-)
+from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 from ray.util import get_current_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 

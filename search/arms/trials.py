@@ -20,13 +20,7 @@ from search.arms.simulated_pool import SimulatedPool
 from search.candidates import Candidate, coordinates, hypervolume, scored
 from search.config import StudyConfig
 from search.strategies import TaskKnowledge
-from search.study import (
-    Foundation,
-    baseline_names,
-    baselines,
-    build_space,
-    build_strategy,
-)
+from search.study import Foundation, baseline_names, baselines, build_space, build_strategy
 from trainers.proxy import FeatureCache
 
 #: Seconds between two results that an arm reports to Tune.

@@ -5,12 +5,7 @@ from typing import Any
 from search.arms import cluster_run
 from search.calibration import measure_calibration, write_calibration
 from search.config import StudyConfig
-from search.study import (
-    Say,
-    Study,
-    check_inputs,
-    check_strategies,
-)
+from search.study import Say, Study, check_inputs, check_strategies
 
 
 def open_study(config: StudyConfig) -> Study:

@@ -17,11 +17,7 @@ from search.comparison import (
 from search.config import COSTS, StudyConfig, dump_config
 from search.mirror import TrackingError
 from search.stats import fewest_seeds
-from search.study import (
-    Say,
-    Study,
-    require_writable,
-)
+from search.study import Say, Study, require_writable
 
 
 def search_to_compare(config: StudyConfig, *, console: Console | None = None) -> Study:

@@ -11,9 +11,7 @@ from search.candidates import Candidate, front
 from search.config import COSTS
 from search.mirror import Tracker
 from search.report import front_figure, front_html, front_table
-from search.study import (
-    Study,
-)
+from search.study import Study
 
 
 def make_tracker(study: Study) -> Any:

@@ -9,9 +9,7 @@ import yaml
 
 from partitioning import STUDY
 from search.config.build import ConfigError, build, unknown
-from search.config.sections import (
-    StrategyConfig,
-)
+from search.config.sections import StrategyConfig
 from search.config.study_config import StudyConfig
 from search.strategies import STRATEGIES
 

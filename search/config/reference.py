@@ -146,7 +146,12 @@ def _table(cls: Any, dot: str = "") -> str:
         about = terms(cls)[entry.name]
         words = re.sub(r"\{(\w+)\}", r"`\1`", about.words)
         spans = f"{words}; {about.unit}" if words and about.unit else words or about.unit
-        cells = (_type(hints[entry.name], entry.name), _default(entry), spans, said[entry.name])
+        cells = (
+            _type(hints[entry.name], dot + entry.name),
+            _default(entry),
+            spans,
+            said[entry.name],
+        )
         rows.append(f"| `{dot}{entry.name}` | " + " | ".join(cells) + " |")
     return "\n".join(rows) + "\n"
 
@@ -163,20 +168,20 @@ def _recipes() -> str:
     return "\n".join(rows) + "\n"
 
 
-def _type(hint: Any, name: str) -> str:
-    """A type in the words of YAML; a section's is a link to it."""
+def _type(hint: Any, key: str) -> str:
+    """A type in the words of YAML; a section's is a link to it, by the dotted key of the field."""
     arguments = typing.get_args(hint)
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
         inner = next(a for a in arguments if a is not type(None))
-        return f"{_type(inner, name)} or null"
+        return f"{_type(inner, key)} or null"
     if typing.get_origin(hint) is tuple:
         if arguments[-1] is not Ellipsis:
-            return f"list of {len(arguments)}: {_type(arguments[0], name)}"
-        return f"list of {_type(arguments[0], name)}"
+            return f"list of {len(arguments)}: {_type(arguments[0], key)}"
+        return f"list of {_type(arguments[0], key)}"
     if dataclasses.is_dataclass(hint):
-        place = "tasks" if hint is TaskConfig else name
-        shown = f"simulation{place}" if place == "synthetic" else place
-        return f"[section](#{shown})"
+        once: dict[Any, str] = {TaskConfig: "tasks", SGDConfig: "sgd"}  # in a section of their own
+        place = once.get(hint, key.replace(".", ""))
+        return f"[section](#{place})"
     if isinstance(hint, type) and hint in (int, float, bool, str):
         return {int: "whole number", float: "number", bool: "true or false", str: "text"}[hint]
     return "mapping, see [strategies](#strategies)"

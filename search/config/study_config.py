@@ -6,16 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 from partitioning import SolverConfig, SpaceConfig
-from partitioning.settings import (
-    DIFFERENT,
-    POSITIVE,
-    Rule,
-    Unit,
-    at_least,
-    checked,
-    each,
-    one_of,
-)
+from partitioning.settings import DIFFERENT, POSITIVE, Rule, Unit, at_least, checked, each, one_of
 from search.candidates import Rung, ladder
 from search.config.sections import (
     EVALUATORS,

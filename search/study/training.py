@@ -97,9 +97,9 @@ def train_candidate(
         say(f"training {candidate} for {config.train.sgd.steps} steps")
         jobs = {str(seed): _job(config, masks, base, seed) for seed in missing}
         for key, result in run(train_jointly, jobs):
-            _keep(result, masks, folder, int(key), {"candidate": candidate, "settings": settings})
+            about = {"candidate": candidate, "settings": settings}
+            mean = _keep(result, masks, folder, int(key), about)
             done[int(key)] = result.accuracy
-            mean = float(np.mean(list(result.accuracy["validation"].values())))
             say(f"trained {candidate}, seed {key}: {mean:.3f} mean validation accuracy")
     accuracy = {seed: found for seed, found in done.items() if found is not None}
     return TrainedPick(candidate=candidate, folder=folder, accuracy=accuracy)
@@ -165,7 +165,8 @@ def _job(config: StudyConfig, masks: Masks, base: Foundation, seed: int) -> dict
 
 def _keep(
     result: TrainResult, masks: Masks, folder: Path, seed: int, about: Mapping[str, Any]
-) -> None:
+) -> float:
+    """Write a finished training; returns its mean validation accuracy over networks."""
     mean = float(np.mean(list(result.accuracy["validation"].values())))
     state = {k: v.contiguous() for k, v in result.network.state_dict().items()}
     store(Trained(state=state, accuracy=mean, digest=masks.digest()), _weights(folder, seed))
@@ -178,3 +179,4 @@ def _keep(
         "seconds": result.seconds,
     }
     write_json(folder / f"seed{seed}.json", saved)
+    return mean

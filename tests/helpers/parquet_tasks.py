@@ -10,14 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from trainers.data import (
-    DataConfig,
-    Split,
-    Task,
-    TaskConfig,
-    check_tasks,
-    load_task,
-)
+from trainers.data import DataConfig, Split, Task, TaskConfig, check_tasks, load_task
 from trainers.data.tasks import DataError
 
 SIZE = 8

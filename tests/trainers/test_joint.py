@@ -11,10 +11,7 @@ from tests.helpers.small_networks import BACKBONE, COMPUTE, NAMES, SGD, candidat
 from tests.helpers.tasks import bright_task
 from trainers.data import Split, Task
 from trainers.joint import TrainConfig, TrainResult, curriculum, train_jointly
-from trainers.teachers import (
-    Trained,
-    pretrain_trunk,
-)
+from trainers.teachers import Trained, pretrain_trunk
 
 
 def fully_train(

@@ -32,12 +32,7 @@ from partitioning.settings import (
     interval,
 )
 from search.strategies.batches import Batches
-from search.strategies.optuna_samplers.memory_study import (
-    REWARD,
-    MemoryStudy,
-    parameters,
-    quiet,
-)
+from search.strategies.optuna_samplers.memory_study import REWARD, MemoryStudy, parameters, quiet
 from search.strategies.protocol import Outcome, Problem
 from search.strategies.streams import Stream, seed_of
 

@@ -39,12 +39,7 @@ from search.strategies.random_search import uniform_vectors
 from search.strategies.streams import Stream, generator
 from search.strategies.task_models.kernel import entry_kinds
 from search.strategies.task_models.places import places_of
-from search.strategies.task_models.processes import (
-    TaskProcesses,
-    fit,
-    linear_cost,
-    prior_medians,
-)
+from search.strategies.task_models.processes import TaskProcesses, fit, linear_cost, prior_medians
 from search.strategies.window import window
 
 #: Quality per cost: from where cost hardly matters to where hardly anything is worth it.

@@ -9,11 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from search.comparison.verdicts import verdict_of
-from search.stats import (
-    Estimate,
-    Pair,
-    compare_pairs,
-)
+from search.stats import Estimate, Pair, compare_pairs
 
 Floats = NDArray[np.float64]
 

@@ -9,14 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from search.stats import (
-    Estimate,
-    compare_pairs,
-    estimate,
-    fewest_seeds,
-    least_p,
-    mean_interval,
-)
+from search.stats import Estimate, compare_pairs, estimate, fewest_seeds, least_p, mean_interval
 from search.stats.paired_tests import EXACT, holm, sign_flip
 
 Floats = NDArray[np.float64]

@@ -6,12 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers import ROOT
-from trainers.data import (
-    DataConfig,
-    TaskConfig,
-    check_tasks,
-    load_task,
-)
+from trainers.data import DataConfig, TaskConfig, check_tasks, load_task
 
 DECATHLON = Path(os.environ.get("APPORTION_DATA", ROOT / "data"))
 EXPECTED = {  # training, validation and test images, classes

@@ -12,9 +12,7 @@ from trainers.export import export_networks, read_export
 from trainers.export.compact import CompactNetwork, ExportError, check_export
 from trainers.joint import TrainConfig, train_jointly
 from trainers.network import Network
-from trainers.teachers import (
-    Trained,
-)
+from trainers.teachers import Trained
 
 
 def test_export_writes_checked_networks_that_need_only_torch(

@@ -11,16 +11,9 @@ import torch
 from tests.helpers.small_networks import BACKBONE, candidate, score
 from trainers.data import Task
 from trainers.network import Network, accuracy, full_masks
-from trainers.proxy import (
-    FeatureCache,
-    feature_bytes,
-    load_features,
-    save_features,
-)
+from trainers.proxy import FeatureCache, feature_bytes, load_features, save_features
 from trainers.proxy.features import as_tensor
-from trainers.teachers import (
-    Trained,
-)
+from trainers.teachers import Trained
 
 
 def test_cached_features_are_the_teachers(

@@ -5,9 +5,7 @@ import pytest
 import torch
 
 from tests.helpers.small_networks import NAMES
-from trainers.proxy import (
-    FeatureCache,
-)
+from trainers.proxy import FeatureCache
 from trainers.proxy.placement import PlacedFeatures
 
 

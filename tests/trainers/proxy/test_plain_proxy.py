@@ -13,12 +13,7 @@ from tests.helpers.small_networks import BACKBONE, COMPUTE, NAMES, PROXY
 from trainers.backbones import BACKBONES, channel_groups
 from trainers.network import load_norms, load_weights
 from trainers.optim import RowSGD, SGDConfig, norm_parameters
-from trainers.proxy import (
-    Evaluation,
-    FeatureCache,
-    ProxyConfig,
-    distill,
-)
+from trainers.proxy import Evaluation, FeatureCache, ProxyConfig, distill
 from trainers.proxy.features import state_tensors
 
 

@@ -11,17 +11,8 @@ import trainers.proxy.proxy as proxy_module
 from partitioning import Masks
 from tests.helpers.small_networks import BACKBONE, COMPUTE, NAMES, PROXY, candidate, score
 from trainers.network import full_masks
-from trainers.proxy import (
-    DivergedError,
-    Evaluation,
-    FeatureCache,
-    Proxy,
-    ProxyConfig,
-    distill,
-)
-from trainers.teachers import (
-    Trained,
-)
+from trainers.proxy import DivergedError, Evaluation, FeatureCache, Proxy, ProxyConfig, distill
+from trainers.teachers import Trained
 
 
 def test_every_repeat_has_mini_batches_of_its_own(cache: FeatureCache) -> None:
