@@ -71,7 +71,7 @@ def evenly_over_cost(cost_N: FloatArray, count: int) -> list[int]:
         cost_N: Finite costs.
         count: How many; all where there are no more.
 
-    >>> spread(np.array([0.1, 0.12, 0.5, 0.9, 0.88]), 3)
+    >>> evenly_over_cost(np.array([0.1, 0.12, 0.5, 0.9, 0.88]), 3)
     [0, 2, 3]
     """
     if len(cost_N) <= count:
