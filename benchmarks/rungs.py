@@ -126,10 +126,10 @@ def recorded_curves(path: Path | None, *, quick: bool) -> dict[str, Any]:
         return found
     if path is not None:
         study = Study(path)
-        return curves(study.candidates(), study.config.objective.reference)
+        return curves(study.candidates(), study.reference())
     with tempfile.TemporaryDirectory() as folder:
         study = toy_study(Path(folder), quick=quick)
-        return curves(study.candidates(), study.config.objective.reference)
+        return curves(study.candidates(), study.reference())
 
 
 def main() -> None:

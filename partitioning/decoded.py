@@ -49,6 +49,7 @@ class Space(Protocol):
 
     dim: int
     use_dims: tuple[int, ...]  # positions that say how many channels a task uses
+    use_steps: int | None  # equal parts of their range that mean one use each; None: all differ
     concerns: tuple[tuple[int, ...], ...]  # for every position, the tasks that it is about
 
     def names(self) -> list[str]:

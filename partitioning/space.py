@@ -78,6 +78,7 @@ class SharingSpace:
         self.use_dims = tuple(
             block * self._block + task for block in range(num_blocks) for task in range(num_tasks)
         )
+        self.use_steps: int | None = None
         self.concerns = entry_tasks(num_tasks) * (self.dim // self._entries)
         low_TT = np.full((num_tasks, num_tasks), config.overlap[0], dtype=np.float64)
         high_TT = np.full((num_tasks, num_tasks), config.overlap[1], dtype=np.float64)

@@ -17,7 +17,7 @@ from search.arms.loop import Arm, Budget
 from search.arms.pool import ActorPool, start_evaluator
 from search.arms.scoring import Pool
 from search.arms.simulated_pool import SimulatedPool
-from search.candidates import Candidate, coordinates, hypervolume, scored
+from search.candidates import REFERENCE, Candidate, coordinates, hypervolume, scored
 from search.config import StudyConfig
 from search.strategies import TaskKnowledge
 from search.study import Foundation, baseline_names, baselines, build_space, build_strategy
@@ -84,7 +84,7 @@ class _Report:
     """Tells Tune how far an arm is."""
 
     def __init__(self, config: StudyConfig, *, budget: int) -> None:
-        self._reference = config.objective.reference
+        self._reference = config.objective.reference or REFERENCE
         self._budget = budget
         self._halvings = config.halvings
         self._told: list[Candidate] = []

@@ -9,6 +9,7 @@ from search.candidates.pareto import (
     best_first,
     crowding,
     hypervolume,
+    ideal_area,
     knee,
     non_dominated,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "front",
     "history",
     "hypervolume",
+    "ideal_area",
     "knee",
     "ladder",
     "non_dominated",

@@ -6,8 +6,8 @@ import moocore
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-# Quality 0 and a cost just above the use of all channels: every sensible candidate counts.
-REFERENCE = (0.0, 1.1)
+#: Quality 0, and the cost of sharing every channel.
+REFERENCE = (0.0, 1.0)
 
 
 def _objectives(quality: ArrayLike, cost: ArrayLike) -> NDArray[np.float64]:
@@ -144,32 +144,51 @@ def best_first(quality: ArrayLike, cost: ArrayLike) -> NDArray[np.int64]:
 def hypervolume(
     quality: ArrayLike, cost: ArrayLike, reference: tuple[float, float] = REFERENCE
 ) -> float:
-    """Area between the front and the reference point.
+    """Area between the front and the reference point, as a share of the ideal's.
+
+    The ideal is a candidate of quality 1 that costs nothing.
 
     Args:
         quality: Shape (N,), to be maximised.
         cost: Shape (N,), to be minimised.
-        reference: Quality and cost of the reference point. Candidates that are not better than it
-            in both count for nothing, nor do those with a NaN.
+        reference: Quality, below 1, and cost, above 0, of the reference point. Candidates that are
+            not better than it in both count for nothing, nor do those with a NaN.
 
     Returns:
-        Not negative; 0 of no candidates; infinite if a candidate is infinitely good.
+        Not negative, at most 1 where qualities are at most 1 and costs at least 0; 0 of no
+        candidates; infinite if a candidate is infinitely good.
 
     Raises:
-        ValueError: If the shapes are not both (N,) or the reference is not finite.
+        ValueError: If the shapes are not both (N,) or the reference is not finite, or no worse
+            than the ideal.
 
     Example:
         >>> hypervolume([1.0, 0.5], [0.75, 0.25], reference=(0.0, 1.0))
         0.5
+        >>> hypervolume([1.0, 0.75], [0.75, 0.25], reference=(0.5, 1.0))
+        0.5
     """
-    if not all(math.isfinite(value) for value in reference):
-        raise ValueError(f"the reference point must be finite, got {reference}")
+    ideal = ideal_area(reference)
     points_N2 = _objectives(quality, cost)
     reference_2 = np.array([-reference[0], reference[1]])
     inside_N = (points_N2 < reference_2).all(axis=1)  # False for NaN
     if not inside_N.any():
         return 0.0
-    return float(moocore.hypervolume(points_N2[inside_N], ref=reference_2))
+    return float(moocore.hypervolume(points_N2[inside_N], ref=reference_2)) / ideal
+
+
+def ideal_area(reference: tuple[float, float]) -> float:
+    """The area between quality 1 at no cost and a reference point (quality, cost).
+
+    Raises:
+        ValueError: The reference is not finite, or no worse than that.
+    """
+    quality, cost = reference
+    if not (math.isfinite(quality) and math.isfinite(cost) and quality < 1 and cost > 0):
+        raise ValueError(
+            f"the reference point must have a quality below 1 and a cost above 0, got {reference}"
+        )
+    return (1 - quality) * cost
 
 
 def knee(quality: ArrayLike, cost: ArrayLike) -> int:

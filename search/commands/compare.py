@@ -70,7 +70,7 @@ def compare(
     if isinstance(study, StudyConfig):
         study = search_to_compare(study, console=console)
     config, candidates = study.config, study.candidates()
-    comparison = compare_strategies(candidates, Terms.of(config))
+    comparison = compare_strategies(candidates, Terms.of(study))
     folder = study.folder / "compare"
     require_writable(folder)
     files = write_tables(comparison, folder)

@@ -23,6 +23,7 @@ def make_tracker(study: Study) -> Any:
         study=study.name,
         folder=study.folder.absolute(),
         every_candidate=study.config.tracking.candidates,
+        reference=study.reference,
     )
 
 
@@ -46,14 +47,14 @@ def finish_mirror(study: Study, status: str, tracker: Any, candidates: list[Cand
         candidates: All that the record has.
     """
     tracker.set_front([candidate.id for candidate in front(candidates)])
-    tracker.log_progress(candidates, study.config.objective.reference)
+    tracker.log_progress(candidates)
     table, files = _write(study, candidates)
     tracker.log_front(table, files)
     tracker.finish(status)
 
 
 def _write(study: Study, candidates: list[Candidate]) -> tuple[pd.DataFrame, list[Path]]:
-    reference = study.config.objective.reference
+    reference = study.reference()
     table = front_table(candidates, reference)
     paths = [study.folder / name for name in ("front.csv", "front.png", "front.html")]
     table.to_csv(paths[0], index=False)

@@ -72,6 +72,9 @@ def search(config: StudyConfig, *, resume: bool = False, console: Console | None
     try:
         run = cluster_jobs(config.schedule)
         base, cache, knowledge = _supplies(config, run, display.say)
+        study.keep_facts(knowledge)
+        objective = replace(config.objective, reference=study.reference())
+        config = replace(config, objective=objective)
         broken = run_arms(config, cache, base, knowledge, writer, display, study.folder.absolute())
         status = "FAILED" if broken else "FINISHED"
     finally:

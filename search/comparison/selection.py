@@ -15,6 +15,7 @@ from search.candidates import REFERENCE, Candidate
 from search.comparison.verdicts import count, listed
 from search.config import StudyConfig
 from search.stats import MOST_STRATEGIES, ROUNDING
+from search.study import Study
 
 #: Fewest seeds and searching strategies that can be compared.
 FEWEST = 2
@@ -55,8 +56,9 @@ class Terms:
     true_hypervolume: float | None = None
 
     @classmethod
-    def of(cls, config: StudyConfig) -> Self:
-        """The terms that a study's config sets."""
+    def of(cls, study: Study) -> Self:
+        """The terms that a study sets."""
+        config, reference = study.config, study.reference()
         return cls(
             strategies=list(config.strategies),
             baselines=baseline_strategies(config),
@@ -64,8 +66,8 @@ class Terms:
             device_seconds=config.device_seconds,
             initial=config.initial,
             halved=min(config.halvings, default=None),
-            reference=config.objective.reference,
-            true_hypervolume=true_hypervolume(config),
+            reference=reference,
+            true_hypervolume=true_hypervolume(config, reference),
         )
 
     @property
@@ -104,7 +106,7 @@ def baseline_strategies(config: StudyConfig) -> list[str]:
     return [name for name, entry in config.strategies.items() if entry.kind == "baselines"]
 
 
-def true_hypervolume(config: StudyConfig) -> float | None:
+def true_hypervolume(config: StudyConfig, reference: tuple[float, float]) -> float | None:
     """Hypervolume of the true front from the lowest use of the space on; None if it is not known.
 
     It is known of simulated problems that say so, against mean use, where the front reaches beyond
@@ -116,10 +118,9 @@ def true_hypervolume(config: StudyConfig) -> float | None:
     bounds = config.simulated.front()
     if bounds is None:
         return None
-    quality, cost = config.objective.reference
-    if cost <= config.space.use[0]:
+    if reference[1] <= config.space.use[0]:
         return None
-    return bounds.hypervolume((quality, cost), config.space.use[0])[1] or None
+    return bounds.hypervolume(reference, config.space.use[0])[1] or None
 
 
 def refuse_few(

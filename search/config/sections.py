@@ -1,12 +1,12 @@
 """The sections of a study's config that belong to the search; others are next to what they set."""
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 from partitioning.settings import (
     ASCENDING,
-    FINITE,
     NOT_NEGATIVE,
     POSITIVE,
     Rule,
@@ -115,6 +115,12 @@ class StrategyConfig:
     settings: Any
 
 
+WORSE_THAN_IDEAL = Rule(
+    words="a quality below 1 and a cost above 0",
+    holds=lambda point, own: all(map(math.isfinite, point)) and point[0] < 1 and point[1] > 0,
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 @checked()
 class ObjectiveConfig:
@@ -123,11 +129,13 @@ class ObjectiveConfig:
     Attributes:
         cost: use (mean channel use), parameters, macs (multiply-accumulates) or union (parameters
             of all tasks together), each relative to sharing everything.
-        reference: The hypervolume's reference point, (quality, cost).
+        reference: The point (quality, cost) that hypervolumes are seen from: what is no better
+            counts for nothing. None is the accuracy of always answering a task's commonest class,
+            the mean over tasks, and the cost of sharing every channel.
     """
 
     cost: Annotated[str, one_of(COSTS)] = "use"
-    reference: Annotated[tuple[float, float], each(FINITE)] = (0.0, 1.1)
+    reference: Annotated[tuple[float, float] | None, WORSE_THAN_IDEAL] = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ import math
 import sqlite3
 import tempfile
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,8 @@ class Tracker:
         folder: the study's folder; artifacts go there unless a server keeps them.
         every_candidate: mirror each candidate as a run of its own; without it only the study and
             its arms, with progress after every `FEW` candidates.
+        reference: gives quality and cost of the hypervolume's reference point, which is known only
+            once the study has looked at its tasks.
     """
 
     def __init__(
@@ -55,7 +57,9 @@ class Tracker:
         study: str,
         folder: Path,
         every_candidate: bool = True,
+        reference: Callable[[], tuple[float, float]] = lambda: REFERENCE,
     ) -> None:
+        self._reference = reference
         self._every_candidate = every_candidate
         self.uri = tracking_uri or default_uri(folder)
         self.experiment = experiment
@@ -146,14 +150,11 @@ class Tracker:
                     self._client.set_tag(self._runs[name], "front", tracked.flag(name in members))
                 self._front ^= {name}
 
-    def log_progress(
-        self, candidates: Sequence[Candidate], reference: tuple[float, float] = REFERENCE
-    ) -> None:
+    def log_progress(self, candidates: Sequence[Candidate]) -> None:
         """Logs hypervolume and counts, on the study and on each arm, against candidates so far.
 
         Args:
             candidates: all candidates so far; what was logged for fewer is not logged again.
-            reference: quality and cost of the hypervolume's reference point.
 
         Raises:
             TrackingError: MLflow cannot be reached.
@@ -166,7 +167,7 @@ class Tracker:
                 begin = self._steps.get(run_id, 0)
                 if len(members) <= begin:
                     continue
-                rows = history(members, reference)[begin:]
+                rows = history(members, self._reference())[begin:]
                 if not self._every_candidate:
                     rows = rows[
                         (rows["candidates"] % FEW == 0) | (rows["candidates"] == len(members))

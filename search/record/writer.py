@@ -25,7 +25,6 @@ class Mirror:
 
     def __init__(self, tracker: Any, config: dict[str, Any], known: list[Candidate]) -> None:
         self._tracker = tracker
-        self._reference = tuple(config["objective"]["reference"])
         self._each = bool(config["tracking"]["candidates"])
         self._candidates = list(known)
         self._queue: queue.SimpleQueue[Candidate | None] = queue.SimpleQueue()
@@ -58,7 +57,7 @@ class Mirror:
 
     def _mark_front(self) -> None:
         self._tracker.set_front([candidate.id for candidate in front(self._candidates)])
-        self._tracker.log_progress(self._candidates, self._reference)
+        self._tracker.log_progress(self._candidates)
 
     def _try(self, action: Callable[[], None]) -> None:
         if self._failure is not None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from partitioning import FloatArray
+from search.candidates import ideal_area
 
 #: Effects (T,) to the quality and its gradient (T,).
 Quality = Callable[[FloatArray], tuple[float, FloatArray]]
@@ -41,7 +42,7 @@ class FrontBounds:
     def hypervolume(
         self, reference: tuple[float, float], cheapest: float = 0.0
     ) -> tuple[float, float]:
-        """Areas of the inner and the outer front to the reference point (quality, cost).
+        """Hypervolumes of the inner and the outer front, as `search.candidates.hypervolume` has it.
 
         Args:
             reference: Quality and cost of the reference point.
@@ -52,7 +53,7 @@ class FrontBounds:
         cost_M, quality_M = self.inner_M2.T
         inner = np.interp(cost_G[:-1], cost_M, quality_M, left=-np.inf)
         outer = (np.outer(cost_G[1:], self.outer_M2[:, 0]) + self.outer_M2[:, 1]).min(axis=1)
-        width = (end - cheapest) / GRID
+        width = (end - cheapest) / GRID / ideal_area(reference)
         # The inner one's left, the outer one's right end of every slice: both err to the safe side.
         return (
             float(np.maximum(inner - floor, 0).sum() * width),

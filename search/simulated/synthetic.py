@@ -92,7 +92,13 @@ class SyntheticProblem:
         span_T = 1 - np.exp(-self.rate_T * self.most_T)
         self.scale_T = (self.best_T - self.chance_T) / span_T
         facts = tuple(
-            TaskFacts(name=name, classes=int(classes), images=2000, teacher_accuracy=float(best))
+            TaskFacts(
+                name=name,
+                classes=int(classes),
+                images=2000,
+                teacher_accuracy=float(best),
+                floor=1.0 / int(classes),
+            )
             for name, classes, best in zip(tasks, classes_T, self.best_T, strict=True)
         )
         mutual_TT = (self.worth_TT + self.worth_TT.T) / 2

@@ -59,7 +59,7 @@ STRATEGIES: dict[str, StrategyType] = {
     "random": StrategyType(
         settings=RandomSettings,
         build=random_vectors,
-        summary="uniform random vectors",
+        summary="random vectors, spread evenly over the range of mean use",
     ),
     "es": StrategyType(
         settings=EvolutionSettings,

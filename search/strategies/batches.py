@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from partitioning import FloatArray
+from search.strategies.coordinates import Coordinates
 from search.strategies.ledger import Ledger
 from search.strategies.protocol import Outcome, Problem
-from search.strategies.random_search import uniform_vectors
 
 
 class BatchLearner(Protocol):
@@ -41,6 +41,7 @@ class Batches(Generic[Learner]):
     Args:
         problem: What to search.
         learner: Makes a batch from the outcomes of the one before.
+        coordinates: Draw the first batch; None are those that all strategies share.
         check: Refuses an outcome that the learner could not make use of, by a ValueError.
 
     Attributes:
@@ -52,12 +53,14 @@ class Batches(Generic[Learner]):
         problem: Problem,
         learner: Learner,
         *,
+        coordinates: Coordinates | None = None,
         check: Callable[[Outcome], None] = lambda outcome: None,
     ) -> None:
         self.learner = learner
         self._check = check
         self._ledger = Ledger()
-        self._ledger.queue(uniform_vectors(problem, 0, problem.initial))
+        first = coordinates or Coordinates(problem=problem)
+        self._ledger.queue(first.vectors(0, problem.initial))
 
     def ask(self, n: int) -> list[FloatArray]:
         """Proposes the next at most n vectors of the batch; none while it is outstanding.

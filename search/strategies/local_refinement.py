@@ -17,8 +17,8 @@ from partitioning import FloatArray
 from partitioning.settings import FINITE, POSITIVE, Unit, at_least, at_most, checked, interval
 from search.candidates import crowding, non_dominated
 from search.strategies.batches import next_index
+from search.strategies.coordinates import random_vectors
 from search.strategies.protocol import Outcome, Problem
-from search.strategies.random_search import uniform_vectors
 from search.strategies.streams import Stream, generator
 
 
@@ -68,7 +68,7 @@ class Member:
 class LocalRefinement:
     """Steps from the front of all outcomes so far, which it learns in batches.
 
-    A failed candidate counts as a step that gained nothing; while all have failed, uniform vectors
+    A failed candidate counts as a step that gained nothing; while all have failed, random vectors
     are drawn.
     """
 
@@ -77,7 +77,7 @@ class LocalRefinement:
         self._settings = settings
         self._number = 0
         self._front: list[Member] = []
-        #: Parents of the batch that is out; none of uniform vectors.
+        #: Parents of the batch that is out; none of random vectors.
         self._parents: list[Member] = []
 
     @property
@@ -90,7 +90,7 @@ class LocalRefinement:
         self._renew(batch)
         self._parents = []
         if not self._front:
-            return uniform_vectors(self._problem, next_index(batch), self._settings.batch)
+            return random_vectors(self._problem, next_index(batch), self._settings.batch)
         return self._steps()
 
     def _renew(self, batch: list[Outcome]) -> None:
@@ -111,7 +111,7 @@ class LocalRefinement:
         pool = self._front + [child for child in children if child is not None]
         on_front = non_dominated([m.quality for m in pool], [m.cost for m in pool])
         self._front = [member for member, on in zip(pool, on_front, strict=True) if on]
-        for parent, child in zip(self._parents, children, strict=False):  # none of uniform vectors
+        for parent, child in zip(self._parents, children, strict=False):  # none of random vectors
             if child not in self._front:
                 parent.step_size = max(settings.smallest, parent.step_size * settings.shrink)
 

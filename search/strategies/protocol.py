@@ -26,12 +26,14 @@ class TaskFacts:
         classes: Number of classes.
         images: Number of training images.
         teacher_accuracy: Validation accuracy of its single-task teacher, in [0, 1].
+        floor: Validation accuracy of always answering the commonest class, in [0, 1].
     """
 
     name: str
     classes: int
     images: int
     teacher_accuracy: float
+    floor: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -46,6 +48,11 @@ class TaskKnowledge:
     tasks: tuple[TaskFacts, ...] = ()
     similarity: FloatArray | None = None
 
+    @property
+    def floor(self) -> float:
+        """The quality of guessing: the mean over tasks of their floors; 0 where none are known."""
+        return sum(task.floor for task in self.tasks) / max(1, len(self.tasks))
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 @checked()
@@ -58,9 +65,11 @@ class Problem:
         use_dims: Positions of the entries that say how much of the channels a task uses.
         seed: Seeds all of the strategy's randomness.
         baselines: Vectors of shape (d,), entries in [0, 1], by name.
-        initial: How many candidates every strategy proposes first: the first uniform
+        initial: How many candidates every strategy proposes first: the first random
             vectors of the seed, so that all strategies of a seed start from the same knowledge.
-            The fixed baselines leave them out.
+            The fixed baselines leave them out, and so do strategies that are set to `uniform`.
+        use_steps: Into how many equal parts a use entry's range is divided, each of which means one
+            use; None where every value means another.
         concerns: For every entry the tasks that it is about, by position; d of them. Empty where
             that is not known.
         tasks: What is known of the T tasks. Empty where nothing is.
@@ -78,6 +87,7 @@ class Problem:
     seed: Annotated[int, at_least(0)]
     baselines: Mapping[str, FloatArray]
     initial: Annotated[int, at_least(1)] = 16
+    use_steps: Annotated[int | None, at_least(1)] = None
     concerns: tuple[tuple[int, ...], ...] = ()
     tasks: tuple[TaskFacts, ...] = ()
     similarity: FloatArray | None = None

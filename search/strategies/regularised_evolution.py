@@ -22,8 +22,8 @@ from partitioning import FloatArray
 from partitioning.settings import POSITIVE, Unit, at_least, between, checked
 from search.candidates import best_first
 from search.strategies.batches import next_index
+from search.strategies.coordinates import random_vectors
 from search.strategies.protocol import Outcome, Problem
-from search.strategies.random_search import uniform_vectors
 from search.strategies.streams import Stream, generator
 
 
@@ -53,7 +53,7 @@ class RegularisedEvolutionSettings:
 class RegularisedEvolution:
     """An ageing population, which learns from batches.
 
-    Failed candidates do not join; while nothing has joined, uniform vectors are drawn.
+    Failed candidates do not join; while nothing has joined, random vectors are drawn.
     """
 
     def __init__(self, problem: Problem, settings: RegularisedEvolutionSettings) -> None:
@@ -67,7 +67,7 @@ class RegularisedEvolution:
         settings = self._settings
         self._population.extend(outcome for outcome in batch if not outcome.failed)
         if not self._population:
-            return uniform_vectors(self._problem, next_index(batch), settings.batch)
+            return random_vectors(self._problem, next_index(batch), settings.batch)
         rng = generator(self._problem.seed, Stream.REGULARISED_EVOLUTION, self._number)
         self._number += 1
         scores_N2 = np.array([outcome.scores() for outcome in self._population])

@@ -12,6 +12,7 @@ class Stream(IntEnum):
     UNIFORM = 0
     ES = 1
     POLICY_GRADIENT = 2
+    EVEN = 3
     TPE = 10
     GP = 11
     NSGA2 = 12

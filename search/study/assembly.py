@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from partitioning import BASELINES, SPACES, FloatArray, Space
+from search.candidates import REFERENCE
 from search.config import ConfigError, StudyConfig
 from search.strategies import STRATEGIES, Problem, Strategy, TaskKnowledge
 from trainers.backbones import BACKBONES
@@ -62,10 +63,11 @@ def build_strategy(
         seed=seed,
         baselines=vectors,
         initial=config.initial,
+        use_steps=space.use_steps,
         concerns=space.concerns,
         tasks=known.tasks,
         similarity=known.similarity,
-        reference=config.objective.reference,
+        reference=config.objective.reference or REFERENCE,
     )
     strategy: Strategy = STRATEGIES[entry.kind].build(problem, entry.settings)
     return strategy

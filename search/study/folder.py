@@ -1,14 +1,15 @@
 """A study's folder, and what can be done with it from Python."""
 
+import json
 import tempfile
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from partitioning import STUDY, FormatError, Masks, write_atomically
-from search.candidates import Candidate, coordinates, front, knee, scored
+from partitioning import STUDY, FormatError, Masks, write_atomically, write_json
+from search.candidates import REFERENCE, Candidate, coordinates, front, knee, scored
 from search.config import (
     ConfigError,
     StudyConfig,
@@ -19,6 +20,7 @@ from search.config import (
 )
 from search.record import read_record
 from search.report import summary
+from search.strategies import TaskFacts, TaskKnowledge
 from search.study.foundation import Foundation, Run, Say, build_foundation, run_here
 from search.study.training import TrainedPick, export_trained, train_candidate
 from trainers.export import ExportCheck
@@ -113,13 +115,38 @@ class Study:
 
         return self.config.tracking.uri or default_uri(self.folder)
 
+    @property
+    def _facts_path(self) -> Path:
+        return self.folder / "tasks.json"
+
+    def keep_facts(self, knowledge: TaskKnowledge) -> None:
+        """Keep what is known of the tasks before the search."""
+        write_json(self._facts_path, {"tasks": [asdict(facts) for facts in knowledge.tasks]})
+
+    def knowledge(self) -> TaskKnowledge:
+        """Facts of the tasks; none of a study whose tasks have not been looked at yet."""
+        if self.config.evaluator == "simulated":
+            return self.config.simulated.knowledge
+        if not self._facts_path.exists():
+            return TaskKnowledge()
+        entries = json.loads(self._facts_path.read_text())["tasks"]
+        return TaskKnowledge(tasks=tuple(TaskFacts(**entry) for entry in entries))
+
+    def reference(self) -> tuple[float, float]:
+        """Quality and cost of the point that this study's hypervolumes are seen from.
+
+        What the config sets, else the quality of guessing (0 before that is known) and the cost of
+        sharing every channel.
+        """
+        return self.config.objective.reference or (self.knowledge().floor, REFERENCE[1])
+
     def candidates(self) -> list[Candidate]:
         """All recorded candidates, by strategy, seed and index."""
         return read_record(self.record_path, self.name) if self.record_path.exists() else []
 
     def summary(self) -> dict[str, Any]:
         """What `apportion front --json` prints."""
-        return summary(self.candidates(), self.config.objective.reference)
+        return summary(self.candidates(), self.reference())
 
     def pick(self, name: str) -> Candidate:
         """A candidate by name, "best" (highest quality) or "knee" (the front's bend).

@@ -12,7 +12,7 @@ import numpy as np
 from partitioning import write_atomically
 from search.config import ConfigError, StudyConfig, TrunkConfig
 from search.strategies import TaskFacts, TaskKnowledge
-from trainers.data import Task, check_tasks, load_task, load_tasks
+from trainers.data import Task, check_tasks, commonest_share, load_task, load_tasks
 from trainers.proxy import (
     FeatureCache,
     TaskFeatures,
@@ -200,6 +200,7 @@ def task_knowledge(config: StudyConfig, base: Foundation, run: Run, say: Say) ->
             classes=task.num_classes,
             images=len(task.splits["train"]),
             teacher_accuracy=base.teachers[name].accuracy,
+            floor=commonest_share(task.splits["validation"]),
         )
         for name, task in base.tasks.items()
     )

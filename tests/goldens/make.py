@@ -42,6 +42,13 @@ COHORT = 5
 #: Strategies in forms that are not the default, beside every kind as it is.
 VARIANTS: dict[str, dict[str, Any]] = {
     "es_per_task": {"kind": "es", "per_task": True},
+    "random_uniform": {"kind": "random", "uniform": True},
+    "sobol_uniform": {"kind": "sobol", "uniform": True},
+    "nsga2_uniform": {"kind": "nsga2", "uniform": True},
+    "nsga3_uniform": {"kind": "nsga3", "uniform": True},
+    "cma_es_uniform": {"kind": "cma_es", "uniform": True},
+    "tpe_uniform": {"kind": "tpe", "uniform": True},
+    "gp_uniform": {"kind": "gp", "uniform": True},
     "policy_gradient_continuous": {"kind": "policy_gradient", "distribution": "continuous"},
 }
 #: Those whose proposals are the outcome of an optimiser over linear algebra.

@@ -258,6 +258,11 @@ def load_tasks(config: DataConfig) -> dict[str, Task]:
     return {task.name: load_task(task, config) for task in config.tasks}
 
 
+def commonest_share(split: Split) -> float:
+    """Accuracy of always answering the commonest class of a split, in (0, 1]."""
+    return float(torch.bincount(split.labels).max()) / len(split)
+
+
 def normalise(images: Tensor, task: Task) -> Tensor:
     """Shifts and scales images to mean 0 and standard deviation 1 over the task's training images.
 

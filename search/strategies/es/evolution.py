@@ -62,9 +62,9 @@ from partitioning.settings import (
     one_of,
 )
 from search.strategies.batches import Batches, next_index
+from search.strategies.coordinates import random_vectors
 from search.strategies.es.gradients import GradientTerm, ascent, terms_per_task
 from search.strategies.protocol import Outcome, Problem
-from search.strategies.random_search import uniform_vectors
 from search.strategies.streams import Stream, generator
 
 BOUNDS = ("clip", "sigmoid")
@@ -202,7 +202,7 @@ class Evolution:
             self._move(self._place_D, batch)
             self._step += 1
         if not self._known:
-            return uniform_vectors(self._problem, next_index(batch), self._problem.initial)
+            return random_vectors(self._problem, next_index(batch), self._problem.initial)
         settings = self._settings
         new_turn = len(settings.diagonal_l2) > 1 and self._step % settings.turn == 0
         if self._place_D is None or new_turn:

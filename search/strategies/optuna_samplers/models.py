@@ -22,7 +22,8 @@ from optuna.samplers import BaseSampler, GPSampler, TPESampler
 
 from partitioning import FloatArray
 from partitioning.settings import Unit, at_least, checked
-from search.strategies.batches import Batches
+from search.strategies.batches import Batches, next_index
+from search.strategies.coordinates import Coordinates
 from search.strategies.optuna_samplers.memory_study import MemoryStudy, quiet
 from search.strategies.protocol import Outcome, Problem
 from search.strategies.streams import Stream, seed_of
@@ -41,6 +42,8 @@ class TpeSettings:
         acquisition: Points drawn from the density of the good, of which it proposes the best.
         multivariate: Model the entries together: several times faster, but no better than random
             search on a front of which both ends matter.
+        uniform: Search the entries of vectors as they are. Without it the mean use has a coordinate
+            of its own, so that the whole range of cost is as likely from the start.
 
     Raises:
         ValueError: A value is outside its range.
@@ -51,6 +54,7 @@ class TpeSettings:
     window: Annotated[int, at_least(2), at_least("startup"), Unit("outcomes")] = 250
     acquisition: Annotated[int, at_least(1), Unit("points")] = 24
     multivariate: bool = False
+    uniform: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +68,7 @@ class GpSettings:
         batch: Candidates per batch.
         startup: Outcomes from which on it models; before that it draws uniformly.
         window: How many outcomes it is shown: the best half and the newest.
+        uniform: As of `tpe`.
 
     Raises:
         ValueError: A value is outside its range.
@@ -72,13 +77,14 @@ class GpSettings:
     batch: Annotated[int, at_least(1), Unit("candidates")] = 8
     startup: Annotated[int, at_least(2), Unit("outcomes")] = 10
     window: Annotated[int, at_least("startup"), Unit("outcomes")] = 100
+    uniform: bool = False
 
 
 class ModelBased:
     """Batches from a sampler that is shown the outcomes so far; failed candidates teach nothing.
 
     Args:
-        problem: What to search.
+        coordinates: Of the problem; the sampler searches them.
         make: Makes the sampler from a seed.
         stream: That of its seeds.
         batch: Candidates per batch, at least 1.
@@ -87,31 +93,35 @@ class ModelBased:
 
     def __init__(
         self,
-        problem: Problem,
+        coordinates: Coordinates,
         make: Callable[[int], BaseSampler],
         *,
         stream: Stream,
         batch: int,
         shown: int,
     ) -> None:
-        self._problem = problem
+        self._coordinates = coordinates
         self._make = make
         self._stream = stream
         self._batch = batch
         self._shown = shown
         self._number = 0
         self._alive: list[Outcome] = []
+        #: Points by the index of the candidate.
+        self._points = dict(enumerate(coordinates.points(0, coordinates.problem.initial)))
 
     def learn(self, batch: list[Outcome]) -> list[FloatArray]:
         """Shows a fresh sampler a window of the outcomes and has it propose a batch."""
         self._alive += [outcome for outcome in batch if not outcome.failed]
-        seed = seed_of(self._problem.seed, self._stream, self._number)
+        seed = seed_of(self._coordinates.problem.seed, self._stream, self._number)
         self._number += 1
         with quiet():
-            study = MemoryStudy(self._problem.dim, self._make(seed))
+            study = MemoryStudy(self._coordinates.dim, self._make(seed))
         for outcome in window(self._alive, self._shown):
-            study.add(outcome.vector, outcome.scores())
-        return [study.ask()[1] for _ in range(self._batch)]
+            study.add(self._points[outcome.index], outcome.scores())
+        points = [study.ask()[1] for _ in range(self._batch)]
+        self._points |= dict(enumerate(points, start=next_index(batch)))
+        return [self._coordinates.vector(point) for point in points]
 
 
 def tpe(problem: Problem, settings: TpeSettings) -> Batches[ModelBased]:
@@ -126,10 +136,7 @@ def tpe(problem: Problem, settings: TpeSettings) -> Batches[ModelBased]:
             seed=seed,
         )
 
-    learner = ModelBased(
-        problem, make, stream=Stream.TPE, batch=settings.batch, shown=settings.window
-    )
-    return Batches(problem, learner)
+    return _batches(problem, settings, make, Stream.TPE)
 
 
 def gp(problem: Problem, settings: GpSettings) -> Batches[ModelBased]:
@@ -140,7 +147,17 @@ def gp(problem: Problem, settings: GpSettings) -> Batches[ModelBased]:
             n_startup_trials=settings.startup, warn_independent_sampling=False, seed=seed
         )
 
+    return _batches(problem, settings, make, Stream.GP)
+
+
+def _batches(
+    problem: Problem,
+    settings: TpeSettings | GpSettings,
+    make: Callable[[int], BaseSampler],
+    stream: Stream,
+) -> Batches[ModelBased]:
+    coordinates = Coordinates(problem=problem, uniform=settings.uniform)
     learner = ModelBased(
-        problem, make, stream=Stream.GP, batch=settings.batch, shown=settings.window
+        coordinates, make, stream=stream, batch=settings.batch, shown=settings.window
     )
-    return Batches(problem, learner)
+    return Batches(problem, learner, coordinates=coordinates)

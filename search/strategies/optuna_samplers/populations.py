@@ -32,9 +32,13 @@ from partitioning.settings import (
     interval,
 )
 from search.strategies.batches import Batches
+from search.strategies.coordinates import Coordinates
 from search.strategies.optuna_samplers.memory_study import REWARD, MemoryStudy, parameters, quiet
 from search.strategies.protocol import Outcome, Problem
 from search.strategies.streams import Stream, seed_of
+
+#: The point of a candidate, and what became of it.
+Told = tuple[FloatArray, Outcome]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +52,7 @@ class Nsga2Settings:
             being the number of entries.
         crossover: Probability that a child has two parents.
         swapping: Probability that an entry comes from the second parent.
+        uniform: As of `tpe`.
 
     Raises:
         ValueError: A value is outside its range.
@@ -57,6 +62,7 @@ class Nsga2Settings:
     mutation: Annotated[float | None, interval("[0, 1]")] = None
     crossover: Annotated[float, interval("[0, 1]")] = 0.9
     swapping: Annotated[float, interval("[0, 1]")] = 0.5
+    uniform: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +90,7 @@ class CmaEsSettings:
             is cost weights x population candidates.
         population: Candidates per cost weight and generation.
         step_size: Initial standard deviation of an entry, as a share of its range.
+        uniform: As of `tpe`.
 
     Raises:
         ValueError: A value is outside its range.
@@ -94,6 +101,7 @@ class CmaEsSettings:
         int, at_least(4, "of fewer, the covariance would be learnt from one parent")
     ] = 8
     step_size: Annotated[float, POSITIVE] = 0.2
+    uniform: bool = False
 
 
 class Population:
@@ -134,10 +142,13 @@ class Generations:
     """Whole generations of one or more populations, turn by turn.
 
     Args:
-        start: Makes the populations from the outcomes of the initial batch that have not failed.
+        coordinates: Of the problem; the populations live in them.
+        start: Makes the populations from the initial batch: the point and the outcome of all that
+            have not failed.
     """
 
-    def __init__(self, start: Callable[[list[Outcome]], list[Population]]) -> None:
+    def __init__(self, coordinates: Coordinates, start: Callable[[list[Told]], list[Population]]):
+        self._coordinates = coordinates
         self._start = start
         self._populations: list[Population] = []
         #: Population and trial of every candidate that is out; none of the initial batch.
@@ -149,12 +160,14 @@ class Generations:
             for (population, number), outcome in zip(self._trials, batch, strict=True):
                 population.tell(number, outcome)
         else:
-            self._populations = self._start([outcome for outcome in batch if not outcome.failed])
+            points = self._coordinates.points(0, len(batch))
+            told = zip(points, batch, strict=True)
+            self._populations = self._start([each for each in told if not each[1].failed])
         # Turn by turn, so that a generation cut off by the end of the search covers all alike.
         lists = [[(p, *asked) for asked in p.ask()] for p in self._populations]
         turns = [asked for turn in zip_longest(*lists) for asked in turn if asked is not None]
         self._trials = [(population, number) for population, number, _ in turns]
-        return [vector for _, _, vector in turns]
+        return [self._coordinates.vector(point) for _, _, point in turns]
 
 
 def nsga2(problem: Problem, settings: Nsga2Settings) -> Batches[Generations]:
@@ -166,7 +179,7 @@ def nsga2(problem: Problem, settings: Nsga2Settings) -> Batches[Generations]:
         swapping_prob=settings.swapping,
         seed=seed_of(problem.seed, Stream.NSGA2),
     )
-    return _nsga(problem, sampler, settings.population)
+    return _nsga(problem, settings, sampler)
 
 
 def nsga3(problem: Problem, settings: Nsga3Settings) -> Batches[Generations]:
@@ -180,50 +193,54 @@ def nsga3(problem: Problem, settings: Nsga3Settings) -> Batches[Generations]:
             dividing_parameter=settings.divisions,
             seed=seed_of(problem.seed, Stream.NSGA3),
         )
-    return _nsga(problem, sampler, settings.population)
+    return _nsga(problem, settings, sampler)
 
 
 def _nsga(
-    problem: Problem, sampler: NSGAIISampler | NSGAIIISampler, size: int
+    problem: Problem, settings: Nsga2Settings, sampler: NSGAIISampler | NSGAIIISampler
 ) -> Batches[Generations]:
-    def start(alive: list[Outcome]) -> list[Population]:
-        study = MemoryStudy(problem.dim, sampler)
-        # All before any is told, or those beyond the size of a population would be of generation 1.
-        numbers = [study.propose(outcome.vector) for outcome in alive]
-        for number, outcome in zip(numbers, alive, strict=True):
-            study.tell(number, outcome.scores())
-        return [Population(study, size, Outcome.scores, len(alive))]
+    coordinates = Coordinates(problem=problem, uniform=settings.uniform)
 
-    return Batches(problem, Generations(start))
+    def start(alive: list[Told]) -> list[Population]:
+        study = MemoryStudy(coordinates.dim, sampler)
+        # All before any is told, or those beyond the size of a population would be of generation 1.
+        numbers = [study.propose(point) for point, _ in alive]
+        for number, (_, outcome) in zip(numbers, alive, strict=True):
+            study.tell(number, outcome.scores())
+        return [Population(study, settings.population, Outcome.scores, len(alive))]
+
+    return Batches(problem, Generations(coordinates, start), coordinates=coordinates)
 
 
 def cma_es(problem: Problem, settings: CmaEsSettings) -> Batches[Generations]:
     """Makes the strategy of Optuna's CMA-ES, one per cost weight."""
+    coordinates = Coordinates(problem=problem, uniform=settings.uniform)
 
-    def start(alive: list[Outcome]) -> list[Population]:
-        return [_cma_es(problem, settings, i, alive) for i in range(len(settings.cost_weights))]
+    def start(alive: list[Told]) -> list[Population]:
+        weights = range(len(settings.cost_weights))
+        return [_cma_es(coordinates, settings, which, alive) for which in weights]
 
-    return Batches(problem, Generations(start))
+    return Batches(problem, Generations(coordinates, start), coordinates=coordinates)
 
 
 def _cma_es(
-    problem: Problem, settings: CmaEsSettings, which: int, alive: list[Outcome]
+    coordinates: Coordinates, settings: CmaEsSettings, which: int, alive: list[Told]
 ) -> Population:
     def reward(outcome: Outcome) -> tuple[float]:
         quality, cost = outcome.scores()
         return (quality - settings.cost_weights[which] * cost**2,)
 
-    best = max(alive, key=reward, default=None)  # the first of equals
+    best = max(alive, key=lambda told: reward(told[1]), default=None)  # the first of equals
     with quiet():
         sampler = CmaEsSampler(
-            x0=None if best is None else parameters(best.vector),
+            x0=None if best is None else parameters(best[0]),
             sigma0=settings.step_size,
             n_startup_trials=0,
             warn_independent_sampling=False,
-            seed=seed_of(problem.seed, Stream.CMA_ES, which),
+            seed=seed_of(coordinates.problem.seed, Stream.CMA_ES, which),
             popsize=settings.population,
         )
-    study = MemoryStudy(problem.dim, sampler, REWARD)
-    for outcome in alive:  # Optuna draws uniformly until a trial tells it the search space
-        study.add(outcome.vector, reward(outcome))
+    study = MemoryStudy(coordinates.dim, sampler, REWARD)
+    for point, outcome in alive:  # Optuna draws uniformly until a trial tells it the search space
+        study.add(point, reward(outcome))
     return Population(study, settings.population, reward)

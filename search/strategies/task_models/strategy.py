@@ -33,9 +33,9 @@ from partitioning import FloatArray
 from partitioning.settings import NOT_NEGATIVE, POSITIVE, Unit, at_least, checked, interval
 from search.candidates import hypervolume, non_dominated
 from search.strategies.batches import next_index
+from search.strategies.coordinates import random_vectors
 from search.strategies.ledger import SAME_VECTOR
 from search.strategies.protocol import Outcome, Problem
-from search.strategies.random_search import uniform_vectors
 from search.strategies.streams import Stream, generator
 from search.strategies.task_models.kernel import entry_kinds
 from search.strategies.task_models.places import places_of
@@ -100,7 +100,7 @@ def one_thread() -> Iterator[None]:
 class TaskModels:
     """Batches from models of every task.
 
-    Failed candidates teach nothing; while all have failed, uniform vectors are drawn.
+    Failed candidates teach nothing; while all have failed, random vectors are drawn.
     """
 
     def __init__(self, problem: Problem, settings: TaskModelsSettings) -> None:
@@ -130,7 +130,7 @@ class TaskModels:
             self._number += 1
             with one_thread():
                 chosen = self._propose(start, rng)
-        rest = uniform_vectors(self._problem, start + len(chosen), num - len(chosen))
+        rest = random_vectors(self._problem, start + len(chosen), num - len(chosen))
         return chosen + rest
 
     def _propose(self, start: int, rng: np.random.Generator) -> list[FloatArray]:

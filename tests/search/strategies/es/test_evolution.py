@@ -9,9 +9,9 @@ import pytest
 from partitioning import FloatArray
 from search.strategies import Outcome, Problem
 from search.strategies.batches import Batches
+from search.strategies.coordinates import random_vectors
 from search.strategies.es.evolution import Evolution, EvolutionSettings, evolution
 from search.strategies.es.gradients import ascent
-from search.strategies.random_search import uniform_vector
 
 DIM = 6
 USE = (0, 1, 2)
@@ -216,7 +216,7 @@ def test_equal_rewards_say_nothing() -> None:
 
 
 def test_the_start_is_the_best_of_the_initial_batch_by_quality_less_pull() -> None:
-    initial = [uniform_vector(0, i, DIM) for i in range(8)]
+    initial = random_vectors(make_problem(), 0, 8)
     use = [float(np.square(vector[list(USE)]).mean()) for vector in initial]
     greedy = int(np.argmax(use))
     # Quality prefers the vector that uses most, by a little less than the pull costs it.
@@ -245,7 +245,7 @@ def test_where_the_initial_batch_fails_another_one_is_drawn() -> None:
     generation(strategy, wavy, 0, failed=(0, 1, 2, 3))
     assert strategy.learner.centre is None
     vectors = generation(strategy, wavy, 4)
-    expected = [uniform_vector(0, i, DIM) for i in range(4, 8)]
+    expected = random_vectors(make_problem(), 4, 4)
     np.testing.assert_array_equal(np.array(vectors), np.array(expected))
     assert strategy.learner.centre is not None
 
@@ -348,7 +348,8 @@ def test_the_best_candidate_beats_random_search() -> None:
         best["es"].append(min(found))
         best["random"].append(
             min(
-                float(((uniform_vector(seed, i, DIM) - optimum_D) ** 2).sum()) for i in range(index)
+                float(((vector - optimum_D) ** 2).sum())
+                for vector in random_vectors(make_problem(seed), 0, index)
             )
         )
     # Over twelve seeds the mean was 0.016 against 0.128, and no single one of ES (0.023 at most)

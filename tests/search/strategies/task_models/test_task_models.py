@@ -12,11 +12,11 @@ from scipy.special import kv
 from torch import Tensor
 
 from partitioning import FloatArray, project, refine, vector_to_matrix
-from search.candidates import hypervolume
+from search.candidates import REFERENCE, hypervolume
 from search.simulated.synthetic import SyntheticConfig, SyntheticProblem
 from search.strategies import Outcome, Problem
 from search.strategies.batches import Batches
-from search.strategies.random_search import uniform_vector
+from search.strategies.coordinates import random_vectors
 from search.strategies.task_models.kernel import (
     OTHERS_USE,
     OWN_OTHER,
@@ -301,7 +301,7 @@ def test_ascents_use_one_thread_and_give_the_others_back() -> None:
 def test_nearly_the_true_front_of_six_tasks(seed: int) -> None:
     num, num_tasks = 56, 6
     simulated = SyntheticProblem(tuple("abcdef"), SyntheticConfig(seed=seed, clusters=2))
-    most = simulated.front().hypervolume((0.0, 1.1))[1]
+    most = simulated.front().hypervolume(REFERENCE)[1]
 
     def score(index: int, vector: FloatArray) -> Outcome:
         P_TT = project(refine(vector_to_matrix(vector, num_tasks)))
@@ -326,11 +326,11 @@ def test_nearly_the_true_front_of_six_tasks(seed: int) -> None:
         batch = [score(start + i, vector) for i, vector in enumerate(vectors)]
         strategy.tell(batch)
         outcomes += batch
-    uniform = [score(i, uniform_vector(seed, i, 21)) for i in range(num)]
-    found, random = front_of(outcomes) / most, front_of(uniform) / most
-    # With 80 candidates 0.986 and 0.987, random search 0.80 and 0.83.
+    drawn = [score(i, vector) for i, vector in enumerate(random_vectors(problem, 0, num))]
+    found, random = front_of(outcomes) / most, front_of(drawn) / most
+    # With 80 candidates 0.969 and 0.975, random search 0.920 and 0.919.
     assert found > 0.95
-    assert random < 0.9
+    assert random < 0.935
 
 
 @pytest.mark.parametrize(
