@@ -19,6 +19,10 @@ DEVICE = Rule(
 )
 
 
+#: What torch calls CPUs on which convolutions in bf16 are emulated.
+WITHOUT_BF16 = ("NO AVX", "AVX2")
+
+
 @dataclass(frozen=True, kw_only=True)
 @checked("compute.{field}")
 class ComputeConfig:
@@ -60,6 +64,21 @@ def resolve_device(name: str) -> torch.device:
             "use --set compute.device=cpu"
         )
     return device
+
+
+def slow_precision(precision: str, capability: str) -> str | None:
+    """Why a precision is not for a CPU, in words; None where it is.
+
+    Args:
+        precision: "fp32" or "bf16".
+        capability: Of the CPU, as `torch.backends.cpu.get_cpu_capability` says.
+    """
+    if precision == "bf16" and capability in WITHOUT_BF16:
+        return (
+            f"compute.precision bf16 is emulated on this processor ({capability}), which may take "
+            "twenty times as long as fp32: use --set compute.precision=fp32"
+        )
+    return None
 
 
 def compute_type(precision: str) -> torch.dtype:

@@ -7,7 +7,6 @@ from search.commands.search import search
 from search.comparison import (
     Comparison,
     Terms,
-    baseline_strategies,
     compare_strategies,
     comparison_figure,
     comparison_metrics,
@@ -34,13 +33,13 @@ def search_to_compare(config: StudyConfig, *, console: Console | None = None) ->
         CompareError: The config has nothing to compare; raised before any compute starts.
         ValueError, RecordError, ArmsError: As `search`.
     """
-    searching = config.strategies.keys() - set(baseline_strategies(config))
-    refuse_few(config.seeds, searching)
+    contestants = config.strategies.keys()
+    refuse_few(config.seeds, contestants)
     console = console or Console()
-    needed = fewest_seeds(len(searching))
+    needed = fewest_seeds(len(contestants))
     if len(config.seeds) < needed:
         console.print(
-            f"warning: no difference between {len(searching)} strategies can be shown with "
+            f"warning: no difference between {len(contestants)} strategies can be shown with "
             f"{len(config.seeds)} seeds; it takes {needed} or more",
             highlight=False, markup=False, soft_wrap=True,
         )  # fmt: skip
@@ -53,7 +52,7 @@ def compare(
     """Hold the strategies of a study against each other: which finds the better front?
 
     Args:
-        study: A study with two or more seeds and searching strategies, of which the record is
+        study: A study with two or more seeds and strategies, of which the record is
             taken as it is; or a config, which is searched first, or gone on with, to its end.
         say: Called where MLflow could not be reached.
         console: Where the progress of a search is shown; None is the standard output.

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from search.arms import (
@@ -31,6 +32,7 @@ from search.study import (
     feature_cache,
     task_knowledge,
 )
+from trainers.device import slow_precision
 from trainers.proxy import FeatureCache
 
 
@@ -62,6 +64,9 @@ def search(config: StudyConfig, *, resume: bool = False, console: Console | None
     schedule = resolve_schedule(config).schedule
     study = Study.create(config, resume=resume)
     config = replace(study.config, schedule=schedule)
+    slow = slow_precision(config.compute.precision, torch.backends.cpu.get_cpu_capability())
+    if slow and not schedule.gpus and config.evaluator != "simulated":
+        display.say(f"warning: {slow}")
     trust = read_trust(study)
     if trust is not None and not trust["trusted"]:
         display.say(f"warning: {trust['verdict']}")

@@ -15,7 +15,7 @@ from search.candidates import REFERENCE, Candidate
 from search.comparison.verdicts import count, listed
 from search.config import StudyConfig
 from search.stats import MOST_STRATEGIES, ROUNDING
-from search.study import Study
+from search.study import Study, cost_range
 
 #: Fewest seeds and searching strategies that can be compared.
 FEWEST = 2
@@ -34,15 +34,15 @@ class Terms:
 
     Attributes:
         strategies: Names of the study's strategies.
-        baselines: Those of them that propose fixed baselines. They are compared by eye: they vary
-            by chance alone, if at all, and do not spend the same budget, so a test would answer
-            another question.
+        baselines: Those of them that propose fixed baselines. They are contestants whatever they
+            spend: whether a search beats a few fixed candidates is the first thing to know of it.
         budget: Candidates that every arm should have, or may have at most.
         device_seconds: That every arm should spend; None where candidates are the budget.
         initial: How many candidates all strategies of a seed have in common.
         halved: Candidates after which arms were stopped for their scores: later ones, which only
             the better arms have, are left out. None where none were.
         reference: Quality and cost of the hypervolume's reference point.
+        costs: The least possible cost, and that of sharing every channel.
         true_hypervolume: Of the true front, where it is known, seen from the same point.
     """
 
@@ -53,6 +53,7 @@ class Terms:
     initial: int = 0
     halved: int | None = None
     reference: tuple[float, float] = REFERENCE
+    costs: tuple[float, float] = (0.0, 1.0)
     true_hypervolume: float | None = None
 
     @classmethod
@@ -67,6 +68,7 @@ class Terms:
             initial=config.initial,
             halved=min(config.halvings, default=None),
             reference=reference,
+            costs=cost_range(config, study.knowledge()),
             true_hypervolume=true_hypervolume(config, reference),
         )
 
@@ -90,6 +92,8 @@ class Selection:
         arms: By strategy and seed, what every searching arm had for the same budget, and all that
             a baseline's arm has.
         searching: Names of the strategies that search, in the study's order.
+        contestants: Theirs, and those of fixed baselines that were scored to their end in every
+            seed.
         common: The budget that all searching arms spent, in candidates or device-seconds.
         notes: What was left out and why, a sentence each.
     """
@@ -97,6 +101,7 @@ class Selection:
     seeds: tuple[int, ...]
     arms: dict[Key, list[Candidate]]
     searching: list[str]
+    contestants: list[str]
     common: float
     notes: tuple[str, ...]
 
@@ -124,29 +129,29 @@ def true_hypervolume(config: StudyConfig, reference: tuple[float, float]) -> flo
 
 
 def refuse_few(
-    seeds: Collection[int], searching: Collection[str], absent: Sequence[str] = ()
+    seeds: Collection[int], contestants: Collection[str], absent: Sequence[str] = ()
 ) -> None:
     """Refuse what has nothing to compare.
 
     Args:
         seeds: That all strategies have.
-        searching: Strategies that are not fixed baselines.
+        contestants: Strategies that search, and fixed baselines.
         absent: Others of which nothing is recorded.
 
     Raises:
         CompareError: There are fewer than two of either, or more than `MOST_STRATEGIES`.
     """
-    if len(searching) > MOST_STRATEGIES:
+    if len(contestants) > MOST_STRATEGIES:
         raise CompareError(
-            f"at most {MOST_STRATEGIES} strategies can be compared, got {len(searching)}: among so "
-            "many pairs no test could tell chance from a difference; search with them and look at "
-            "the front"
+            f"at most {MOST_STRATEGIES} strategies can be compared, got {len(contestants)}: among "
+            "so many pairs no test could tell chance from a difference; search with them and look "
+            "at the front"
         )
-    if len(searching) < FEWEST:
+    if len(contestants) < FEWEST:
         raise CompareError(
-            f"a comparison needs at least {FEWEST} strategies that search, got "
-            f"{listed(sorted(searching)) if searching else 'none'}; fixed baselines do not"
-            + (f", and nothing is recorded of {listed(absent)}" if absent else "")
+            f"a comparison needs at least {FEWEST} strategies, of which one may be fixed "
+            f"baselines, got {listed(sorted(contestants)) if contestants else 'none'}"
+            + (f"; nothing is recorded of {listed(absent)}" if absent else "")
         )
     if len(seeds) < FEWEST:
         raise CompareError(
@@ -164,8 +169,8 @@ def select(candidates: Sequence[Candidate], terms: Terms) -> Selection:
     remain.
 
     Raises:
-        CompareError: There are fewer than two seeds, or fewer than two strategies that search, or
-            the device-seconds that all arms spent pay for no candidate of some arm.
+        CompareError: There are fewer than two seeds, or fewer than two contestants, or the
+            device-seconds that all arms spent pay for no candidate of some arm.
     """
     if terms.halved is not None:
         candidates = [
@@ -178,8 +183,12 @@ def select(candidates: Sequence[Candidate], terms: Terms) -> Selection:
     searching = [name for name in searching if name in recorded]
     spent = {key: np.cumsum([terms.price(c) for c in arm]) for key, arm in arms.items()}
     complete = _complete(spent, searching)
-    refuse_few(complete, searching, absent)
+    fixed = [name for name in terms.strategies if name in terms.baselines and name in recorded]
+    refuse_few(complete, [*searching, *fixed] if searching else [], absent)
     seeds = _chosen(complete)
+    untested = [name for name in fixed if not _scored_alike(name, arms, seeds)]
+    contestants = [*searching, *(name for name in fixed if name not in untested)]
+    refuse_few(complete, contestants, [*absent, *untested])
     most = min(complete[seed] for seed in seeds)
     common = min(most, terms.limit)
     chosen = {
@@ -192,8 +201,15 @@ def select(candidates: Sequence[Candidate], terms: Terms) -> Selection:
         seeds=seeds,
         arms=chosen | {key: arm for key, arm in baselines.items() if key[1] in seeds},
         searching=searching,
+        contestants=contestants,
         common=common,
-        notes=tuple(_notes(terms, absent, {seed for _, seed in arms} - set(seeds), most)),
+        notes=(
+            *_notes(terms, absent, {seed for _, seed in arms} - set(seeds), most),
+            *(
+                f"shown and not tested: {name}, which was not scored to its end in every seed"
+                for name in untested
+            ),
+        ),
     )
 
 
@@ -205,6 +221,13 @@ def _arms(candidates: Sequence[Candidate]) -> dict[tuple[str, int], list[Candida
         if candidate.index == len(arm):
             arm.append(candidate)
     return found
+
+
+def _scored_alike(name: str, arms: dict[Key, list[Candidate]], seeds: Sequence[int]) -> bool:
+    """Whether fixed baselines have as many candidates in every seed as in any."""
+    counts = [len(arms.get((name, seed), ())) for seed in seeds]
+    most = max(len(arm) for (strategy, _), arm in arms.items() if strategy == name)
+    return set(counts) == {most}
 
 
 def _complete(spent: dict[Key, FloatArray], searching: Sequence[str]) -> dict[int, float]:

@@ -4,7 +4,7 @@ Legend of shapes: N seeds, G points of a grid.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +15,7 @@ from rich.table import Table
 
 from partitioning import FloatArray
 from search.comparison.compare import Comparison, Standing
-from search.comparison.verdicts import number
+from search.comparison.verdicts import listed, number
 from search.mirror import safe
 from search.stats import LEVEL, RESAMPLES, Estimate, mean_interval
 
@@ -24,14 +24,15 @@ GRID = 200
 
 
 def strategy_table(comparison: Comparison) -> pd.DataFrame:
-    """A row per strategy, the best first, fixed baselines last.
+    """A row per strategy, the best first.
 
     Returns:
         Columns strategy, baseline, seeds, candidates, failed and stopped (over all seeds),
         hypervolume_mean, ci_low, ci_high, hypervolume_sd (over seeds), of_true_front (a share,
         where the true front is known), area (mean hypervolume over the search), seconds (mean
-        device-seconds of an arm), hypervolume_at_seconds (after as many as every arm spent),
-        shortfall (additive epsilon to the front of all arms together) and idle (a share).
+        device-seconds of an arm), hypervolume_at_seconds (after as many as every arm spent), what
+        they have at every point, each with _low and _high (see `Point.key`), shortfall (additive
+        epsilon to the front of all arms together) and idle (a share).
     """
     return pd.DataFrame([_row(standing, comparison) for standing in comparison.standings])
 
@@ -54,6 +55,11 @@ def _row(standing: Standing, comparison: Comparison) -> dict[str, object]:
         "area": float(np.mean([curve.area for curve in curves])),
         "seconds": float(np.mean([curve.seconds for curve in curves])),
         "hypervolume_at_seconds": standing.at_seconds if comparison.seconds else math.nan,
+        **{
+            key + suffix: value
+            for key, found in standing.at_points.items()
+            for suffix, value in (("", found.value), ("_low", found.low), ("_high", found.high))
+        },
         "shortfall": standing.shortfall,
         "idle": standing.idle,
     }
@@ -70,7 +76,10 @@ def comparison_metrics(comparison: Comparison) -> dict[str, float]:
 
 
 def pair_table(comparison: Comparison) -> pd.DataFrame:
-    """A row per pair of strategies, with the attributes of `Pair`; better is empty for none."""
+    """A row per pair of strategies, with the attributes of `Pair`; better is empty for none.
+
+    Of pairs that were told apart better_at and worse_at list the points at which a is.
+    """
     return pd.DataFrame(
         [
             {
@@ -83,6 +92,8 @@ def pair_table(comparison: Comparison) -> pd.DataFrame:
                 "p": pair.p,
                 "p_adjusted": pair.p_adjusted,
                 "better": pair.better or "",
+                "better_at": " ".join(comparison.better_at(pair, pair.a)),
+                "worse_at": " ".join(comparison.better_at(pair, pair.b)),
             }
             for pair in comparison.pairs
         ]
@@ -135,7 +146,7 @@ def strategy_rows(comparison: Comparison) -> list[list[str]]:
             lambda row: f"{row['of_true_front']:.1%}",
             comparison.true_hypervolume is not None,
         ),
-        ("failed", lambda row: str(row["failed"]), True),
+        ("failed", lambda row: str(row["failed"]), bool(table["failed"].any())),
         ("during search", lambda row: f"{row['area']:.4f}", True),
         (
             f"after {comparison.seconds:.4g} s",
@@ -143,7 +154,7 @@ def strategy_rows(comparison: Comparison) -> list[list[str]]:
             comparison.seconds > 0,
         ),
         ("device-seconds", lambda row: f"{row['seconds']:.4g}", comparison.seconds > 0),
-        ("short of front", lambda row: f"{row['shortfall']:.4f}", True),
+        ("epsilon", lambda row: f"{row['shortfall']:.4f}", True),
         ("idle", lambda row: _share(row["idle"]), bool(table["idle"].notna().any())),
         ("candidates", lambda row: str(row["candidates"]), True),
         ("stopped", lambda row: str(row["stopped"]), bool(table["stopped"].any())),
@@ -151,6 +162,23 @@ def strategy_rows(comparison: Comparison) -> list[list[str]]:
     columns = [(heading, cell) for heading, cell, wanted in shown if wanted]
     rows = [[cell(row) for _, cell in columns] for _, row in table.iterrows()]
     return [[heading for heading, _ in columns], *rows]
+
+
+def point_rows(comparison: Comparison, *, intervals: bool) -> list[list[str]]:
+    """Heading and rows of what strategies have at the points of the front, for a reader.
+
+    Args:
+        comparison: What was found.
+        intervals: Whether to add them.
+    """
+    rows = [["strategy", *(point.heading for point in comparison.points)]]
+    for standing in comparison.standings:
+        cells = [
+            f"{found.value:.3f}" + f" ({found.low:.3f} to {found.high:.3f})" * intervals
+            for found in standing.at_points.values()
+        ]
+        rows.append([standing.name + " (fixed)" * standing.is_baseline, *cells])
+    return rows
 
 
 def pair_rows(comparison: Comparison) -> list[list[str]]:
@@ -174,6 +202,7 @@ def pair_rows(comparison: Comparison) -> list[list[str]]:
 
 def explanation(comparison: Comparison) -> list[str]:
     """How to read the tables, a sentence each, and what was left out."""
+    quality, cost = comparison.reference
     budget = f"of {comparison.candidates} candidates in every arm that searches"
     if comparison.by_seconds:
         budget = (
@@ -182,10 +211,33 @@ def explanation(comparison: Comparison) -> list[str]:
     return [
         f"Means over {len(comparison.seeds)} seeds, {budget}; intervals: expanded percentile "
         f"bootstrap over seeds, {RESAMPLES} resamples.",
+        f"Hypervolume: above quality {quality:.4g} and below cost {cost:.4g}, as a share of the "
+        "area from there to quality 1 at no cost.",
+        *_points_explained(comparison),
         "Tests: paired by seed, sign flips of the difference in hypervolume, two-sided; p adjusted "
-        f"by Holm's method over {len(comparison.pairs)} pairs; better where it is below {LEVEL:g}.",
+        f"by Holm's method over {len(comparison.pairs)} pairs; better where it is below {LEVEL:g}. "
+        "Points of the front are tested only in pairs that pass, corrected within the pair.",
+        "What p covers is the luck of the search: all seeds share one trunk, one set of teachers "
+        "and one proxy.",
         *(f"{note[0].upper()}{note[1:]}." for note in comparison.notes),
     ]
+
+
+def _points_explained(comparison: Comparison) -> Iterator[str]:
+    """What the points of the front are."""
+    at: dict[str, list[str]] = {"quality": [], "cost": []}
+    for point in comparison.points:
+        at[point.of].append(f"{np.mean(list(point.at.values())):.3f}")
+    yield (
+        "Quality at a share of the way from the least cost to share_all's: the best at no more "
+        f"than {listed(at['quality'])}; without one that of guessing, "
+        f"{comparison.reference[0]:.3f}."
+    )
+    if at["cost"]:
+        yield (
+            "Cost for a share of share_all's quality: the least with at least "
+            f"{listed(at['cost'])}; share_all's without one."
+        )
 
 
 def comparison_markdown(comparison: Comparison) -> str:
@@ -193,6 +245,7 @@ def comparison_markdown(comparison: Comparison) -> str:
     parts = [
         f"**Verdict:** {comparison.verdict}",
         _markdown(strategy_rows(comparison)),
+        _markdown(point_rows(comparison, intervals=True)),
         _markdown(pair_rows(comparison)),
         "\n".join(explanation(comparison)),
     ]
@@ -201,7 +254,8 @@ def comparison_markdown(comparison: Comparison) -> str:
 
 def show_comparison(comparison: Comparison, console: Console) -> None:
     """Prints tables, as many of their columns as fit, how to read them, and the verdict."""
-    for rows in (strategy_rows(comparison), pair_rows(comparison)):
+    points = point_rows(comparison, intervals=False)
+    for rows in (strategy_rows(comparison), points, pair_rows(comparison)):
         table = Table(box=None, pad_edge=False)
         room = console.width
         for position, cells in enumerate(zip(*rows, strict=True)):

@@ -3,12 +3,13 @@
 Nothing here knows what the numbers are of.
 """
 
-from search.stats.bootstrap import LEVEL, RESAMPLES, Estimate, estimate, mean_interval
+from search.stats.bootstrap import LEVEL, RESAMPLES, Estimate, estimates, mean_interval
 from search.stats.correlation import correlations
 from search.stats.paired_tests import (
     MOST_STRATEGIES,
     ROUNDING,
     Pair,
+    compare_figures,
     compare_pairs,
     fewest_seeds,
     least_p,
@@ -22,9 +23,10 @@ __all__ = [
     "ROUNDING",
     "Estimate",
     "Pair",
+    "compare_figures",
     "compare_pairs",
     "correlations",
-    "estimate",
+    "estimates",
     "fewest_seeds",
     "least_p",
     "mean_interval",

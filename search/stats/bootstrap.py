@@ -84,7 +84,16 @@ def mean_interval(
     return np.minimum(low_G, mean_G), np.maximum(high_G, mean_G)
 
 
-def estimate(values_N: FloatArray, rng: np.random.Generator, number: int = RESAMPLES) -> Estimate:
-    """The mean over seeds with its interval, see `mean_interval`."""
-    low_1, high_1 = mean_interval(values_N[:, None], rng, number)
-    return Estimate(value=float(values_N.mean()), low=float(low_1[0]), high=float(high_1[0]))
+def estimates(
+    values_NG: FloatArray, rng: np.random.Generator, number: int = RESAMPLES
+) -> list[Estimate]:
+    """Means over seeds with their intervals, from the same resamples, see `mean_interval`.
+
+    Args:
+        values_NG: G figures by seed.
+        rng: Draws the seeds.
+        number: Of resamples.
+    """
+    low_G, high_G = mean_interval(values_NG, rng, number)
+    rows = zip(values_NG.mean(axis=0), low_G, high_G, strict=True)
+    return [Estimate(value=float(v), low=float(low), high=float(high)) for v, low, high in rows]

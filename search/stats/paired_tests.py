@@ -4,14 +4,14 @@ Strategies are compared seed by seed, since those of a seed start from the same 
 of shapes: N seeds, P pairs of strategies, G points of a curve, M ways to flip signs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 
 from partitioning import FloatArray
-from search.stats.bootstrap import LEVEL, RESAMPLES, Estimate, estimate
+from search.stats.bootstrap import LEVEL, RESAMPLES, Estimate, estimates
 
 #: Up to so many seeds all sign flips are tried; with more, 2^EXACT of them at random.
 EXACT = 16
@@ -26,7 +26,7 @@ class Pair:
     """Two strategies held against each other.
 
     Attributes:
-        a: The one with the higher mean.
+        a: One of them; of those that `compare_pairs` makes the one with the higher mean.
         b: The other.
         difference: Mean over seeds of a less b, with its bootstrap interval.
         won: Share of the seeds in which a is above b; a tie is half.
@@ -44,7 +44,9 @@ class Pair:
     @property
     def better(self) -> str | None:
         """The better one; None where chance may have made the difference."""
-        return self.a if self.p_adjusted < LEVEL else None
+        if self.p_adjusted >= LEVEL:
+            return None
+        return self.a if self.difference.value > 0 else self.b
 
 
 def sign_flip(difference_PN: FloatArray, rng: np.random.Generator) -> FloatArray:
@@ -147,18 +149,44 @@ def compare_pairs(
         raise ValueError("all values must be finite")
     ranked = sorted(values, key=lambda name: -float(values[name].mean()))
     names = list(combinations(ranked, 2))
-    difference_PN = np.array([values[a] - values[b] for a, b in names])
+    return _paired(names, np.array([values[a] - values[b] for a, b in names]), rng, number)
+
+
+def compare_figures(
+    a: str, b: str, differences: Sequence[FloatArray], rng: np.random.Generator
+) -> tuple[Pair, ...]:
+    """Hold two strategies against each other in several figures, corrected among these.
+
+    Args:
+        a: One strategy.
+        b: The other.
+        differences: Of every figure, (N,) by seed: what a has more of it than b, more being better.
+        rng: Draws resamples, and flips of many seeds.
+
+    Returns:
+        One pair for every figure.
+    """
+    return _paired([(a, b)] * len(differences), np.array(differences), rng, RESAMPLES)
+
+
+def _paired(
+    names: Sequence[tuple[str, str]],
+    difference_PN: FloatArray,
+    rng: np.random.Generator,
+    number: int,
+) -> tuple[Pair, ...]:
     p_P = sign_flip(difference_PN, rng)
+    differences = estimates(difference_PN.T, rng, number)
     return tuple(
         Pair(
             a=a,
             b=b,
-            difference=estimate(difference_N, rng, number),
+            difference=difference,
             won=float(((np.sign(difference_N) + 1) / 2).mean()),
             p=float(p),
             p_adjusted=float(p_adjusted),
         )
-        for (a, b), difference_N, p, p_adjusted in zip(
-            names, difference_PN, p_P, holm(p_P), strict=True
+        for (a, b), difference_N, difference, p, p_adjusted in zip(
+            names, difference_PN, differences, p_P, holm(p_P), strict=True
         )
     )

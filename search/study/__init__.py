@@ -9,6 +9,7 @@ from search.study.assembly import (
     build_space,
     build_strategy,
     check_strategies,
+    cost_range,
 )
 from search.study.folder import Study, StudyError, require_writable
 from search.study.foundation import (
@@ -39,6 +40,7 @@ __all__ = [
     "build_strategy",
     "check_inputs",
     "check_strategies",
+    "cost_range",
     "feature_cache",
     "require_writable",
     "run_here",

@@ -6,9 +6,10 @@ import numpy as np
 
 from partitioning import BASELINES, SPACES, FloatArray, Space
 from search.candidates import REFERENCE
-from search.config import ConfigError, StudyConfig
+from search.config import COSTS, ConfigError, StudyConfig
 from search.strategies import STRATEGIES, Problem, Strategy, TaskKnowledge
 from trainers.backbones import BACKBONES
+from trainers.cost import costs
 
 
 def build_space(config: StudyConfig) -> Space:
@@ -20,6 +21,30 @@ def build_space(config: StudyConfig) -> Space:
         solver=config.solver,
     )
     return space
+
+
+def cost_range(config: StudyConfig, knowledge: TaskKnowledge) -> tuple[float, float]:
+    """The least possible cost in a study's space, and that of sharing every channel.
+
+    Every task uses the least that is searched, and shares as much of it as it can.
+
+    Args:
+        config: The study.
+        knowledge: Of its tasks; where it has none, a class each is taken for their heads.
+    """
+    space = build_space(config)
+    classes = [facts.classes for facts in knowledge.tasks] or [1] * len(config.tasks)
+
+    def cost(use: float) -> float:
+        vector = np.ones(space.dim)
+        vector[list(space.use_dims)] = use
+        masks = space.decode(vector).masks
+        rows = np.repeat(classes, len(config.space.levels)).tolist()
+        counted = costs(config.backbone, masks, rows, input_size=config.input_size)
+        return float(getattr(counted, COSTS[config.objective.cost].attribute))
+
+    # Where the space does not reach so far, sharing every channel costs 1 by definition.
+    return cost(0.0), cost(1.0) if config.space.use[1] == 1 else 1.0
 
 
 def baselines(config: StudyConfig, space: Space, seed: int) -> dict[str, FloatArray]:

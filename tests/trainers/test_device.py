@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from trainers.device import DeviceError, resolve_device
+from trainers.device import DeviceError, resolve_device, slow_precision
 
 
 def test_a_gpu_that_is_not_there_is_refused() -> None:
@@ -12,3 +12,9 @@ def test_a_gpu_that_is_not_there_is_refused() -> None:
     with pytest.raises(DeviceError, match="torch sees 0 CUDA devices"):
         resolve_device("cuda")
     assert resolve_device("auto").type == "cpu"
+
+
+def test_emulated_precision_is_said() -> None:
+    assert "compute.precision=fp32" in (slow_precision("bf16", "AVX2") or "")
+    assert slow_precision("bf16", "AVX512") is None
+    assert slow_precision("fp32", "AVX2") is None

@@ -42,22 +42,32 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
 def test_the_command(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", str(study.folder), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert list(found) == ["seeds", "candidates", "strategies", "pairs", "verdict"]
+    assert list(found) == [
+        "seeds", "candidates", "strategies", "pairs", "verdict", "reference",
+    ]  # fmt: skip
     assert (found["seeds"], found["candidates"]) == (7, 2)
-    assert list(found["strategies"]) == ["es", "random", "baselines"]
+    assert list(found["strategies"]) == ["es", "baselines", "random"]
     for standing in found["strategies"].values():
-        assert list(standing) == ["hypervolume_mean", "ci_low", "ci_high"]
+        assert list(standing) == [
+            "hypervolume_mean", "ci_low", "ci_high", "epsilon", "quality_at_cost_10",
+            "quality_at_cost_25", "quality_at_cost_50", "quality_at_cost_75",
+        ]  # fmt: skip
         assert standing["ci_low"] <= standing["hypervolume_mean"] <= standing["ci_high"]
     assert found["strategies"]["baselines"]["hypervolume_mean"] == pytest.approx(0.3)
-    assert found["pairs"] == [{"a": "es", "b": "random", "p_adjusted": 2 / 2**7, "better": "es"}]
-    assert found["verdict"] == (
-        "es finds the better front: it beats random (Holm-adjusted p <= 0.016, 7 seeds)"
+    assert found["pairs"][1] == {
+        "a": "es", "b": "random", "p_adjusted": 3 * 2 / 2**7, "better": "es",
+        "better_at": ["quality_at_cost_50", "quality_at_cost_75"], "worse_at": [],
+    }  # fmt: skip
+    assert found["verdict"].startswith(
+        "es finds the better front: it beats every other strategy (Holm-adjusted p <= 0.047, 7 "
+        "seeds). Against baselines and random it is better at 50 % and 75 % of the range of cost. "
+        "Against baselines, which are fixed, es is shown to be better"
     )
     folder = study.folder / "compare"
     names = ["comparison.csv", "comparison.md", "comparison.png", "curves.csv", "pairs.csv"]
     assert sorted(path.name for path in folder.iterdir()) == names
     table = pd.read_csv(folder / "comparison.csv")
-    assert table["strategy"].tolist() == ["es", "random", "baselines"]
+    assert table["strategy"].tolist() == ["es", "baselines", "random"]
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert main(["compare", str(study.folder)]) == 0
     said = capsys.readouterr().out
@@ -109,8 +119,8 @@ def test_bad_commands(
     config = study.folder / "config.yaml"
     assert "did you mean 'candidates'" in refused(capsys, "compare", config, "--set", "candidats=8")
     assert "2 seeds" in refused(capsys, "compare", config, "--set", "seeds=[0]")
-    assert "got random; fixed baselines do not" in refused(
-        capsys, "compare", config, "--set", "strategies={random: {}, baselines: {}}"
+    assert "one may be fixed baselines, got random" in refused(
+        capsys, "compare", config, "--set", "strategies={random: {}}"
     )
 
 
@@ -130,7 +140,7 @@ def test_a_config_is_searched_first(
     out, err = capsys.readouterr()
     assert json.loads(out)["seeds"] == 7
     assert "searching" in err
-    assert "no difference between 2 strategies can be shown with 5 seeds; it takes 6" in err
+    assert "no difference between 3 strategies can be shown with 5 seeds; it takes 7" in err
     assert main(["compare", str(config), "--set", "name=fresh", "--json"]) == 0
     assert "warning" not in capsys.readouterr().err
     assert asked == [((0, 1, 2, 3, 4), True), (tuple(range(7)), False)]

@@ -34,8 +34,8 @@ def test_tables(tmp_path: Path) -> None:
     text = comparison_markdown(found)
     assert text.startswith(f"**Verdict:** {found.verdict}")
     assert "| baselines (fixed) |" in text
-    assert pair_rows(found)[1][0] == "es - random"
-    assert pair_rows(found)[1][5] == "8 of 8"
+    assert pair_rows(found)[2][0] == "es - random"
+    assert pair_rows(found)[2][5] == "8 of 8"
 
 
 @pytest.mark.parametrize("width", [50, 80, 200])

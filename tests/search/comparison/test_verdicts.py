@@ -26,10 +26,10 @@ def experiment(draws: np.random.Generator, shifts: list[float], seeds: int) -> d
 
 def pairs_of(ranked: str, better: set[str], p: float = 0.012) -> list[Pair]:
     """Pairs of strategies with names of one letter, the best first."""
-    zero = Estimate(value=0.0, low=0.0, high=0.0)
+    more = Estimate(value=0.1, low=0.0, high=0.2)
     return [
         Pair(
-            a=a, b=b, difference=zero, won=0.5, p=p, p_adjusted=p if a + b in better else 0.4
+            a=a, b=b, difference=more, won=0.5, p=p, p_adjusted=p if a + b in better else 0.4
         )
         for a, b in combinations(ranked, 2)
     ]  # fmt: skip

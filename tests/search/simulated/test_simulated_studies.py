@@ -46,14 +46,13 @@ def test_wrong_simulated_studies_are_refused(changed: dict[str, Any], message: s
 
 def test_the_true_front_as_a_space_and_a_reference_show_it() -> None:
     _, least = SyntheticProblem(THREE, SyntheticConfig()).front().hypervolume((0.0, 1.1), 0.2)
-    known = simulated(space={"use": [0.2, 1]}, objective={"reference": [0.0, 1.1]})
-    assert true_hypervolume(known) == least
-    assert least < (true_hypervolume(simulated(space={"use": [0.0, 1]})) or 0)
-    assert true_hypervolume(simulated(objective={"cost": "macs"})) is None
+    known = simulated(space={"use": [0.2, 1]})
+    assert true_hypervolume(known, (0.0, 1.1)) == least
+    assert least < (true_hypervolume(simulated(space={"use": [0.0, 1]}), (0.0, 1.1)) or 0)
+    assert true_hypervolume(simulated(objective={"cost": "macs"}), (0.0, 1.1)) is None
     # Nothing of the front lies beyond these points.
-    assert true_hypervolume(simulated(objective={"reference": [0.999, 1.1]})) is None
-    low = simulated(space={"use": [0.2, 1]}, objective={"reference": [0.0, 0.1]})
-    assert true_hypervolume(low) is None
+    assert true_hypervolume(known, (0.999, 1.1)) is None
+    assert true_hypervolume(known, (0.0, 0.1)) is None
 
 
 def test_a_simulated_study_has_nothing_to_train_on() -> None:

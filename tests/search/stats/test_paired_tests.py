@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from search.stats import Estimate, compare_pairs, estimate, fewest_seeds, least_p, mean_interval
+from search.stats import Estimate, compare_pairs, estimates, fewest_seeds, least_p, mean_interval
 from search.stats.paired_tests import EXACT, holm, sign_flip
 
 Floats = NDArray[np.float64]
@@ -95,7 +95,7 @@ class TestHolm:
 class TestInterval:
     def test_of_many_normal_values_is_students(self) -> None:
         values = rng(3).normal(2, 1, 200)
-        found = estimate(values, rng())
+        (found,) = estimates(values[:, None], rng())
         low, high = stats.t.interval(0.95, 199, values.mean(), values.std(ddof=1) / np.sqrt(200))
         assert (found.value, found.low, found.high) == pytest.approx(
             (values.mean(), low, high), abs=0.02
@@ -117,12 +117,13 @@ class TestInterval:
         assert np.mean((high - low) / wide) == pytest.approx(1, abs=0.03)
 
     def test_of_few_seeds_is_their_range(self) -> None:
-        assert estimate(np.array([0.1, 0.4]), rng()) == Estimate(value=0.25, low=0.1, high=0.4)
-        found = estimate(np.full(7, 0.1 + 0.2), rng())
+        found, constant = estimates(np.array([[0.1, 0.3], [0.4, 0.3]]), rng())
+        assert found == Estimate(value=0.25, low=0.1, high=0.4)
+        found = constant
         assert found.low == pytest.approx(found.value)
         assert found.low <= found.value <= found.high
         with pytest.raises(ValueError, match="at least 2 seeds, got 1"):
-            estimate(np.array([0.1]), rng())
+            estimates(np.array([[0.1]]), rng())
 
     def test_columns_are_resampled_together(self) -> None:
         values = rng(1).normal(size=(6, 1)) * np.array([1.0, 2.0])
