@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from rich.console import Console
 
-from search.cli.printing import print_front, print_trained
+from search.cli.printing import print_front, print_trained, print_tried
 from search.config import ConfigError, load_config
 from search.study import Study, StudyError
 
@@ -74,7 +74,12 @@ def run_train(options: argparse.Namespace) -> None:
     """`apportion train`."""
     from search.commands.train import train
 
-    print_trained(train(Study(options.study), options.pick, seeds=options.seeds))
+    study = Study(options.study)
+    for pick in options.picks:
+        study.pick(pick)  # what is not there is said before anything is trained
+    for pick in options.picks:
+        print_trained(train(study, pick, seeds=options.seeds))
+    print_tried(study.tried(), CONSOLE)
 
 
 def run_export(options: argparse.Namespace) -> None:

@@ -182,14 +182,23 @@ def _add_using(commands: Commands) -> None:
         text="""\
 Train a candidate in full, all tasks together, and say what it reaches on every split.
 
-Trainings are kept in the study's folder under trained/; those that are there are not repeated.""",
+Trainings are kept in the study's folder under trained/; those that are there are not repeated. All
+candidates that were ever trained are listed against sharing every channel, with p corrected for how
+many they are: to train a few and report the best makes its lead partly chance.""",
         epilog="""\
 examples:
   apportion train studies/quickstart --pick knee
-  apportion train studies/quickstart --pick es-0-17 --seeds 3""",
+  apportion train studies/quickstart --pick share_all best --seeds 5""",
     )
     _add_study(train)
-    _add_pick(train)
+    train.add_argument(
+        "--pick",
+        required=True,
+        nargs="+",
+        dest="picks",
+        metavar="{knee,best,CANDIDATE}",
+        help=f"one or more to train: {PICKS}",
+    )
     train.add_argument("--seeds", type=int, default=1, metavar="N", help="trainings (default 1)")
     export = _add(
         commands,
@@ -263,6 +272,13 @@ example:
     )
 
 
+#: What may be picked.
+PICKS = (
+    "knee: the front's bend; best: the highest quality; a baseline such as share_all; or a name "
+    "such as es-0-17"
+)
+
+
 def _add_set(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--set",
@@ -282,5 +298,5 @@ def _add_pick(command: argparse.ArgumentParser) -> None:
         "--pick",
         required=True,
         metavar="{knee,best,CANDIDATE}",
-        help="knee: the front's bend; best: the highest quality; or a name such as es-0-17",
+        help=PICKS,
     )

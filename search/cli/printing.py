@@ -1,13 +1,13 @@
 """What is printed of a study's front and of a training."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from search.study import TrainedPick
+from search.study import TrainedPick, Tried
 
 
 def print_front(summary: Mapping[str, Any], console: Console) -> None:
@@ -42,3 +42,19 @@ def print_trained(trained: TrainedPick) -> None:
         std = trained.std[split]
         deviation = "" if math.isnan(std) else f" +- {std:.4f} (standard deviation)"
         print(f"{trained.candidate}: {split} {mean:.4f}{deviation}, {seeds} seeds")
+
+
+def print_tried(tried: Sequence[Tried], console: Console) -> None:
+    """Print all trained candidates against sharing every channel, where there is more than one."""
+    if len(tried) < 2:
+        return
+    seeds = f"{tried[0].split} accuracy, all {len(tried)} candidates that were trained in full"
+    table = Table(title=seeds, title_justify="left")
+    for name in ("candidate", "seeds", "mean", "std", "over share_all", "p", "p adjusted"):
+        table.add_column(name, justify="right" if name != "candidate" else "left", no_wrap=True)
+    for entry in tried:
+        values = (entry.mean, entry.std, entry.difference, entry.p, entry.p_adjusted)
+        cells = ["-" if math.isnan(value) else f"{value:.4f}" for value in values]
+        table.add_row(entry.candidate, str(entry.seeds), *cells)
+    console.print(table)
+    print("p: Welch's t-test over seeds against share_all; adjusted by Holm's method over all")

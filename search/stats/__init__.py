@@ -12,9 +12,11 @@ from search.stats.paired_tests import (
     compare_figures,
     compare_pairs,
     fewest_seeds,
+    holm,
     least_p,
 )
 from search.stats.seed_noise import noise
+from search.stats.unpaired_test import welch
 
 __all__ = [
     "LEVEL",
@@ -28,7 +30,9 @@ __all__ = [
     "correlations",
     "estimates",
     "fewest_seeds",
+    "holm",
     "least_p",
     "mean_interval",
     "noise",
+    "welch",
 ]

@@ -24,6 +24,7 @@ from search.study.foundation import (
     task_knowledge,
 )
 from search.study.training import TrainedPick
+from search.study.tried import Tried
 
 __all__ = [
     "Foundation",
@@ -33,6 +34,7 @@ __all__ = [
     "Study",
     "StudyError",
     "TrainedPick",
+    "Tried",
     "baseline_names",
     "baselines",
     "build_foundation",

@@ -22,7 +22,8 @@ from search.record import read_record
 from search.report import summary
 from search.strategies import TaskFacts, TaskKnowledge
 from search.study.foundation import Foundation, Run, Say, build_foundation, run_here
-from search.study.training import TrainedPick, export_trained, train_candidate
+from search.study.training import TrainedPick, export_trained, read_trained, train_candidate
+from search.study.tried import Tried, tried
 from trainers.export import ExportCheck
 
 
@@ -149,7 +150,7 @@ class Study:
         return summary(self.candidates(), self.reference())
 
     def pick(self, name: str) -> Candidate:
-        """A candidate by name, "best" (highest quality) or "knee" (the front's bend).
+        """A candidate by name or label, or "best" (highest quality) or "knee" (the front's bend).
 
         Raises:
             StudyError: There is no such candidate, it failed or was stopped at a lower rung, or
@@ -165,7 +166,7 @@ class Study:
         if name == "best":
             return front(candidates)[-1]
         for candidate in candidates:
-            if candidate.id == name:
+            if name in (candidate.id, candidate.label):
                 if candidate.failed:
                     raise StudyError(f"candidate {name} failed: {candidate.reason}")
                 if candidate.stopped:
@@ -221,6 +222,14 @@ class Study:
             run=run,
             base=base,
         )
+
+    def tried(self) -> list[Tried]:
+        """All candidates that were trained in full, held against sharing every channel."""
+        labels = {candidate.id: candidate.label for candidate in self.candidates()}
+        trained = read_trained(self.config, self.folder / "trained")
+        names = [pick.candidate for pick in trained]
+        share_all = next((name for name in names if labels.get(name) == "share_all"), None)
+        return tried(trained, share_all)
 
     def export(
         self,

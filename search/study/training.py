@@ -42,21 +42,22 @@ class TrainedPick:
     @property
     def mean(self) -> dict[str, float]:
         """By split: the mean over seeds of the mean accuracy over networks."""
-        return {split: float(np.mean(values)) for split, values in self._by_split().items()}
+        return {split: float(np.mean(values)) for split, values in self.by_split().items()}
 
     @property
     def std(self) -> dict[str, float]:
         """By split: the standard deviation over seeds (ddof 1); NaN for one seed."""
         return {
             split: float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
-            for split, values in self._by_split().items()
+            for split, values in self.by_split().items()
         }
 
     def weights(self, seed: int) -> Path:
         """The file of the weights that a seed ended with."""
         return _weights(self.folder, seed)
 
-    def _by_split(self) -> dict[str, list[float]]:
+    def by_split(self) -> dict[str, list[float]]:
+        """By split: the mean accuracy over networks of every seed."""
         runs = list(self.accuracy.values())
         return {split: [float(np.mean(list(r[split].values()))) for r in runs] for split in runs[0]}
 
@@ -103,6 +104,27 @@ def train_candidate(
             say(f"trained {candidate}, seed {key}: {mean:.3f} mean validation accuracy")
     accuracy = {seed: found for seed, found in done.items() if found is not None}
     return TrainedPick(candidate=candidate, folder=folder, accuracy=accuracy)
+
+
+def read_trained(config: StudyConfig, folder: Path) -> list[TrainedPick]:
+    """All candidates that were trained with the study's settings, with all their seeds.
+
+    Args:
+        config: The study.
+        folder: Of the trainings, with a folder for every candidate.
+
+    Raises:
+        FormatError: A training was written by an Apportion of another version.
+    """
+    settings = dump_config(config)["train"]
+    found = []
+    for own in sorted(folder.glob("*/")):
+        seeds = sorted(int(path.stem.removeprefix("seed")) for path in own.glob("seed*.json"))
+        kept = {seed: _finished(own, seed, settings) for seed in seeds}
+        accuracy = {seed: runs for seed, runs in kept.items() if runs is not None}
+        if accuracy:
+            found.append(TrainedPick(candidate=own.name, folder=own, accuracy=accuracy))
+    return found
 
 
 def export_trained(

@@ -1,0 +1,87 @@
+"""All candidates that were trained in full, held against sharing every channel."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from scipy.stats import ttest_ind
+
+from partitioning import TRAINING
+from search.config import dump_config, parse_config
+from search.record import Record
+from search.study import Study
+from search.study.training import TrainedPick
+from search.study.tried import tried
+from tests.helpers.comparisons import make
+
+SHARE_ALL = [0.80, 0.81, 0.82, 0.80, 0.81]
+GOOD = [0.84, 0.85, 0.84, 0.83, 0.84]
+CLOSE = [0.82, 0.80, 0.83, 0.81, 0.82]
+
+
+def picked(name: str, accuracies: list[float], *splits: str) -> TrainedPick:
+    """Trained once for each accuracy, which every split of two tasks has on average."""
+    return TrainedPick(
+        candidate=name,
+        folder=Path(name),
+        accuracy={
+            seed: {split: {"a": value - 0.1, "b": value + 0.1} for split in splits}
+            for seed, value in enumerate(accuracies)
+        },
+    )
+
+
+def test_all_are_corrected_for_each_other() -> None:
+    both = ("validation", "test")
+    picks = [picked(n, v, *both) for n, v in (("base", SHARE_ALL), ("x", CLOSE), ("y", GOOD))]
+    best, close, base = tried(picks, "base")
+    assert [e.candidate for e in (best, close, base)] == ["y", "x", "base"]
+    assert {e.split for e in (best, close, base)} == {"test"}
+    assert best.difference == pytest.approx(0.032)
+    assert best.p == pytest.approx(ttest_ind(GOOD, SHARE_ALL, equal_var=False).pvalue)
+    assert best.p_adjusted == pytest.approx(2 * best.p)
+    assert close.p_adjusted == pytest.approx(close.p)
+    assert math.isnan(base.p)
+    assert math.isnan(base.p_adjusted)
+    # Of one that was tried alone, nothing has to be corrected.
+    assert tried(picks[::2], "base")[0].p_adjusted == pytest.approx(best.p)
+
+
+def test_what_cannot_be_told() -> None:
+    assert tried([], None) == []
+    picks = [picked("x", GOOD, "validation"), picked("y", [0.8], "validation", "test")]
+    for entry in tried(picks, None):
+        assert entry.split == "validation"
+        assert math.isnan(entry.p)
+        assert math.isnan(entry.difference)
+
+
+def test_a_study_lists_what_was_trained_with_its_settings(tmp_path: Path) -> None:
+    config = parse_config(
+        {
+            "name": "small",
+            "output": str(tmp_path),
+            "tasks": [{"name": "a", "source": "toy"}],
+            "trunk": {"checkpoint": "none"},
+            "strategies": {"baselines": {}},
+        }
+    )
+    study = Study.create(config)
+    with Record(study.record_path, study.name) as record:
+        record.add(make(0.8, 1.0, "baselines", 0, 0, label="share_all"))
+        record.add(replace(make(0.7, 0.5, "es", 0, 0)))
+    assert study.pick("share_all").id == "baselines-0-0"
+    settings = dump_config(config)["train"]
+    for name, values, given in (
+        ("baselines-0-0", SHARE_ALL, settings),
+        ("es-0-0", GOOD, settings),
+        ("es-0-1", CLOSE, {**settings, "other": 1}),
+    ):
+        (study.folder / "trained" / name).mkdir(parents=True)
+        for seed, value in enumerate(values):
+            saved = {**TRAINING.header, "settings": given, "accuracy": {"test": {"a": value}}}
+            (study.folder / "trained" / name / f"seed{seed}.json").write_text(json.dumps(saved))
+    assert [(e.candidate, e.seeds) for e in study.tried()] == [("es-0-0", 5), ("baselines-0-0", 5)]
+    assert study.tried()[0].p < 0.01
