@@ -22,6 +22,7 @@ from search.study.foundation import (
     run_here,
     task_knowledge,
 )
+from search.study.supplies import Supplies, foundations, supplies_by_seed
 from search.study.training import TrainedPick
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "Say",
     "Study",
     "StudyError",
+    "Supplies",
     "TrainedPick",
     "baseline_names",
     "baselines",
@@ -40,7 +42,9 @@ __all__ = [
     "check_inputs",
     "check_strategies",
     "feature_cache",
+    "foundations",
     "require_writable",
     "run_here",
+    "supplies_by_seed",
     "task_knowledge",
 ]

@@ -15,6 +15,7 @@ from search.config import (
 )
 from tests.helpers import ROOT
 
+TRUNK = {"dataset": {"name": "hues", "source": "toy"}}
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 
 
@@ -22,7 +23,7 @@ def raw(**changed: Any) -> dict[str, Any]:
     base: dict[str, Any] = {
         "name": "tiny",
         "tasks": [{"name": "digits", "source": "toy"}, {"name": "shapes", "source": "toy"}],
-        "trunk": {"dataset": {"name": "hues", "source": "toy"}},
+        "trunk": TRUNK,
         "strategies": {"random": {}},
     }
     return base | changed
@@ -234,6 +235,25 @@ def test_a_study_with_rungs_keeps_its_budget() -> None:
     changed = differences(parsed(rungs=rungs, candidates=20), parsed(rungs=rungs, candidates=40))
     assert [line.split(":")[0] for line in changed] == ["candidates"]
     assert differences(parsed(candidates=20), parsed(candidates=40)) == []
+
+
+def test_the_config_of_a_seed() -> None:
+    shared = parsed(seeds=[0, 2])
+    assert shared.foundations == "shared"
+    assert shared.of_seed(2) is shared
+    own = parsed(seeds=[0, 2], foundations="per_seed", trunk={**TRUNK, "seed": 5})
+    found = own.of_seed(2)
+    assert found.trunk is not None
+    assert (found.trunk.seed, found.proxy.seed) == (7, 2)
+    assert found.of_seed(2) == found, "it has one foundation"
+    assert differences(own, parsed(seeds=[0], trunk={**TRUNK, "seed": 5})) == [
+        "foundations: 'per_seed' in the study, 'shared' now"
+    ]
+    file = parsed(foundations="per_seed", trunk={"checkpoint": "trunk.safetensors"}).of_seed(1)
+    assert file.trunk is not None
+    assert file.trunk.seed == 1, "which seeds the teachers"
+    with pytest.raises(ConfigError, match="foundations must be one of shared, per_seed, got 'own'"):
+        parsed(foundations="own")
 
 
 def test_a_grid_stands_for_all_combinations() -> None:
