@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -20,27 +20,41 @@ from search.arms.simulated_pool import SimulatedPool
 from search.candidates import REFERENCE, Candidate, coordinates, hypervolume, scored
 from search.config import StudyConfig
 from search.strategies import TaskKnowledge
-from search.study import Foundation, baseline_names, baselines, build_space, build_strategy
-from trainers.proxy import FeatureCache
+from search.study import Supplies, baseline_names, baselines, build_space, build_strategy
 
 #: Seconds between two results that an arm reports to Tune.
 REPORT_EVERY = 0.5
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Given:
+    """What the arms of a seed are handed: references to what is large, in the object store.
+
+    Attributes:
+        knowledge: What strategies may know of the tasks.
+        cache: To the features; to None where scores are simulated.
+        base: To tasks, trunk and teachers; None where no rung trains on them.
+    """
+
+    knowledge: TaskKnowledge
+    cache: Any
+    base: Any
 
 
 def run_arm(
     settings: Mapping[str, Any],
     *,
     config: StudyConfig,
-    knowledge: TaskKnowledge,
+    supplies: Mapping[int, Given],
     writer: Any,
-    supplies: list[Any],
 ) -> None:
     """A Tune trial: one strategy with one seed over the evaluators of its placement group."""
     name, _, number = settings["arm"].rpartition("-")
     seed = int(number)
+    given, config = supplies[seed], config.of_seed(seed)
     space = build_space(config)
     vectors = baselines(config, space, seed)
-    strategy = build_strategy(config, name, seed, space, vectors, knowledge)
+    strategy = build_strategy(config, name, seed, space, vectors, given.knowledge)
     labels = baseline_names(config, name, vectors)
     ladder = config.ladder
     if labels:  # what others are compared with is scored to the end, whatever it is
@@ -51,7 +65,7 @@ def run_arm(
         pool = SimulatedPool(config)
     else:
         pool = ActorPool(
-            lambda index: start_evaluator(index, config, *supplies),
+            lambda index: start_evaluator(index, config, given.cache, given.base),
             evaluators=schedule.evaluators,
             attempts=schedule.attempts,
         )
@@ -153,9 +167,7 @@ class _Reporter(tune.CLIReporter):  # type: ignore[misc]  # Ray has no types
 
 def run_arms(
     config: StudyConfig,
-    cache: FeatureCache | None,
-    base: Foundation | None,
-    knowledge: TaskKnowledge,
+    supplies: Mapping[int, Supplies],
     writer: Any,
     display: Display,
     storage: Path,
@@ -164,10 +176,7 @@ def run_arms(
 
     Args:
         config: The study.
-        cache: Features, handed to evaluators through the object store; None where scores are
-            simulated.
-        base: Tasks, trunk and teachers; handed to them, too, where the last rung trains on them.
-        knowledge: What strategies may know of the tasks.
+        supplies: What the arms of every seed are given.
         writer: The study's writer actor.
         display: Shows progress.
         storage: Folder of Tune's own files.
@@ -178,11 +187,8 @@ def run_arms(
     schedule = config.schedule
     bundle = {"CPU": schedule.cpus} | ({"GPU": schedule.gpus} if schedule.gpus else {})
     resources = tune.PlacementGroupFactory([{}] + [dict(bundle)] * schedule.evaluators)
-    trains = config.ladder[-1].fidelity == "full"
-    supplies = [ray.put(cache), ray.put(base) if trains else None]
-    trainable = tune.with_parameters(
-        run_arm, config=config, knowledge=knowledge, writer=writer, supplies=supplies
-    )
+    given = _handed(supplies, trains=config.ladder[-1].fidelity == "full")
+    trainable = tune.with_parameters(run_arm, config=config, supplies=given, writer=writer)
     # Seed by seed, so that what is recorded of a search that was stopped can be compared.
     arms = [f"{name}-{seed}" for seed, name in product(config.seeds, config.strategies)]
     tuner = tune.Tuner(
@@ -208,6 +214,19 @@ def run_arms(
     results = tuner.fit()
     errors = [result.error for result in results if result.error is not None]
     return [(str(error).strip().splitlines() or [repr(error)])[-1] for error in errors]
+
+
+def _handed(supplies: Mapping[int, Supplies], *, trains: bool) -> dict[int, Given]:
+    """Supplies put into the object store, once where seeds share them; bases where rungs train."""
+    once = {
+        each: Given(
+            knowledge=each.knowledge,
+            cache=ray.put(each.cache),
+            base=ray.put(each.base) if trains else None,
+        )
+        for each in set(supplies.values())
+    }
+    return {seed: once[each] for seed, each in supplies.items()}
 
 
 def _halving(config: StudyConfig) -> ASHAScheduler | None:

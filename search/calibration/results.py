@@ -13,13 +13,11 @@ from search.calibration.choice import Chosen, choose, trained_twice
 from search.calibration.measurement import measure
 from search.config import StudyConfig, dump_config
 from search.study import (
-    Foundation,
     Run,
     Say,
     Study,
-    build_foundation,
     build_space,
-    feature_cache,
+    foundations,
     run_here,
 )
 from trainers.joint import TrainConfig
@@ -44,6 +42,8 @@ def full_training(config: StudyConfig) -> TrainConfig:
 def settings_digest(config: StudyConfig) -> str:
     """Hash of the settings that decide what a calibration measures of given masks."""
     parts = {name: dump_config(config)[name] for name in MEASURED}
+    if config.foundations != "shared":  # which is left out, as calibrations older than it are
+        parts["foundations"] = config.foundations
     return fingerprint(
         kind="calibration",
         training=full_training(config),
@@ -54,7 +54,7 @@ def settings_digest(config: StudyConfig) -> str:
 
 
 def measure_calibration(
-    study: Study, *, say: Say = print, run: Run = run_here, base: Foundation | None = None
+    study: Study, *, say: Say = print, run: Run = run_here
 ) -> list[dict[str, Any]]:
     """Measure a study's calibration; what was measured with the same settings is not repeated.
 
@@ -62,7 +62,6 @@ def measure_calibration(
         study: Its record gives the candidates; where it has too few, others are drawn.
         say: Called with one line per thing that was done.
         run: Where candidates are scored and trained.
-        base: Tasks, trunk and teachers if they are loaded already.
 
     Returns:
         One result per candidate and seed, in this order, as JSON: index, seed, candidate (its name
@@ -78,7 +77,7 @@ def measure_calibration(
     if missing:
         steps = full_training(config).sgd.steps
         say(f"calibration: {len(missing)} of {len(found)} trainings of {steps} steps to do")
-        jobs = _jobs(missing, chosen, config, base, run, say)
+        jobs = _jobs(missing, chosen, config, run, say)
         for done, (key, measured) in enumerate(run(measure, jobs), start=1):
             index, seed = pair = missing[key]
             result = {
@@ -103,34 +102,50 @@ def _digests(chosen: Sequence[Chosen], config: StudyConfig) -> dict[tuple[int, i
     twice = trained_twice(use_N, config.calibration.trained_twice)
     pairs = [(index, 0) for index in range(len(chosen))]
     pairs += [(index, 1) for index in sorted(set(twice))]
-    settings = settings_digest(config)
+    settings = [settings_digest(config.of_seed(_seed(entry, config))) for entry in chosen]
     return {
-        (index, seed): fingerprint(settings=settings, masks=chosen[index].masks.digest(), seed=seed)
+        (index, seed): fingerprint(
+            settings=settings[index], masks=chosen[index].masks.digest(), seed=seed
+        )
         for index, seed in pairs
     }
+
+
+def _seed(chosen: Chosen, config: StudyConfig) -> int:
+    """The seed whose foundation a candidate is measured on: its arm's, if these have their own.
+
+    A candidate that was drawn has no arm; it is measured on that of the study's lowest seed.
+    """
+    if chosen.candidate is None or config.foundations == "shared":
+        return min(config.seeds)
+    return int(chosen.candidate.rsplit("-", 2)[1])
 
 
 def _jobs(
     missing: Mapping[str, tuple[int, int]],
     chosen: Sequence[Chosen],
     config: StudyConfig,
-    base: Foundation | None,
     run: Run,
     say: Say,
 ) -> dict[str, dict[str, Any]]:
     """Arguments of `measure` for every measurement that is missing."""
-    base = base or build_foundation(config, run, say)
+    seeds = {index: _seed(chosen[index], config) for index, _ in missing.values()}
+    found = foundations(config, sorted(set(seeds.values())), run, say)
     given = {
-        "cache": feature_cache(config, base, run, say),
-        "base": base,
         "backbone": config.backbone,
-        "proxy": config.proxy,
         "training": full_training(config),
         "multiples": config.calibration.multiples,
         "compute": config.compute,
     }
     return {
-        key: {"masks": chosen[index].masks, "seed": seed, **given}
+        key: {
+            "masks": chosen[index].masks,
+            "seed": seed,
+            "base": found[seeds[index]][0],
+            "cache": found[seeds[index]][1],
+            "proxy": config.of_seed(seeds[index]).proxy,
+            **given,
+        }
         for key, (index, seed) in missing.items()
     }
 

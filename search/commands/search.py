@@ -20,20 +20,16 @@ from search.arms import (
 from search.calibration import read_trust
 from search.commands.report import finish_mirror, make_tracker
 from search.config import FinishConfig, StudyConfig, dump_config
-from search.strategies import TaskKnowledge
 from search.study import (
-    Foundation,
     Run,
     Say,
     Study,
-    build_foundation,
+    Supplies,
     check_inputs,
     check_strategies,
-    feature_cache,
-    task_knowledge,
+    supplies_by_seed,
 )
 from trainers.device import slow_precision
-from trainers.proxy import FeatureCache
 
 
 class ArmsError(RuntimeError):
@@ -76,11 +72,11 @@ def search(config: StudyConfig, *, resume: bool = False, console: Console | None
     status = "KILLED"
     try:
         run = cluster_jobs(config.schedule)
-        base, cache, knowledge = _supplies(config, run, display.say)
-        study.keep_facts(knowledge)
+        supplies = supplies_by_seed(config, run, display.say)
+        study.keep_facts(supplies[min(supplies)].knowledge)
         objective = replace(config.objective, reference=study.reference())
         config = replace(config, objective=objective)
-        broken = run_arms(config, cache, base, knowledge, writer, display, study.folder.absolute())
+        broken = run_arms(config, supplies, writer, display, study.folder.absolute())
         status = "FAILED" if broken else "FINISHED"
     finally:
         display.close()
@@ -98,25 +94,16 @@ def search(config: StudyConfig, *, resume: bool = False, console: Console | None
         )
     _say_front(study, display.say)
     if config.finish is not None:
-        _train_and_export(study, config.finish, run, base, display.say)
+        _train_and_export(study, config.finish, run, supplies, display.say)
     return study
 
 
-def _supplies(
-    config: StudyConfig, run: Run, say: Say
-) -> tuple[Foundation | None, FeatureCache | None, TaskKnowledge]:
-    """What candidates are scored on, and what strategies may know of it."""
-    if config.evaluator == "simulated":
-        return None, None, config.simulated.knowledge
-    base = build_foundation(config, run, say)
-    cache = feature_cache(config, base, run, say)
-    return base, cache, task_knowledge(config, base, run, say)
-
-
 def _train_and_export(
-    study: Study, finish: FinishConfig, run: Run, base: Foundation | None, say: Say
+    study: Study, finish: FinishConfig, run: Run, supplies: Mapping[int, Supplies], say: Say
 ) -> None:
     """What the config wants of a finished front."""
+    given = supplies.get(study.pick(finish.pick).seed)
+    base = given.base if given else None  # of a seed that this search does not have any more
     trained = study.train(finish.pick, seeds=finish.seeds, say=say, run=run, base=base)
     if finish.export:
         out = study.folder / "exported" / trained.candidate

@@ -62,6 +62,9 @@ class CostKind:
 #: What may score candidates.
 EVALUATORS = ("proxy", "simulated")
 
+#: Whether arms of different seeds share trunk, teachers and features.
+FOUNDATIONS = ("shared", "per_seed")
+
 #: Costs by the name that the config uses.
 COSTS: dict[str, CostKind] = {
     "use": CostKind(attribute="mean_use", words="mean share of channels in use"),

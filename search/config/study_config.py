@@ -1,7 +1,7 @@
 """The config of a whole study."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +10,7 @@ from partitioning.settings import DIFFERENT, POSITIVE, Rule, Unit, at_least, che
 from search.candidates import Rung, ladder
 from search.config.sections import (
     EVALUATORS,
+    FOUNDATIONS,
     CalibrationConfig,
     FinishConfig,
     ObjectiveConfig,
@@ -65,6 +66,12 @@ class StudyConfig:
         strategies: The competing strategies, by the name they go by. One with a `grid`, a mapping
             of settings to lists of values, stands for all combinations, `<name>.1` and so on.
         seeds: Every strategy runs once per seed.
+        foundations: What candidates are scored on (trunk, teachers and stored features) is either
+            shared by the arms of all seeds, which then differ by what strategies draw alone, or
+            made anew per_seed: arms of seed s have the trunk and teachers of `trunk.seed` + s, and
+            features and mini-batches of `proxy.seed` + s, so that the spread over seeds is that of
+            the whole method. It takes as many foundations as there are seeds. A trunk that is a
+            checkpoint is the same for all; its teachers still differ.
         candidates: Budget of every strategy and seed.
         device_seconds: Another one, in seconds that evaluators score: once they are spent an arm
             asks for nothing more, even if it has not had all `candidates`. A candidate's are those
@@ -99,6 +106,7 @@ class StudyConfig:
     solver: SolverConfig = field(default_factory=SolverConfig)
     strategies: Mapping[str, StrategyConfig]
     seeds: Annotated[tuple[int, ...], DIFFERENT, each(at_least(0))] = (0,)
+    foundations: Annotated[str, one_of(FOUNDATIONS)] = "shared"
     candidates: Annotated[int, at_least(1)] = 40
     device_seconds: Annotated[float | None, POSITIVE, Unit("seconds")] = None
     initial: Annotated[int, at_least(1), Unit("candidates")] = 16
@@ -156,6 +164,30 @@ class StudyConfig:
         for name in ("rungs", "finish"):
             if getattr(self, name):
                 raise ValueError(f"{name} must be left out where the evaluator is simulated")
+        if self.foundations != "shared":
+            raise ValueError(
+                "foundations must be shared where the evaluator is simulated, since there are no "
+                f"trunk, teachers and features, got {self.foundations}"
+            )
+
+    def of_seed(self, seed: int) -> "StudyConfig":
+        """The config that arms of a seed, and what is trained of them, run with.
+
+        Args:
+            seed: Of an arm.
+
+        Returns:
+            This config where foundations are shared; else one with the seed added to those of trunk
+            and proxy, whose own foundations are shared: it has one.
+        """
+        if self.foundations == "shared":
+            return self
+        return replace(
+            self,
+            foundations="shared",
+            trunk=self.trunk and replace(self.trunk, seed=self.trunk.seed + seed),
+            proxy=replace(self.proxy, seed=self.proxy.seed + seed),
+        )
 
     @property
     def simulated(self) -> Simulation:

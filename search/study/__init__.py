@@ -23,6 +23,7 @@ from search.study.foundation import (
     run_here,
     task_knowledge,
 )
+from search.study.supplies import Supplies, foundations, supplies_by_seed
 from search.study.training import TrainedPick
 from search.study.tried import Tried
 
@@ -33,6 +34,7 @@ __all__ = [
     "Say",
     "Study",
     "StudyError",
+    "Supplies",
     "TrainedPick",
     "Tried",
     "baseline_names",
@@ -44,7 +46,9 @@ __all__ = [
     "check_strategies",
     "cost_range",
     "feature_cache",
+    "foundations",
     "require_writable",
     "run_here",
+    "supplies_by_seed",
     "task_knowledge",
 ]

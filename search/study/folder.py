@@ -121,7 +121,11 @@ class Study:
         return self.folder / "tasks.json"
 
     def keep_facts(self, knowledge: TaskKnowledge) -> None:
-        """Keep what is known of the tasks before the search."""
+        """Keep what is known of the tasks before the search.
+
+        Args:
+            knowledge: That of any seed; their teachers' accuracies alone may differ.
+        """
         write_json(self._facts_path, {"tasks": [asdict(facts) for facts in knowledge.tasks]})
 
     def knowledge(self) -> TaskKnowledge:
@@ -204,7 +208,7 @@ class Study:
             seeds: Number of trainings, with seeds 0 to seeds - 1.
             say: Called with one line per thing that was done.
             run: Where training runs.
-            base: Tasks, trunk and teachers if they are loaded already.
+            base: Tasks, trunk and teachers of the candidate's seed if they are loaded already.
 
         Raises:
             StudyError: There is no such candidate.
@@ -213,7 +217,7 @@ class Study:
             raise StudyError(f"seeds must be at least 1, got {seeds}")
         candidate = self.pick(pick)
         return train_candidate(
-            self.config,
+            self.config.of_seed(candidate.seed),
             candidate.id,
             self.masks(candidate),
             self.folder / "trained" / candidate.id,
@@ -247,18 +251,18 @@ class Study:
             out: Folder of the compact networks.
             say: Called with one line per thing that was done.
             run: Where training runs.
-            base: Tasks, trunk and teachers if they are loaded already.
+            base: Tasks, trunk and teachers of the candidate's seed if they are loaded already.
 
         Raises:
             StudyError: There is no such candidate, or the folder cannot be written.
             ExportError: A compact network does not compute what the masked one does.
         """
         out = Path(out)
-        self.pick(pick)
+        config = self.config.of_seed(self.pick(pick).seed)
         require_writable(out)
-        base = base or build_foundation(self.config, run, say)
+        base = base or build_foundation(config, run, say)
         trained = self.train(pick, say=say, run=run, base=base)
-        return export_trained(self.config, trained, base, out, say=say)
+        return export_trained(config, trained, base, out, say=say)
 
 
 def require_writable(folder: Path) -> None:

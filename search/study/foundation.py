@@ -74,7 +74,7 @@ def check_inputs(config: StudyConfig) -> None:
         DataError: Of a dataset.
         CheckpointError: Of the trunk's checkpoint.
     """
-    if config.trunk is None:  # scores are simulated
+    if config.evaluator == "simulated" or config.trunk is None:
         return
     check_tasks(config.data)
     if config.trunk.dataset is not None:
@@ -83,51 +83,44 @@ def check_inputs(config: StudyConfig) -> None:
         load_checkpoint(config.backbone, _checkpoint(config.trunk))
 
 
-def build_foundation(config: StudyConfig, run: Run, say: Say) -> Foundation:
+def build_foundation(
+    config: StudyConfig, run: Run, say: Say, tasks: Mapping[str, Task] | None = None
+) -> Foundation:
     """Load the tasks, then make or load the trunk and the teachers.
 
     Args:
-        config: The study.
+        config: The study; that of a seed where seeds have foundations of their own.
         run: Where training runs.
         say: Called with one line per thing that was done.
+        tasks: The tasks if they are loaded already.
 
     Raises:
         ConfigError: The study's scores are simulated: there is nothing to train on.
     """
-    if config.trunk is None:
+    if config.evaluator == "simulated" or config.trunk is None:
         raise ConfigError(
             f"the study {config.name} is simulated: it has no images to train networks on"
         )
-    tasks = load_tasks(config.data)
-    for name, task in tasks.items():
-        sizes = " / ".join(str(len(split)) for split in task.splits.values())
-        say(f"task {name}: {task.num_classes} classes, {sizes} images")
+    tasks = tasks or _tasks(config, say)
     trunk = _trunk(config, config.trunk, run, say)
     teachers = _teachers(config, tasks, trunk, config.trunk.seed, run, say)
     return Foundation(tasks=tasks, trunk=trunk, teachers=teachers)
 
 
-def feature_cache(config: StudyConfig, base: Foundation, run: Run, say: Say) -> FeatureCache:
+def feature_cache(
+    config: StudyConfig, base: Foundation, run: Run, say: Say, more: int = 0
+) -> FeatureCache:
     """Compute or load the cached features of every task.
 
     Args:
-        config: The study.
+        config: The study; that of a seed where seeds have foundations of their own.
         base: Tasks and teachers.
         run: Where the forward passes run.
         say: Called with one line per thing that was done.
+        more: How many caches as large as this are to be held beside it and are not there yet.
     """
     needs = {name: _feature_bytes(config, task) for name, task in base.tasks.items()}
-    need = sum(needs.values())
-    mapped = need > SHARE_OF_MEMORY * _free_memory()
-    say(
-        f"feature cache: {need / 2**20:.0f} MiB"
-        + (
-            f", more than half of the free memory: read from {config.cache_folder}, which every "
-            "node must see"
-            if mapped
-            else ""
-        )
-    )
+    mapped = _say_size(config, sum(needs.values()), more, say)
     paths = {
         name: config.cache_folder
         / "features-{}-{}.safetensors".format(
@@ -142,7 +135,8 @@ def feature_cache(config: StudyConfig, base: Foundation, run: Run, say: Say) -> 
         )
         for name, task in base.tasks.items()
     }
-    _require_space(config, sum(needs[name] for name in needs if not paths[name].exists()))
+    missing = sum(needs[name] for name in needs if not paths[name].exists())
+    _require_space(config, missing * (1 + more))
     computed = run(
         compute_features,
         {
@@ -205,6 +199,29 @@ def task_knowledge(config: StudyConfig, base: Foundation, run: Run, say: Say) ->
         for name, task in base.tasks.items()
     )
     return TaskKnowledge(tasks=facts, similarity=np.load(path))
+
+
+def _tasks(config: StudyConfig, say: Say) -> Mapping[str, Task]:
+    """The tasks, loaded, with a line for each."""
+    tasks = load_tasks(config.data)
+    for name, task in tasks.items():
+        sizes = " / ".join(str(len(split)) for split in task.splits.values())
+        say(f"task {name}: {task.num_classes} classes, {sizes} images")
+    return tasks
+
+
+def _say_size(config: StudyConfig, need: int, more: int, say: Say) -> bool:
+    """Say how many bytes features need, with `more` times as many to come; whether to map them."""
+    mapped = need * (1 + more) > SHARE_OF_MEMORY * _free_memory()
+    text = f"feature cache: {need / 2**20:.0f} MiB"
+    if mapped:
+        text += ", with those of other seeds" if more else ""
+        text += (
+            f", more than half of the free memory: read from {config.cache_folder}, which every "
+            "node must see"
+        )
+    say(text)
+    return mapped
 
 
 def _feature_bytes(config: StudyConfig, task: Task) -> int:

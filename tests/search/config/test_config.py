@@ -14,7 +14,9 @@ from search.config import (
     parse_config,
 )
 from tests.helpers import ROOT
+from trainers.optim import learning_rate_at
 
+TRUNK = {"dataset": {"name": "hues", "source": "toy"}}
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 
 
@@ -22,7 +24,7 @@ def raw(**changed: Any) -> dict[str, Any]:
     base: dict[str, Any] = {
         "name": "tiny",
         "tasks": [{"name": "digits", "source": "toy"}, {"name": "shapes", "source": "toy"}],
-        "trunk": {"dataset": {"name": "hues", "source": "toy"}},
+        "trunk": TRUNK,
         "strategies": {"random": {}},
     }
     return base | changed
@@ -47,18 +49,34 @@ def test_there_are_the_configs_the_readme_names() -> None:
         "mini_decathlon",
         "hub_decathlon",
         "decathlon",
+        "decathlon_paper",
+        "sharing_at_fixed_use",
     }
 
 
-def test_the_decathlon_has_the_papers_settings() -> None:
-    config = load_config("configs/decathlon.yaml")
+def test_the_decathlon_of_the_paper_is_as_printed() -> None:
+    config = load_config("configs/decathlon_paper.yaml")
     assert len(config.tasks) == 9
-    assert config.backbone.width == 64
-    assert (config.proxy.sgd.steps, config.proxy.sgd.batch_size) == (3000, 4)
-    assert config.proxy.sgd.learning_rate == 1.0
-    assert config.strategies["es"].settings.directions == 16
-    assert config.candidates == 1000
+    proxy = config.proxy
+    assert (proxy.repeats, proxy.sgd.steps, proxy.sgd.batch_size) == (3, 3000, 4)
+    assert [learning_rate_at(proxy.sgd, step) for step in (0, 1999, 2000)] == [1.0, 1.0, 0.1]
+    es = config.strategies["es"].settings
+    assert (es.directions, es.best, es.learning_rate, len(es.diagonal_l2)) == (16, 16, 0.1, 1)
+    assert not es.per_task
+    assert config.strategies["random"].settings.uniform
+    assert config.space.use == (0.0, 1.0)
+    assert (config.candidates, config.rungs) == (1000, ())
     assert (config.train.sgd.steps, config.train.sgd.batch_size) == (100_000, 64)
+    rates = [learning_rate_at(config.train.sgd, step) for step in (0, 74_999, 75_000)]
+    assert rates == [0.05, 0.05, pytest.approx(0.005)]
+
+
+def test_the_decathlon_does_not_claim_to_be_the_papers() -> None:
+    ours, paper = (load_config(f"configs/{name}.yaml") for name in ("decathlon", "decathlon_paper"))
+    for name in ("tasks", "backbone", "trunk", "teachers", "train"):
+        assert getattr(ours, name) == getattr(paper, name)
+    text = (ROOT / "configs/decathlon.yaml").read_text()
+    assert "not the paper's setting" in text.replace("\n# ", " ")
 
 
 @pytest.mark.parametrize(
@@ -234,6 +252,25 @@ def test_a_study_with_rungs_keeps_its_budget() -> None:
     changed = differences(parsed(rungs=rungs, candidates=20), parsed(rungs=rungs, candidates=40))
     assert [line.split(":")[0] for line in changed] == ["candidates"]
     assert differences(parsed(candidates=20), parsed(candidates=40)) == []
+
+
+def test_the_config_of_a_seed() -> None:
+    shared = parsed(seeds=[0, 2])
+    assert shared.foundations == "shared"
+    assert shared.of_seed(2) is shared
+    own = parsed(seeds=[0, 2], foundations="per_seed", trunk={**TRUNK, "seed": 5})
+    found = own.of_seed(2)
+    assert found.trunk is not None
+    assert (found.trunk.seed, found.proxy.seed) == (7, 2)
+    assert found.of_seed(2) == found, "it has one foundation"
+    assert differences(own, parsed(seeds=[0], trunk={**TRUNK, "seed": 5})) == [
+        "foundations: 'per_seed' in the study, 'shared' now"
+    ]
+    file = parsed(foundations="per_seed", trunk={"checkpoint": "trunk.safetensors"}).of_seed(1)
+    assert file.trunk is not None
+    assert file.trunk.seed == 1, "which seeds the teachers"
+    with pytest.raises(ConfigError, match="foundations must be one of shared, per_seed, got 'own'"):
+        parsed(foundations="own")
 
 
 def test_a_grid_stands_for_all_combinations() -> None:

@@ -20,7 +20,15 @@ from search.commands.search import search
 from search.comparison.selection import true_hypervolume
 from search.config import ConfigError, StudyConfig
 from search.simulated.synthetic import SyntheticConfig, SyntheticProblem
-from search.study import Study, baselines, build_foundation, build_space, build_strategy, run_here
+from search.study import (
+    Study,
+    baselines,
+    build_foundation,
+    build_space,
+    build_strategy,
+    check_inputs,
+    run_here,
+)
 from tests.helpers.studies import simulated
 
 THREE = ("a", "b", "c")
@@ -35,6 +43,7 @@ THREE = ("a", "b", "c")
         ({"tasks": []}, "there must be at least one task"),
         ({"rungs": [{"steps": 30}]}, "rungs must be left out"),
         ({"finish": {}}, "finish must be left out"),
+        ({"foundations": "per_seed"}, "foundations must be shared where the evaluator is simul"),
         ({"space": {"kind": "block_level", "levels": [0.5, 1]}}, "space.levels must be one level"),
         ({"tasks": [{"name": f"t{i}"} for i in range(13)]}, "at most 12 tasks"),
     ],
@@ -58,6 +67,13 @@ def test_the_true_front_as_a_space_and_a_reference_show_it() -> None:
 def test_a_simulated_study_has_nothing_to_train_on() -> None:
     with pytest.raises(ConfigError, match="the study simulated is simulated: it has no images"):
         build_foundation(simulated(), run_here, print)
+
+
+def test_a_simulated_study_needs_no_images_whatever_its_trunk() -> None:
+    config = simulated(trunk={"checkpoint": "none.safetensors"})
+    check_inputs(config)
+    with pytest.raises(ConfigError, match="the study simulated is simulated: it has no images"):
+        build_foundation(config, run_here, print)
 
 
 def run(settings: StudyConfig, name: str = "random", seed: int = 0) -> list[Candidate]:

@@ -37,6 +37,7 @@ from tests.helpers.strategies import INITIAL, NUM, Evaluate, evaluate, make_prob
 SETTINGS: dict[str, Any] = {
     "random": RandomSettings(),
     "random: uniform": RandomSettings(uniform=True),
+    "random: fixed use": RandomSettings(use=(0.3,)),
     "es": EvolutionSettings(directions=3, diagonal_l2=(1.0, 0.1), turn=2),
     "es: one weight, momentum, sigmoid": EvolutionSettings(
         directions=3, diagonal_l2=(0.1,), momentum=0.5, bounds="sigmoid"
@@ -62,7 +63,13 @@ SETTINGS: dict[str, Any] = {
     "sobol": SobolSettings(),
     "baselines": BaselineSettings(),
 }
-ENDLESS = ("random", "random: uniform", "sobol", "baselines")  # they wait for nothing
+ENDLESS = (
+    "random",
+    "random: uniform",
+    "random: fixed use",
+    "sobol",
+    "baselines",
+)  # they wait for nothing
 
 SLOW = ("gp: three failures",)
 
@@ -75,7 +82,7 @@ def each(names: Iterable[str], slow: Collection[str] = SLOW) -> pytest.MarkDecor
 
 every_strategy = each(SETTINGS)
 every_random_strategy = each(
-    name for name in SETTINGS if name not in ("baselines", "random: uniform")
+    name for name in SETTINGS if name not in ("baselines", "random: uniform", "random: fixed use")
 )
 
 
@@ -334,6 +341,34 @@ def test_uniform_proposals_are_uniform() -> None:
     assert np.abs(np.sort(proposals, axis=0) - grid[:, None]).max() < 1.95 / num**0.5
     correlation = np.mean((proposals[:, 0] - 0.5) * (proposals[:, 1] - 0.5)) * 12.0
     assert abs(correlation) < 3.5 / num**0.5
+
+
+def test_fixed_uses_stay_and_everything_else_is_uniform() -> None:
+    problem = make_problem()
+    uniform = propose(build("random: uniform"))
+    for use in ((0.3,), (0.3, 1.0)):
+        found = propose(STRATEGIES["random"].build(problem, RandomSettings(use=use)))
+        np.testing.assert_array_equal(found[:, [0, 1]], np.broadcast_to(use, (NUM, 2)))
+        # However large uses are, the rest is the same.
+        np.testing.assert_array_equal(found[:, 2:], uniform[:, 2:])
+
+
+def test_wrong_fixed_uses_are_refused() -> None:
+    for use, message in {
+        (): "use must be one or more numbers, each in .*or null, got",
+        (0.3, 1.2): r"use must be .*each in \[0, 1\], or null, got \[0.3, 1.2\]",
+        (float("nan"),): "use must be .*each in",
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            RandomSettings(use=use)
+    with pytest.raises(ValueError, match="uniform must be false where use is given"):
+        RandomSettings(uniform=True, use=(0.3,))
+    three = RandomSettings(use=(0.3, 0.3, 0.3))
+    with pytest.raises(ValueError, match=r"one for each of the 2 use entries .*got 3"):
+        STRATEGIES["random"].build(make_problem(), three)
+    without = dataclasses.replace(make_problem(), use_dims=())
+    with pytest.raises(ValueError, match="use must be null in a space without use entries"):
+        STRATEGIES["random"].build(without, RandomSettings(use=(0.3,)))
 
 
 @every_random_strategy
