@@ -3,8 +3,9 @@
 Nothing here knows what the numbers are of.
 """
 
+from search.stats.agreement import correlations
 from search.stats.bootstrap import LEVEL, RESAMPLES, Estimate, estimate, mean_interval
-from search.stats.correlation import correlations
+from search.stats.correlation import bands
 from search.stats.paired_tests import (
     MOST_STRATEGIES,
     ROUNDING,
@@ -13,6 +14,7 @@ from search.stats.paired_tests import (
     fewest_seeds,
     least_p,
 )
+from search.stats.ranking import ndcg, regret
 from search.stats.seed_noise import noise
 
 __all__ = [
@@ -22,11 +24,14 @@ __all__ = [
     "ROUNDING",
     "Estimate",
     "Pair",
+    "bands",
     "compare_pairs",
     "correlations",
     "estimate",
     "fewest_seeds",
     "least_p",
     "mean_interval",
+    "ndcg",
     "noise",
+    "regret",
 ]
