@@ -4,11 +4,11 @@ python benchmarks/calibration_verdict.py [--draws N] [--quick]
 
 Prints for every kind of proxy and number of candidates the share of draws whose lower ends, of the
 partial correlations that `judged` looks at, both reach thresholds of 0, .1, .2 and .3. Draws are
-seeded 0, 1, ... Proxies that know nothing but use must hardly ever be trusted, whatever the curve by
-which accuracy depends on it; what is lost by that is seen on proxies that know more.
+seeded 0, 1, ... Proxies that know nothing but use must hardly ever be trusted, whatever the curve
+by which accuracy depends on it; what is lost by that is seen on proxies that know more.
 
-The last two rows are of the surrogate of real proxy scores of the mini-Decathlon at candidates that
-a calibration draws: full training is a curve of what the surrogate says, the proxy is the surrogate,
+The last rows are of the surrogate of real proxy scores of the mini-Decathlon, at candidates that a
+calibration draws: full training is a curve of what the surrogate says, the proxy is the surrogate,
 and both have the noise of one training. "use of a task" knows no more of the surrogate than a
 polynomial of a task's use and mean use does.
 

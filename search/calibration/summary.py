@@ -63,8 +63,9 @@ def summarise(results: Results, config: StudyConfig) -> dict[str, Any]:
 
         proxy is {statistic: {row: {value, low, high}}} as `correlations` names them, with rows for
         the tasks, "mean accuracy" and "mean over tasks". use and parameters are the same of what
-        they alone predict: of a task its own, of the mean accuracy their mean over tasks. stopped
-        is the same of full training stopped after each multiple of the proxy's wall time, with
+        they alone predict: of a task its own, of the mean accuracy their mean over tasks; use's
+        partial correlations are what the regression on use misses of it. stopped is the same of
+        full training stopped after each multiple of the proxy's wall time, with
         multiple, candidates (those whose training lasted so long), and seconds and steps (means).
 
         decisions is {"proxy", "use" or "parameters": {ndcg, regret, regret_same_cost}}, by mean

@@ -36,10 +36,8 @@ def show_calibration(summary: Mapping[str, Any], console: Console) -> None:
     known = {f"{cost} alone": summary[cost] for cost in KNOWN}
     columns = {"proxy": summary["proxy"], **known, **stopped}
     count = summary["candidates"]
-    say(
-        f"Agreement with full training over {count} candidates, and 95 % intervals. Use and parameters"
-    )
-    say("alone: a task's own, and the mean over tasks for the mean accuracy")
+    say(f"Agreement with full training over {count} candidates, and 95 % intervals. Use alone and")
+    say("parameters alone: a task's own predict the task, their mean the mean accuracy")
     if stopped:
         say("x1 and so on: full training stopped after so many times the proxy's wall time")
     for name, entry in stopped.items():
@@ -48,20 +46,14 @@ def show_calibration(summary: Mapping[str, Any], console: Console) -> None:
     for statistic, title in (("pearson", "Pearson"), ("spearman", "Spearman")):
         say(f"\n{title} correlation")
         console.print(_correlations(summary, [(k, v[statistic]) for k, v in columns.items()]))
-    say(
-        "\nGiven use: of the mean accuracy what mean use does not explain, of a task what mean use and"
-    )
-    say("its own do not; the verdict is by the lower ends in the last two rows of the first column")
+    say("\nPearson given use: the mean accuracy given mean use, a task given mean use and its own;")
+    say("the verdict is by the lower ends of the first column in the last two rows")
     console.print(_correlations(summary, _given_use(summary, stopped)))
-    say(
-        "\nThe proxy more closely: Kendall's rank correlation, and Pearson's among some candidates and"
-    )
-    say("within narrow bands of cost, each beside that of use alone")
+    say("\nThe proxy more closely: Kendall's correlation, and Pearson's among some candidates and")
+    say("within narrow bands of cost, each beside what use alone reaches there")
     console.print(_correlations(summary, _among(summary)))
-    say(
-        "\nWhat decides a search: how good the first quarter of the ranking is (1 at best), and how much"
-    )
-    say("mean accuracy its first pick loses, of all candidates and within bands of cost")
+    say("\nWhat decides a search: how good the first quarter of a ranking is (1 at best), and how")
+    say("much mean accuracy its first pick loses, of all candidates and within bands of cost")
     console.print(_decisions(summary))
     if summary["trained_twice"]:
         say("\nFull training: standard deviation over candidates, and between seeds of one")

@@ -53,8 +53,8 @@ def _refusal(count: int, found: Mapping[str, Mapping[str, float | None]]) -> str
     unknown = [row for row, estimate in found.items() if estimate["low"] is None]
     if unknown:
         return (
-            f"no verdict on the proxy: over {count} candidates its scores, or full training's, vary "
-            f"with use alone ({' and '.join(unknown)})"
+            f"no verdict on the proxy: over {count} candidates its scores, or full training's, "
+            f"do not vary beside use ({' and '.join(unknown)})"
         )
     return ""
 
@@ -70,11 +70,9 @@ def _judgement(
         f"{_text(found[row]['high'])}) for the {row} {given}"
         for row, given in JUDGED.items()
     )
-    ends = (
-        "both lower ends reach"
-        if not short
-        else f"the lower end for the {' and the '.join(short)} is below"
-    )
+    ends = f"the lower end for the {' and the '.join(short)} is below"
+    if not short:
+        ends = "both lower ends reach"
     return (
         f"the proxy is {'not ' * bool(short)}trusted: over {count} candidates its scores and full "
         f"training have a correlation beside use of {figures}; {ends} the threshold of "

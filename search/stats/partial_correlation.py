@@ -17,6 +17,9 @@ from search.stats.correlation import ranks, standard, weighted_correlation
 DEGREE = 3
 # Share of the largest value that is added before the logarithm, since a task may use nothing.
 OFFSET = 0.01
+# Added to a sum of squares, as a share of it: a resample may have too few distinct candidates for
+# all columns.
+RIDGE = 1e-12
 # Singular values under this share of the largest are of columns that say nothing of their own.
 RANK_TOLERANCE = 1e-8
 
@@ -70,7 +73,8 @@ class Given:
         count, columns = self._design_NP.shape
         products_NQ = (self._design_NP[:, :, None] * self._design_NP[:, None, :]).reshape(count, -1)
         gram_BPP = (w_BN @ products_NQ).reshape(-1, columns, columns)
-        self._inverse_BPP = np.linalg.pinv(gram_BPP, rcond=RANK_TOLERANCE, hermitian=True)
+        ridge_PP = RIDGE * count * np.eye(columns)
+        self._inverse_BPP = np.linalg.inv(gram_BPP + ridge_PP)
         self.freedom = count - columns
 
     def partial(self, x_N: FloatArray, y_N: FloatArray) -> FloatArray:
