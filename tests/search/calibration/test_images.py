@@ -27,7 +27,7 @@ def test_halves_are_all_images_once(count: int) -> None:
 
 
 def test_one_image_cannot_be_divided() -> None:
-    with pytest.raises(ValueError, match="task 'digits': .* at least 2 validation images"):
+    with pytest.raises(ValueError, match=r"task 'digits': .* at least 2 validation images"):
         halves("digits", np.zeros(1, dtype=np.int64))
 
 

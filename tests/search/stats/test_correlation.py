@@ -6,8 +6,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from search.stats import Estimate, correlations, noise
-from search.stats.bootstrap import resamples
 from search.stats.agreement import beside_use, subsets
+from search.stats.bootstrap import resamples
 from search.stats.correlation import banded, bands, kendall, pearson, spearman
 from search.stats.seed_noise import seed_noise
 
