@@ -31,7 +31,7 @@ def halves(task: str, labels_N: IntArray) -> tuple[IntArray, IntArray]:
         ValueError: There are fewer than two images.
 
     >>> [half.tolist() for half in halves("digits", np.array([0, 0, 1, 1, 1]))]
-    [[1, 2, 3], [0, 4]]
+    [[1, 2, 4], [0, 3]]
     """
     if len(labels_N) < 2:
         raise ValueError(
