@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from partitioning import Masks
+from search.calibration.images import for_proxy, for_training
 from search.study import Foundation
 from trainers.backbones import BackboneConfig
 from trainers.device import ComputeConfig
@@ -26,6 +27,7 @@ def measure(
 ) -> dict[str, Any]:
     """Score masks by the proxy, then train them in full.
 
+    The two are measured on different halves of every task's validation images, see `halves`.
     What full training had reached is measured on its way, under the schedule of the whole: it is
     stopped early, not made shorter.
 
@@ -41,16 +43,17 @@ def measure(
         compute: Device and precision.
 
     Returns:
-        JSON: proxy {accuracy, loss, seconds} and full {accuracy, seconds, steps, snapshots} with
-        accuracy and loss by virtual network, or the error with which one of them diverged.
+        JSON: proxy {accuracy, loss, seconds}, full {accuracy, seconds, steps, snapshots} and costs
+        {use, parameters}, all of them by virtual network but seconds and steps; or the error with
+        which one of them diverged.
     """
-    (score,) = distill([masks], cache, replace(proxy, seed=proxy.seed + seed), compute)
+    (score,) = distill([masks], for_proxy(cache), replace(proxy, seed=proxy.seed + seed), compute)
     if isinstance(score, DivergedError):
         return {"error": str(score)}
     try:
         full = train_jointly(
             masks,
-            base.tasks,
+            for_training(base.tasks),
             base.trunk,
             base.teachers,
             training,
@@ -62,6 +65,7 @@ def measure(
     except FloatingPointError as error:
         return {"error": str(error)}
     return {
+        "costs": {"use": dict(score.costs.use), "parameters": dict(score.costs.parameters)},
         "proxy": {
             "accuracy": dict(score.accuracy),
             "loss": dict(score.distillation_loss),

@@ -27,6 +27,9 @@ from trainers.teachers import fingerprint
 CHOICE = ("tasks", "backbone", "space", "solver")
 #: Sections that decide what is measured of a candidate.
 MEASURED = ("input_size", "tasks", "backbone", "trunk", "teachers", "proxy")
+#: How candidates are measured, see `measurement`: raised where that changes, so that older results
+#: are measured anew. 2 has the proxy and full training measured on different images.
+MEASUREMENT = 2
 
 
 def calibration_folder(study: Study) -> Path:
@@ -46,6 +49,7 @@ def settings_digest(config: StudyConfig) -> str:
         parts["foundations"] = config.foundations
     return fingerprint(
         kind="calibration",
+        version=MEASUREMENT,
         training=full_training(config),
         multiples=config.calibration.multiples,
         precision=config.compute.precision,
@@ -65,8 +69,8 @@ def measure_calibration(
 
     Returns:
         One result per candidate and seed, in this order, as JSON: index, seed, candidate (its name
-        in the record, or None), vector, use (mean), masks, and proxy and full as `measure` gives
-        them, or an error.
+        in the record, or None), vector, use (mean), masks, and costs, proxy and full as `measure`
+        gives them, or an error.
     """
     config, folder = study.config, calibration_folder(study)
     folder.mkdir(parents=True, exist_ok=True)

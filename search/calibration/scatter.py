@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from search.calibration.verdict import MEAN_ACCURACY
 from search.report import GREY, INK
 
 if TYPE_CHECKING:  # slow to import, so it is done where it is needed
     from matplotlib.axes import Axes
-
-#: The name of the panel of mean accuracies, as the summary has it.
-MEAN = "mean accuracy"
 
 
 def scatter_figure(table: pd.DataFrame, summary: Mapping[str, Any], path: Path) -> None:
@@ -22,18 +20,18 @@ def scatter_figure(table: pd.DataFrame, summary: Mapping[str, Any], path: Path) 
 
     Args:
         table: a row per candidate and seed, see `calibration_table`; the first seed is drawn.
-        summary: has r and the noise between seeds, see `summarise`.
+        summary: has correlations and the noise between seeds, see `summarise`.
         path: where to write.
     """
     from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.figure import Figure
 
-    panels = [*summary["tasks"], MEAN]
+    panels = [*summary["tasks"], MEAN_ACCURACY]
     # The fewest empty places, then as square as can be.
     widths = range(3, 6) if len(panels) > 3 else (len(panels),)
     columns = min(widths, key=lambda n: (-len(panels) % n, abs(n - math.sqrt(len(panels)))))
     rows = -(-len(panels) // columns)
-    size = (2.5 * columns + 0.9, 2.55 * rows + 0.75)
+    size = (2.5 * columns + 0.9, 2.7 * rows + 0.75)
     figure = Figure(figsize=size, dpi=170, layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False)
     colours = LinearSegmentedColormap.from_list("use", ["#9ecae1", "#0072B2", "#08244a"])
@@ -46,7 +44,7 @@ def scatter_figure(table: pd.DataFrame, summary: Mapping[str, Any], path: Path) 
         axes.tick_params(labelsize=8, colors=INK)
         axes.margins(0.08)
         axes.locator_params(nbins=5)
-        axes.set_title(_title(panel, summary), fontsize=10, loc="left")
+        axes.set_title(_title(panel, summary), fontsize=9, loc="left")
         if len(first):
             x_N, y_N = (_scores(first, side, panel) for side in ("proxy", "full"))
             drawn = axes.scatter(
@@ -71,12 +69,16 @@ def scatter_figure(table: pd.DataFrame, summary: Mapping[str, Any], path: Path) 
 
 
 def _title(panel: str, summary: Mapping[str, Any]) -> str:
-    value = summary["proxy"]["pearson"].get(panel, {}).get("value")
-    return f"{panel}   r = " + ("undefined" if value is None else f"{value:.2f}")
+    """The panel's name, and below it Pearson's r and what is left of it given use."""
+    alone, given = (
+        summary["proxy"][name].get(panel, {}).get("value") for name in ("pearson", "partial")
+    )
+    words = ("undefined" if value is None else f"{value:.2f}" for value in (alone, given))
+    return "{}\nr = {}, given use {}".format(panel, *words)
 
 
 def _scores(table: pd.DataFrame, side: str, panel: str) -> np.ndarray:
-    if panel == MEAN:
+    if panel == MEAN_ACCURACY:
         own = [name for name in table.columns if name.startswith(f"{side}/")]
         return table[own].mean(axis=1).to_numpy()  # type: ignore[no-any-return]
     return table[f"{side}/{panel}"].to_numpy()  # type: ignore[no-any-return]

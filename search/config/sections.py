@@ -33,8 +33,9 @@ class CalibrationConfig:
             training.
         sgd: Full training; None takes the study's own, `train.sgd`.
         multiples: Full training is also looked at after so many times the proxy's wall time.
-        threshold: Mean over tasks of the Pearson correlation with full training that the proxy
-            must reach to be trusted.
+        threshold: What the lower ends of two 95 % intervals must reach for the proxy to be trusted:
+            of its partial correlation with full training given use, of the mean accuracy and of
+            the mean over tasks.
         seed: Draws candidates where the record has too few, and the bootstrap.
     """
 
@@ -42,7 +43,7 @@ class CalibrationConfig:
     trained_twice: Annotated[int, between(0, "candidates"), Unit("candidates")] = 4
     sgd: SGDConfig | None = None
     multiples: Annotated[tuple[float, ...], ASCENDING, each(POSITIVE)] = (1.0, 2.0, 5.0, 10.0)
-    threshold: Annotated[float, interval("[-1, 1]")] = 0.5
+    threshold: Annotated[float, interval("[-1, 1]")] = 0.1
     seed: Annotated[int, at_least(0)] = 0
 
 

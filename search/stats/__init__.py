@@ -3,8 +3,9 @@
 Nothing here knows what the numbers are of.
 """
 
+from search.stats.agreement import correlations
 from search.stats.bootstrap import LEVEL, RESAMPLES, Estimate, estimates, mean_interval
-from search.stats.correlation import correlations
+from search.stats.correlation import bands
 from search.stats.paired_tests import (
     MOST_STRATEGIES,
     ROUNDING,
@@ -15,6 +16,7 @@ from search.stats.paired_tests import (
     holm,
     least_p,
 )
+from search.stats.ranking import ndcg, regret
 from search.stats.seed_noise import noise
 from search.stats.unpaired_test import welch
 
@@ -25,6 +27,7 @@ __all__ = [
     "ROUNDING",
     "Estimate",
     "Pair",
+    "bands",
     "compare_figures",
     "compare_pairs",
     "correlations",
@@ -33,6 +36,8 @@ __all__ = [
     "holm",
     "least_p",
     "mean_interval",
+    "ndcg",
     "noise",
+    "regret",
     "welch",
 ]

@@ -10,6 +10,7 @@ import yaml
 
 from partitioning import Masks
 from search.calibration import measure_calibration
+from search.calibration.images import for_proxy, for_training
 from search.calibration.measurement import measure
 from search.calibration.results import calibration_folder, full_training, result_path
 from search.config import ConfigError, dump_config, parse_config
@@ -83,11 +84,18 @@ def test_a_calibration_goes_on_where_it_stopped(tmp_path: Path, cache: Path) -> 
     assert len(first["full"]["snapshots"]) == 1
     base = build_foundation(study.config, run_here, quiet)
     features = feature_cache(study.config, base, run_here, quiet)
-    (score,) = distill(
-        [Masks.from_dict(first["masks"])], features, study.config.proxy, study.config.compute
-    )
+    masks = Masks.from_dict(first["masks"])
+    (score,) = distill([masks], for_proxy(features), study.config.proxy, study.config.compute)
     assert not isinstance(score, DivergedError)
     assert dict(score.accuracy) == first["proxy"]["accuracy"], "the proxy is the study's own"
+    assert first["costs"] == {"use": score.costs.use, "parameters": score.costs.parameters}
+    (whole,) = distill([masks], features, study.config.proxy, study.config.compute)
+    assert not isinstance(whole, DivergedError)
+    assert whole.distillation_loss == score.distillation_loss, "trained alike"
+    assert whole.accuracy != score.accuracy, "measured on fewer images"
+    for name, task in for_training(base.tasks).items():
+        correct = first["full"]["accuracy"][name] * len(task.splits["validation"])
+        assert correct == pytest.approx(round(correct)), "of that half's images"
     again = next(r for r in results[5:] if r["index"] == results[5]["index"])
     assert again["full"]["accuracy"] != results[again["index"]]["full"]["accuracy"]
     # Of other settings everything is measured anew, and then kept.

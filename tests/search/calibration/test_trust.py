@@ -4,7 +4,7 @@ import base64
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,17 @@ from scipy import stats
 
 from search.calibration import read_trust, show_calibration, write_calibration
 from search.calibration.results import calibration_folder
-from search.calibration.trust import MEAN_OVER_TASKS, calibration_table, judged, summarise
+from search.calibration.summary import calibration_table, summarise
+from search.calibration.verdict import FEWEST_CANDIDATES, MEAN_ACCURACY, MEAN_OVER_TASKS, judged
 from search.candidates import Candidate
 from search.commands.report import write_report
 from search.config import StudyConfig, parse_config
+from search.config.sections import CalibrationConfig
 from search.record import Record
+from search.stats.agreement import beside_use
+from search.stats.bootstrap import resamples
 from search.study import Study
-
-TASKS = ("digits", "shapes", "gratings")
-Result = dict[str, Any]
+from tests.helpers.calibrations import TASKS, Result, made_up, measurements
 
 
 def settings(folder: Path, **changed: Any) -> StudyConfig:
@@ -40,40 +42,20 @@ def settings(folder: Path, **changed: Any) -> StudyConfig:
     )
 
 
-def measurements(count: int = 24, trained_twice: int = 4, error: float = 0.05) -> list[Result]:
-    """Accuracy rises with use and has a part of its own, of which the proxy sees some."""
-    rng = np.random.default_rng(0)
-    use = rng.uniform(0.1, 1, count)
-    own = 0.08 * rng.normal(size=(count, 3))
-    results = []
-    for index, seed in [(i, 0) for i in range(count)] + [(i, 1) for i in range(trained_twice)]:
-        truth = 0.4 + 0.3 * use[index] + own[index]
-        full = truth + 0.02 * rng.normal(size=3)
-        proxy = truth - 0.1 + error * rng.normal(size=3)
-        early = truth - 0.2 + 0.1 * rng.normal(size=(2, 3))
-        results.append(
-            {
-                "index": index,
-                "seed": seed,
-                "candidate": None,
-                "use": float(use[index]),
-                "proxy": {"accuracy": named(proxy), "loss": named(proxy), "seconds": 2.0},
-                "full": {
-                    "accuracy": named(full),
-                    "seconds": 60.0,
-                    "steps": 900,
-                    "snapshots": [
-                        {"seconds": 2.0 * m, "steps": 30 * m, "accuracy": named(reached)}
-                        for m, reached in zip((1, 5), early, strict=True)
-                    ],
-                },
-            }
-        )
-    return results
+def pairs(results: Sequence[Result]) -> list[tuple[list[float], list[float]]]:
+    """Proxy and full training, by task."""
+    return [(column(results, "proxy", task), column(results, "full", task)) for task in TASKS]
 
 
-def named(values: Sequence[float]) -> dict[str, float]:
-    return dict(zip(TASKS, map(float, values), strict=True))
+def verdict(results: Sequence[Result]) -> dict[str, Any]:
+    """The verdict alone, by the default threshold: the other numbers of a summary take longer."""
+    score, full = (np.array(side) for side in zip(*pairs(results), strict=True))
+    use = np.array([[result["costs"]["use"][task] for result in results] for task in TASKS])
+    weights = resamples(len(results), np.random.default_rng(0), 400)
+    partial = beside_use(score, full, use, weights)["partial"]
+    rows = dict(zip([*TASKS, MEAN_ACCURACY, MEAN_OVER_TASKS], map(asdict, partial), strict=True))
+    summary = {"candidates": len(results), "proxy": {"partial": rows}}
+    return judged(summary, CalibrationConfig().threshold)
 
 
 def column(results: Sequence[Result], side: str, task: str) -> list[float]:
@@ -120,28 +102,67 @@ def test_the_verdict(tmp_path: Path) -> None:
     good = summarise(measurements(), settings(tmp_path))
     assert good["trusted"]
     assert good["verdict"].startswith("the proxy is trusted: over 24 candidates")
-    assert "at least the threshold of 0.5" in good["verdict"]
-    value = good["proxy"]["pearson"][MEAN_OVER_TASKS]["value"]
-    assert f"{value:.2f} (95 % interval" in good["verdict"]
+    assert "both lower ends reach the threshold of 0.1" in good["verdict"]
+    estimates = [good["proxy"]["partial"][row] for row in (MEAN_ACCURACY, MEAN_OVER_TASKS)]
+    for estimate in estimates:
+        value, low, high = (f"{estimate[key]:.2f}" for key in ("value", "low", "high"))
+        assert f"{value} (95 % interval {low} to {high})" in good["verdict"]
     bad = summarise(measurements(error=1.0), settings(tmp_path))
-    assert not bad["trusted"]
+    assert bad["trusted"] is False
     assert "not trusted" in bad["verdict"]
-    assert "below the threshold of 0.5" in bad["verdict"]
-    assert judged(good, value)["trusted"]
-    assert not judged(good, value + 1e-9)["trusted"]
-    assert not summarise(measurements(), settings(tmp_path, threshold=0.99))["trusted"]
+    assert "is below the threshold of 0.1" in bad["verdict"]
+    least = min(estimate["low"] for estimate in estimates)
+    assert judged(good, least)["trusted"]
+    short = judged(good, least + 1e-9)
+    assert short["trusted"] is False
+    assert short["verdict"].count("the lower end for the") == 1, "one of the two is short"
 
 
-@pytest.mark.parametrize("count", [0, 2])
-def test_too_little_is_not_trusted(tmp_path: Path, count: int) -> None:
-    study = Study.create(settings(tmp_path))
+# Curves by which accuracy depends on use, and the noise around them.
+USE_ONLY = [("linear", 0.1), ("linear", 0.3), ("saturating", 0.1), ("saturating", 0.02)]
+
+
+@pytest.mark.parametrize("count", [FEWEST_CANDIDATES, 32])
+@pytest.mark.parametrize(("curve", "noise"), USE_ONLY)
+def test_a_proxy_that_knows_use_alone_is_not_trusted(count: int, curve: str, noise: float) -> None:
+    draws = [made_up("use_only", count, seed, curve, noise) for seed in range(20)]
+    trusted = [verdict(results)["trusted"] for results in draws]
+    assert None not in trusted
+    assert sum(trusted) <= 1
+
+
+def test_what_knows_use_alone_looked_trustworthy() -> None:
+    draws = [made_up("use_only", 32, seed, "saturating", 0.1) for seed in range(20)]
+    r = [np.mean([stats.pearsonr(*pair)[0] for pair in pairs(results)]) for results in draws]
+    assert min(r) > 0.5, "by the plain correlation over tasks all of them would be"
+
+
+def test_a_proxy_that_knows_more_is_trusted() -> None:
+    draws = [made_up("informed", 32, seed, 0.9) for seed in range(20)]
+    assert sum(verdict(results)["trusted"] for results in draws) == 20
+
+
+@pytest.mark.parametrize("count", [0, 2, 3, FEWEST_CANDIDATES - 1])
+def test_too_few_candidates_carry_no_verdict(tmp_path: Path, count: int) -> None:
+    study = Study.create(settings(tmp_path, threshold=-1.0))
     calibration_folder(study).mkdir()
     summary = write_calibration(study, measurements(count, 0))
-    assert not summary["trusted"]
-    assert f"from the {count} candidates" in summary["verdict"]
+    assert summary["trusted"] is None
+    assert summary["fewest"] == FEWEST_CANDIDATES
+    assert f"no verdict on the proxy: {count} candidates" in summary["verdict"]
+    assert f"at least {FEWEST_CANDIDATES}" in summary["verdict"]
     assert (calibration_folder(study) / "calibration.png").is_file()
     console = Console(file=io.StringIO(), width=80)
     show_calibration(summary, console)
+
+
+def test_a_proxy_that_does_not_vary_carries_no_verdict(tmp_path: Path) -> None:
+    results = measurements()
+    for result in results:
+        result["proxy"]["accuracy"] = dict.fromkeys(TASKS, 0.1)
+    summary = summarise(results, settings(tmp_path, threshold=-1.0))
+    assert summary["trusted"] is None
+    assert "do not vary beside use (mean accuracy and mean over tasks)" in summary["verdict"]
 
 
 def test_a_task_at_chance_is_shown_as_such(tmp_path: Path) -> None:
@@ -151,6 +172,46 @@ def test_a_task_at_chance_is_shown_as_such(tmp_path: Path) -> None:
     summary = summarise(results, settings(tmp_path))
     assert summary["proxy"]["pearson"]["digits"] == {"value": None, "low": None, "high": None}
     assert summary["proxy"]["pearson"][MEAN_OVER_TASKS]["value"] is not None
+
+
+def test_use_and_parameters_alone_stand_beside(tmp_path: Path) -> None:
+    results = measurements()
+    summary = summarise(results, settings(tmp_path))
+    first = [result for result in results if result["seed"] == 0]
+    for cost in ("use", "parameters"):
+        own = [[r["costs"][cost][task] for r in first] for task in TASKS]
+        full = [column(results, "full", task) for task in TASKS]
+        found = summary[cost]
+        for row, task in enumerate(TASKS):
+            expected = stats.pearsonr(own[row], full[row])[0]
+            assert found["pearson"][task]["value"] == pytest.approx(expected)
+        expected = stats.spearmanr(np.mean(own, axis=0), np.mean(full, axis=0))[0]
+        assert found["spearman"][MEAN_ACCURACY]["value"] == pytest.approx(expected)
+
+
+def test_what_decides_a_search(tmp_path: Path) -> None:
+    results = measurements(24, 0)
+    decisions = summarise(results, settings(tmp_path))["decisions"]
+    full, proxy = (
+        np.mean([column(results, side, task) for task in TASKS], axis=0)
+        for side in ("full", "proxy")
+    )
+    use = np.array([result["use"] for result in results])
+    assert decisions["proxy"]["regret"] == pytest.approx(full.max() - full[proxy.argmax()])
+    assert decisions["use"]["regret"] == pytest.approx(full.max() - full[use.argmax()])
+    same_cost = [  # six bands of four neighbours in cost
+        full[band].max() - full[band[proxy[band].argmax()]] for band in np.split(use.argsort(), 6)
+    ]
+    assert decisions["proxy"]["regret_same_cost"] == pytest.approx(np.mean(same_cost))
+    gain = (full - full.min()) / np.ptp(full)
+    discount = 1 / np.log2(np.arange(2, 8))
+    best = gain[np.argsort(-full)[:6]] @ discount
+    reached = gain[np.argsort(-proxy)[:6]] @ discount
+    assert decisions["proxy"]["ndcg"] == pytest.approx(reached / best)
+    for result in results:
+        result["proxy"]["accuracy"] = result["full"]["accuracy"]
+    perfect = summarise(results, settings(tmp_path))["decisions"]["proxy"]
+    assert perfect == {"ndcg": pytest.approx(1), "regret": 0, "regret_same_cost": 0}
 
 
 @pytest.fixture
@@ -180,7 +241,14 @@ def test_what_is_kept(study: Study) -> None:
         assert len(colours) > 100
     points = calibration_table(measurements())
     assert len(points) == 28
-    assert {"index", "seed", "use", "proxy/digits", "full/shapes"} <= set(points.columns)
+    assert {
+        "index",
+        "use",
+        "proxy/digits",
+        "full/colours",
+        "use/digits",
+        "parameters/colours",
+    } <= set(points.columns)
     assert len((folder / "calibration.csv").read_text().splitlines()) == 29
 
 
@@ -213,15 +281,27 @@ def test_the_report_shows_it(study: Study) -> None:
 def test_the_tables(study: Study) -> None:
     summary = read_trust(study)
     assert summary is not None
-    console = Console(file=io.StringIO(), width=80)
+    console = Console(file=io.StringIO(), width=100)
     show_calibration(summary, console)
     assert isinstance(console.file, io.StringIO)
     said = console.file.getvalue()
     for row in (*TASKS, "mean accuracy", "mean over tasks"):
         assert row in said
-    for column_ in ("proxy", "x1", "x5", "Spearman", "Kendall", "given use", "ratio"):
+    for column_ in (
+        "proxy",
+        "use alone",
+        "parameters alone",
+        "x1",
+        "x5",
+        "Spearman",
+        "Kendall",
+        "given use",
+        "nDCG",
+        "regret",
+        "ratio",
+    ):
         assert column_ in said
-    for name in ("pearson", "spearman", "kendall", "banded", "partial"):
+    for name in ("pearson", "spearman", "kendall", "banded", "partial", "partial_rank"):
         estimate = summary["proxy"][name]["digits"]
         value, low, high = (
             f"{estimate[key]:.2f}".replace("0.", ".") for key in ("value", "low", "high")

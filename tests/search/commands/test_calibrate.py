@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from search.calibration import write_calibration
 from search.cli import main
 from search.config import dump_config
+from search.study import Study
+from tests.helpers.calibrations import measurements
 from tests.helpers.studies import calibrated
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
@@ -25,24 +28,28 @@ def test_the_command(
     said = capsys.readouterr().out
     assert "calibration 7/7" in said
     assert "mean over tasks" in said
-    assert "the proxy is not trusted" in said
+    assert "no verdict on the proxy: 5 candidates" in said
     folder = config.folder / "calibration"
     for name in ("calibration.json", "calibration.csv", "calibration.png"):
         assert (folder / name).stat().st_size > 100
     assert main(["calibrate", str(config.folder), "--json"]) == 0
     summary = json.loads(capsys.readouterr().out)
     assert summary == json.loads((folder / "calibration.json").read_text())
-    assert (summary["candidates"], summary["trained_twice"], summary["trusted"]) == (5, 2, False)
+    assert (summary["candidates"], summary["trained_twice"], summary["trusted"]) == (5, 2, None)
     # The search that follows warns, and its page shows the calibration.
     assert main(["search", str(path)]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert said.count("warning: the proxy is not trusted: over 5 candidates") == 1
-    assert "The proxy is not trusted" in (config.folder / "front.html").read_text()
+    assert said.count("warning: no verdict on the proxy: 5 candidates") == 1
+    assert "No verdict on the proxy" in (config.folder / "front.html").read_text()
     assert main(["report", str(config.folder)]) == 0
     said = capsys.readouterr().out
     assert str(folder / "calibration.png") in said
-    assert "the proxy is not trusted" in said
+    assert "no verdict on the proxy" in said
+    # One that is trusted is not warned of.
     lower = replace(config, calibration=replace(config.calibration, threshold=-1.0))
+    study = Study(config.folder)
+    study.config = lower
+    assert write_calibration(study, measurements())["trusted"]
     path.write_text(yaml.safe_dump(dump_config(replace(lower, candidates=4))))
     assert main(["search", str(path), "--resume"]) == 0
     assert "warning" not in capsys.readouterr().out

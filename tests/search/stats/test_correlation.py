@@ -6,8 +6,9 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from search.stats import Estimate, correlations, noise
+from search.stats.agreement import beside_use, subsets
 from search.stats.bootstrap import resamples
-from search.stats.correlation import banded, bands, kendall, partial, pearson, spearman, subsets
+from search.stats.correlation import banded, bands, kendall, pearson, spearman
 from search.stats.seed_noise import seed_noise
 
 Floats = NDArray[np.float64]
@@ -62,31 +63,6 @@ def test_resamples_draw_candidates_with_repetition() -> None:
     # A count of a multinomial: mean 1, variance 1 - 1/7; 3,000 draws pin them to about .02 and .03.
     assert weights[1:].mean(axis=0) == pytest.approx(np.ones(7), abs=0.08)
     assert weights[1:].var(axis=0) == pytest.approx(np.full(7, 6 / 7), abs=0.15)
-
-
-@pytest.mark.parametrize(("rank", "statistic"), [(False, pearson), (True, spearman)])
-def test_partial_is_the_correlation_of_residuals(rank: bool, statistic: object) -> None:
-    rng = np.random.default_rng(2)
-    z = rng.normal(size=30)
-    x, y = z + 0.5 * rng.normal(size=30), 3 * z + rng.normal(size=30)
-    found = partial(x, y, z, ones(30), statistic)  # type: ignore[arg-type]
-    if rank:
-        x, y, z = (stats.rankdata(v) for v in (x, y, z))
-    left = [v - np.polyval(np.polyfit(z, v, 1), z) for v in (x, y)]
-    assert found[0] == pytest.approx(np.corrcoef(*left)[0, 1], abs=1e-12)
-
-
-def test_what_use_alone_explains_has_no_partial_correlation() -> None:
-    use = np.linspace(0.1, 1, 9)
-    odd = np.array([1.0, -2, 1, 0, 0, 0, 1, -2, 1]) * 0.01  # orthogonal to use and to 1
-    even = np.array([1.0, 0, -1, -1, 2, -1, -1, 0, 1]) * 0.01
-    assert pearson(use + odd, use + even, ones(9))[0] > 0.98
-    even = even - odd * (odd @ even) / (odd @ odd)
-    assert partial(use + odd, use + even, use, ones(9))[0] == pytest.approx(0, abs=1e-9)
-    assert np.isnan(partial(use, use + odd, use, ones(9))[0])
-    # A use that does not vary explains nothing.
-    x, y = use + odd, use + even
-    assert partial(x, y, np.full(9, 0.5), ones(9)) == pytest.approx(pearson(x, y, ones(9)))
 
 
 def test_bands_are_neighbours_in_cost() -> None:
@@ -159,7 +135,7 @@ class TestCompare:
     @pytest.fixture
     def data(self) -> tuple[Floats, Floats, Floats]:
         rng = np.random.default_rng(6)
-        use = rng.uniform(0.1, 1, 24)
+        use = rng.uniform(0.1, 1, (3, 24))
         full = use + 0.2 * rng.normal(size=(3, 24))
         return full + 0.3 * rng.normal(size=(3, 24)), full, use
 
@@ -173,12 +149,13 @@ class TestCompare:
         values = [estimate.value for estimate in found["pearson"]]
         assert values == pytest.approx([*own, mean, np.mean(own)])
         best = np.argsort(-full.mean(axis=0))[:6]
-        half = np.argsort(use)[:12]
+        half = np.argsort(use.mean(axis=0))[:12]
         for name, oracle in (("spearman", stats.spearmanr), ("kendall", stats.kendalltau)):
             for suffix, chosen in (("_best_quarter", best), ("_cheapest_half", half)):
                 expected = oracle(score[1, chosen], full[1, chosen])[0]
                 assert found[name + suffix][1].value == pytest.approx(expected)
-        assert found["partial"][0].value == partial(score[0], full[0], use, ones(24))[0]
+        same = beside_use(score, full, use, resamples(24, np.random.default_rng(0), 200))
+        assert {name: found[name] for name in same} == same
         for estimates in found.values():
             assert len(estimates) == 5
             for estimate in estimates:
@@ -190,7 +167,7 @@ class TestCompare:
         for _ in range(100):
             x = rng.normal(size=60)
             y = 0.6 * x + 0.8 * rng.normal(size=60)  # a true correlation of .6
-            found = correlations(x[None], y[None], rng.random(60), rng, 200)["pearson"][0]
+            found = correlations(x[None], y[None], rng.random((1, 60)), rng, 200)["pearson"][0]
             covered += found.low <= 0.6 <= found.high
         # About 94 of 100 are expected, give or take 2.4 by chance.
         assert 85 <= covered <= 99
@@ -212,13 +189,15 @@ class TestCompare:
         assert first == again
 
     def test_too_few_candidates(self) -> None:
-        found = correlations(np.ones((2, 2)), np.ones((2, 2)), np.ones(2), np.random.default_rng(0))
+        found = correlations(
+            np.ones((2, 2)), np.ones((2, 2)), np.ones((2, 2)), np.random.default_rng(0)
+        )
         assert all(np.isnan(e.value) for estimates in found.values() for e in estimates)
         assert isinstance(found["banded"][3], Estimate)
 
     def test_bad_input(self) -> None:
         rng = np.random.default_rng(0)
         with pytest.raises(ValueError, match=r"\(T, N\)"):
-            correlations(np.ones((2, 3)), np.ones((2, 4)), np.ones(4), rng)
+            correlations(np.ones((2, 3)), np.ones((2, 4)), np.ones((2, 4)), rng)
         with pytest.raises(ValueError, match="finite"):
-            correlations(np.full((1, 3), np.nan), np.ones((1, 3)), np.ones(3), rng)
+            correlations(np.full((1, 3), np.nan), np.ones((1, 3)), np.ones((1, 3)), rng)
