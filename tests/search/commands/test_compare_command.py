@@ -56,12 +56,12 @@ def test_the_command(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
     assert found["strategies"]["baselines"]["hypervolume_mean"] == pytest.approx(0.3)
     assert found["pairs"][1] == {
         "a": "es", "b": "random", "p_adjusted": 3 * 2 / 2**7, "better": "es",
-        "better_at": ["quality_at_cost_50", "quality_at_cost_75"], "worse_at": [],
+        "better_at": [], "worse_at": [],  # of four points 7 seeds can show none
     }  # fmt: skip
     assert found["verdict"].startswith(
         "es finds the better front: it beats every other strategy (Holm-adjusted p <= 0.047, 7 "
-        "seeds). Against baselines and random it is better at 50 % and 75 % of the range of cost. "
-        "Against baselines, which are fixed, es is shown to be better"
+        "seeds). Against baselines and random it is better over the front as a whole, and at no "
+        "single point of it that could be shown. Against baselines, which are fixed, es is shown to be better"
     )
     folder = study.folder / "compare"
     names = ["comparison.csv", "comparison.md", "comparison.png", "curves.csv", "pairs.csv"]
