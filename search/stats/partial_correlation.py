@@ -17,7 +17,9 @@ from search.stats.correlation import ranks, standard, weighted_correlation
 DEGREE = 3
 # Share of the largest value that is added before the logarithm, since a task may use nothing.
 OFFSET = 0.01
-# Added to a sum of squares, as a share of it: a resample may have too few distinct candidates for
+# Degrees of freedom that a resample must leave.
+FEWEST_FREE = 2
+# Added to sums of squares, as a share of them: a resample may have too few distinct candidates for
 # all columns.
 RIDGE = 1e-12
 # Singular values under this share of the largest are of columns that say nothing of their own.
@@ -75,12 +77,14 @@ class Given:
         gram_BPP = (w_BN @ products_NQ).reshape(-1, columns, columns)
         ridge_PP = RIDGE * count * np.eye(columns)
         self._inverse_BPP = np.linalg.inv(gram_BPP + ridge_PP)
-        self.freedom = count - columns
+        # Of distinct candidates: with fewer, residuals are rounding errors or correlate by 1 or -1.
+        self._free_B = np.count_nonzero(w_BN, axis=1) - columns >= FEWEST_FREE
 
     def partial(self, x_N: FloatArray, y_N: FloatArray) -> FloatArray:
         """Partial Pearson correlation, (B,) in [-1, 1].
 
-        NaN where the covariates explain a score wholly, or there are no degrees of freedom.
+        NaN where the covariates explain a score wholly, or a resample has too few distinct
+        candidates for them.
 
         >>> rng = np.random.default_rng(0)
         >>> use = np.linspace(0.1, 1, 40)
@@ -97,9 +101,8 @@ class Given:
         return self._correlation(x_BN, y_BN)
 
     def _correlation(self, x: FloatArray, y: FloatArray) -> FloatArray:
-        if self.freedom < 2:
-            return np.full(len(self._w_BN), np.nan)
-        return weighted_correlation(self._residuals(x), self._residuals(y), self._w_BN)
+        values_B = weighted_correlation(self._residuals(x), self._residuals(y), self._w_BN)
+        return np.where(self._free_B, values_B, np.nan)
 
     def _residuals(self, x: FloatArray) -> FloatArray:
         """(B, N): of a score (N,) or (B, N), by weighted least squares within each row."""
