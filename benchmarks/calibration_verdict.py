@@ -107,7 +107,7 @@ class Realistic:
 
     def draw(self, count: int, seed: int, *, use_of_a_task: bool) -> Scores:
         """Proxy and full training, of the whole surrogate or of what own and mean use say of it."""
-        vectors = draw(self._space, self._config.space.use, count, seed)
+        vectors = draw(self._space, count, seed)
         masks = [self._space.decode(vector).masks for vector in vectors]
         use_TN = np.array([m.use() for m in masks]).T
         truth_TN = np.array([self._surrogate.accuracy(m.mean_realised()) for m in masks]).T

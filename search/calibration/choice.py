@@ -11,11 +11,7 @@ import numpy as np
 from partitioning import FloatArray, Masks, Space
 from search.candidates import Candidate, scored
 from search.config import CalibrationConfig
-
-#: Mean uses at which candidates are drawn, as shares of the way from the space's least to its most.
-LEVELS = np.linspace(0.07 / 0.95, 0.91 / 0.95, 8)
-#: How far the tasks' uses scatter around their mean, at most.
-SCATTER = 0.3
+from search.strategies import in_steps, uses_of_mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +32,6 @@ class Chosen:
 def choose(
     candidates: Sequence[Candidate],
     space: Space,
-    bounds: tuple[float, float],
     config: CalibrationConfig,
 ) -> list[Chosen]:
     """The candidates of a calibration: the study's own, and drawn ones where these are too few.
@@ -45,7 +40,6 @@ def choose(
         candidates: Of the study's record; those that failed or have the masks of another are left
             out.
         space: Decodes what is drawn.
-        bounds: Least and most use that the space searches.
         config: How many, and the seed.
     """
     distinct: dict[Masks, Chosen] = {}
@@ -57,7 +51,7 @@ def choose(
     own = list(distinct.values())
     use = np.array([chosen.masks.mean_use() for chosen in own])
     taken = [own[position] for position in evenly_over_cost(use, config.candidates)]
-    vectors = draw(space, bounds, config.candidates - len(taken), config.seed)
+    vectors = draw(space, config.candidates - len(taken), config.seed)
     return taken + [
         Chosen(candidate=None, vector=tuple(map(float, v)), masks=space.decode(v).masks)
         for v in vectors
@@ -84,37 +78,34 @@ def evenly_over_cost(cost_N: FloatArray, count: int) -> list[int]:
     return taken
 
 
-def draw(space: Space, bounds: tuple[float, float], count: int, seed: int) -> list[FloatArray]:
-    """Random vectors of a space whose mean uses are spread evenly.
+def draw(space: Space, count: int, seed: int) -> list[FloatArray]:
+    """Random vectors of a space that differ in how much is used, and in how much is shared.
 
-    Rounds of one vector for each of eight mean uses; of a last round that is not whole, mean uses
-    apart. Within a vector the uses scatter around their mean, everything else is uniform.
+    Mean uses are spread evenly over the range that is searched. So are, in an order of their own,
+    the means of all other entries, which in a space of sharing matrices are overlaps: candidates of
+    one use share anything from least to most. What a proxy knows beside use could hardly be told
+    where overlaps were drawn on their own, as their effects would average out.
 
     Args:
-        space: Its `use_dims` are scattered.
-        bounds: Least and most use.
+        space: Its `use_dims` say how much is used.
         count: How many.
         seed: Draws them.
 
     Returns:
         `count` vectors (dim,) in [0, 1].
     """
-    low, high = bounds
     rng = np.random.default_rng(seed)
     dims = list(space.use_dims)
+    others = np.setdiff1d(np.arange(space.dim), dims)
+    level_N = (np.arange(count) + 0.5) / count
     found: list[FloatArray] = []
-    while len(found) < count:
-        vectors = []
-        for level in low + (high - low) * LEVELS:
-            scatter = min(level - low, high - level, SCATTER)
-            use_D = level + scatter * rng.uniform(-1, 1, len(dims))
-            use_D = np.clip(use_D + level - use_D.mean(), low, high)
-            vector = rng.uniform(size=space.dim)
-            vector[dims] = (use_D - low) / (high - low) if high > low else 1.0
-            vectors.append(vector)
-        missing = min(count - len(found), len(vectors))
-        apart = np.linspace(0, len(vectors) - 1, missing).round().astype(int)
-        found += [vectors[position] for position in apart]
+    for use, sharing in zip(level_N, rng.permutation(level_N), strict=True):
+        vector = rng.uniform(size=space.dim)
+        use_D = uses_of_mean(vector[dims], float(use))
+        vector[dims] = in_steps(use_D, space.use_steps) if space.use_steps else use_D
+        if len(others):
+            vector[others] = uses_of_mean(vector[others], float(sharing))
+        found.append(np.clip(vector, 0.0, 1.0))
     return found
 
 

@@ -171,9 +171,7 @@ def _kept_choice(study: Study, path: Path) -> list[Chosen]:
     )
     kept = json.loads(path.read_text()) if path.exists() else {}
     if kept.get("digest") != key:
-        chosen = choose(
-            study.candidates(), build_space(config), config.space.use, config.calibration
-        )
+        chosen = choose(study.candidates(), build_space(config), config.calibration)
         entries = [
             {"candidate": c.candidate, "vector": list(c.vector), "masks": c.masks.to_dict()}
             for c in chosen

@@ -39,11 +39,11 @@ class CalibrationConfig:
         seed: Draws candidates where the record has too few, and the bootstrap.
     """
 
-    candidates: Annotated[int, at_least(3)] = 32
+    candidates: Annotated[int, at_least(3)] = 48
     trained_twice: Annotated[int, between(0, "candidates"), Unit("candidates")] = 4
     sgd: SGDConfig | None = None
     multiples: Annotated[tuple[float, ...], ASCENDING, each(POSITIVE)] = (1.0, 2.0, 5.0, 10.0)
-    threshold: Annotated[float, interval("[-1, 1]")] = 0.1
+    threshold: Annotated[float, interval("[-1, 1]")] = 0.0
     seed: Annotated[int, at_least(0)] = 0
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from search.strategies.agent.policy_gradient import PolicyGradient, PolicyGradientSettings
 from search.strategies.baselines import BaselineSettings, fixed_baselines
 from search.strategies.batches import Batches, BatchLearner
+from search.strategies.coordinates import in_steps, uses_of_mean
 from search.strategies.es.evolution import EvolutionSettings, evolution
 from search.strategies.local_refinement import LocalRefinement, LocalRefinementSettings
 from search.strategies.optuna_samplers.models import GpSettings, TpeSettings, gp, tpe
@@ -132,5 +133,7 @@ __all__ = [
     "TaskFacts",
     "TaskKnowledge",
     "entry_kinds",
+    "in_steps",
     "matern",
+    "uses_of_mean",
 ]

@@ -102,7 +102,7 @@ def test_the_verdict(tmp_path: Path) -> None:
     good = summarise(measurements(), settings(tmp_path))
     assert good["trusted"]
     assert good["verdict"].startswith("the proxy is trusted: over 24 candidates")
-    assert "both lower ends reach the threshold of 0.1" in good["verdict"]
+    assert "both lower ends reach the threshold of 0" in good["verdict"]
     estimates = [good["proxy"]["partial"][row] for row in (MEAN_ACCURACY, MEAN_OVER_TASKS)]
     for estimate in estimates:
         value, low, high = (f"{estimate[key]:.2f}" for key in ("value", "low", "high"))
@@ -110,7 +110,7 @@ def test_the_verdict(tmp_path: Path) -> None:
     bad = summarise(measurements(error=1.0), settings(tmp_path))
     assert bad["trusted"] is False
     assert "not trusted" in bad["verdict"]
-    assert "is below the threshold of 0.1" in bad["verdict"]
+    assert "is below the threshold of 0" in bad["verdict"]
     least = min(estimate["low"] for estimate in estimates)
     assert judged(good, least)["trusted"]
     short = judged(good, least + 1e-9)

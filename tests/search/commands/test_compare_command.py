@@ -61,7 +61,8 @@ def test_the_command(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
     assert found["verdict"].startswith(
         "es finds the better front: it beats every other strategy (Holm-adjusted p <= 0.047, 7 "
         "seeds). Against baselines and random it is better over the front as a whole, and at no "
-        "single point of it that could be shown. Against baselines, which are fixed, es is shown to be better"
+        "single point of it that could be shown. Against baselines, which are fixed, es is shown "
+        "to be better"
     )
     folder = study.folder / "compare"
     names = ["comparison.csv", "comparison.md", "comparison.png", "curves.csv", "pairs.csv"]

@@ -204,7 +204,7 @@ def check_candidate(
 def test_candidates_of_a_calibration_are_spread_over_use(tmp_path: Path, name: str) -> None:
     config = tiny(tmp_path, space=SPACES[name])
     space = build_space(config)
-    uses = [space.decode(v).masks.mean_use() for v in draw(space, config.space.use, 16, 0)]
+    uses = [space.decode(v).masks.mean_use() for v in draw(space, 16, 0)]
     least, most = (space.decode(np.full(space.dim, use)).masks.mean_use() for use in (0, 1))
     assert min(uses) < least + 0.25 * (most - least)
     assert max(uses) > most - 0.25 * (most - least)
