@@ -81,6 +81,8 @@ class Comparison:
         notes: What was left out and why, a sentence each.
         verdict: In words.
         reference: Quality and cost that hypervolumes are seen from.
+        foundations: Whether seeds have trunk, teachers and proxy in common, as the study's config
+            says.
         true_hypervolume: Of the true front, where it is known.
     """
 
@@ -95,6 +97,7 @@ class Comparison:
     notes: tuple[str, ...]
     verdict: str
     reference: tuple[float, float]
+    foundations: str
     true_hypervolume: float | None
 
     @property
@@ -183,6 +186,7 @@ def compare_strategies(candidates: Sequence[Candidate], terms: Terms) -> Compari
         notes=(*selection.notes, *_notes(searching, max(counted), terms)),
         verdict=verdict_of(pairs, len(selection.seeds), points=points, where=where, fixed=fixed),
         reference=terms.reference,
+        foundations=terms.foundations,
         true_hypervolume=terms.true_hypervolume,
     )
 

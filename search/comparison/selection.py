@@ -43,6 +43,7 @@ class Terms:
             the better arms have, are left out. None where none were.
         reference: Quality and cost of the hypervolume's reference point.
         costs: The least possible cost, and that of sharing every channel.
+        foundations: Whether seeds have trunk, teachers and proxy in common, see `StudyConfig`.
         true_hypervolume: Of the true front, where it is known, seen from the same point.
     """
 
@@ -54,6 +55,7 @@ class Terms:
     halved: int | None = None
     reference: tuple[float, float] = REFERENCE
     costs: tuple[float, float] = (0.0, 1.0)
+    foundations: str = "shared"
     true_hypervolume: float | None = None
 
     @classmethod
@@ -69,6 +71,7 @@ class Terms:
             halved=min(config.halvings, default=None),
             reference=reference,
             costs=cost_range(config, study.knowledge()),
+            foundations=config.foundations,
             true_hypervolume=true_hypervolume(config, reference),
         )
 

@@ -21,6 +21,13 @@ from search.stats import LEVEL, RESAMPLES, Estimate, mean_interval
 
 #: Points of a curve at most.
 GRID = 200
+#: What p covers, by what seeds have in common.
+LUCK = {
+    "shared": "What p covers is the luck of the search: all seeds share one trunk, one set of "
+    "teachers and one proxy.",
+    "per_seed": "What p covers is the luck of the whole method: every seed has a trunk, teachers "
+    "and a proxy of its own.",
+}
 
 
 def strategy_table(comparison: Comparison) -> pd.DataFrame:
@@ -217,8 +224,7 @@ def explanation(comparison: Comparison) -> list[str]:
         "Tests: paired by seed, sign flips of the difference in hypervolume, two-sided; p adjusted "
         f"by Holm's method over {len(comparison.pairs)} pairs; better where it is below {LEVEL:g}. "
         "Points of the front are tested only in pairs that pass, corrected within the pair.",
-        "What p covers is the luck of the search: all seeds share one trunk, one set of teachers "
-        "and one proxy.",
+        LUCK[comparison.foundations],
         *(f"{note[0].upper()}{note[1:]}." for note in comparison.notes),
     ]
 

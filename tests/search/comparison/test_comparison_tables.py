@@ -38,6 +38,15 @@ def test_tables(tmp_path: Path) -> None:
     assert pair_rows(found)[2][5] == "8 of 8"
 
 
+def test_what_luck_p_covers() -> None:
+    given = [*arms({"random": 0.5, "es": 0.8}, range(8))]
+    assert "the luck of the search: all seeds share one trunk" in comparison_markdown(
+        compared(given)
+    )
+    own = comparison_markdown(compared(given, foundations="per_seed"))
+    assert "the luck of the whole method" in own
+
+
 @pytest.mark.parametrize("width", [50, 80, 200])
 def test_a_terminal_shows_what_fits(width: int) -> None:
     found = compared([*arms({"random": 0.5, "es": 0.8}, range(8))])
