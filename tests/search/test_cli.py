@@ -68,7 +68,7 @@ def write(folder: Path, changed: dict[str, Any]) -> Path:
         ({"strategies": {"es": 5}}, "mapping of settings"),
         ({"seeds": [-1]}, "each at least 0"),
         ({"name": "cache"}, "not cache"),
-        ({"objective": {"reference": [float("nan"), 1.1]}}, "finite"),
+        ({"objective": {"reference": [float("nan"), 1.1]}}, "a quality below 1 and a cost above 0"),
         ({"finish": {"pick": "nonsense"}}, "knee, best or a name"),
     ],
 )
@@ -174,8 +174,8 @@ def test_front_as_json(study: Study, capsys: pytest.CaptureFixture[str]) -> None
     assert set(summary["front"][0]) == {
         "candidate", "strategy", "seed", "quality", "cost", "accuracy",
     }  # fmt: skip
-    # Three steps down from the reference point (0, 1.1).
-    assert summary["hypervolume"] == pytest.approx(0.5 * 0.9 + 0.3 * 0.6 + 0.05 * 0.1)
+    # Two steps down from the reference point (0, 1), and one that costs as much.
+    assert summary["hypervolume"] == pytest.approx(0.5 * 0.8 + 0.3 * 0.5)
     assert summary["strategies"]["random"]["hypervolume"] == pytest.approx(summary["hypervolume"])
     assert main(["front", str(study.folder)]) == 0
     assert "3 of 5 candidates on the front" in capsys.readouterr().out

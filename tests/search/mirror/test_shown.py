@@ -128,14 +128,14 @@ class TestWhatIsShown:
         candidates[2] = replace(candidates[2], error="boom")
         mirror = tracker(folder)
         mirror.sync(candidates)
-        mirror.log_progress(candidates[:5], (0.1, 1.0))
-        mirror.log_progress(candidates, (0.1, 1.0))
+        mirror.log_progress(candidates[:5])
+        mirror.log_progress(candidates)
         mirror = tracker(folder)
-        mirror.log_progress(candidates, (0.1, 1.0))
+        mirror.log_progress(candidates)
         client = MlflowClient(tracking_uri=default_uri(folder))
         arms = {r.data.tags["strategy"]: r.info.run_id for r in runs(folder, kind("arm"))}
         of_es = [c for c in candidates if c.strategy == "es"]
-        expected = history(of_es, (0.1, 1.0))
+        expected = history(of_es)
         for key in ("hypervolume", "failed", "front_size"):
             found = client.get_metric_history(arms["es"], key)
             assert [m.step for m in found] == [1, 2, 3, 4]

@@ -96,11 +96,14 @@ def brute_front(candidates: list[Candidate]) -> set[str]:
 
 
 def brute_volume(candidates: list[Candidate], reference: tuple[float, float]) -> float:
-    """By inclusion and exclusion over corners: the area under the best quality at each cost."""
+    """The area under the best quality at each cost, as a share of the ideal's."""
     alive = [c for c in candidates if not c.failed]
     costs = sorted({c.cost for c in alive if c.cost < reference[1]} | {reference[1]})
+    ideal = (1 - reference[0]) * reference[1]
     return sum(
-        (right - left) * max(0, *(c.quality - reference[0] for c in alive if c.cost <= left), 0)
+        (right - left)
+        / ideal
+        * max(0, *(c.quality - reference[0] for c in alive if c.cost <= left), 0)
         for left, right in pairwise(costs)
     )
 
