@@ -117,7 +117,8 @@ class NestedSpace:
                 )
         self._ordered = config.kind == "unit_order"
         self._fewest, self._most = config.unit_range
-        self.use_steps: int | None = self._most - self._fewest + 1
+        self._steps = self._most - self._fewest + 1
+        self.use_steps: int | None = self._steps
         self._by_group = config.per_group or config.kind == "block_level"
         num_tasks, num_blocks = len(self._tasks), len(self._groups) if self._by_group else 1
         entries: list[tuple[int, ...]] = [(task,) for task in range(num_tasks)]
@@ -213,8 +214,8 @@ class NestedSpace:
     def _choice(self, block: FloatArray) -> tuple[IntArray, IntArray]:
         """What a block says: how many units (T,) every task uses, and their order (T, U)."""
         num_tasks, num_units = len(self._tasks), self._config.units
-        steps = self._most - self._fewest + 1
-        chosen_T = np.minimum((block[:num_tasks] * steps).astype(np.int64), steps - 1)
+        chosen_T = (block[:num_tasks] * self._steps).astype(np.int64)
+        chosen_T = np.minimum(chosen_T, self._steps - 1)
         order_TU = np.tile(np.arange(num_units), (num_tasks, 1))
         if self._ordered:
             priority_TU = block[num_tasks:].reshape(num_tasks, num_units)

@@ -11,7 +11,7 @@ import numpy as np
 from partitioning import FloatArray, Masks, Space
 from search.candidates import Candidate, scored
 from search.config import CalibrationConfig
-from search.strategies import in_steps, uses_of_mean
+from search.strategies import uses_of_mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,8 +101,7 @@ def draw(space: Space, count: int, seed: int) -> list[FloatArray]:
     found: list[FloatArray] = []
     for use, sharing in zip(level_N, rng.permutation(level_N), strict=True):
         vector = rng.uniform(size=space.dim)
-        use_D = uses_of_mean(vector[dims], float(use))
-        vector[dims] = in_steps(use_D, space.use_steps) if space.use_steps else use_D
+        vector[dims] = uses_of_mean(vector[dims], float(use), space.use_steps)
         if len(others):
             vector[others] = uses_of_mean(vector[others], float(sharing))
         found.append(np.clip(vector, 0.0, 1.0))

@@ -71,6 +71,10 @@ class Measurement:
     evaluator: str = ""
 
 
+#: Label of the baseline in which every task uses every channel.
+SHARE_ALL = "share_all"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
     """One proposed vector and what came of it.

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from partitioning import FloatArray
-from search.candidates import Candidate, scored
+from search.candidates import SHARE_ALL, Candidate, scored
 
 #: Costs, as shares of the way from the least possible to that of sharing every channel.
 SHARES = (0.1, 0.25, 0.5, 0.75)
@@ -20,8 +20,6 @@ CHEAP = (0.1, 0.25)
 PARTS = (1.0, 0.99, 0.95)
 #: Costs and qualities that differ by less are the same.
 SAME = 1e-9
-#: The baseline in which every task uses every channel.
-SHARE_ALL = "share_all"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -160,6 +160,7 @@ class Tracker:
             TrackingError: MLflow cannot be reached.
         """
         arms: dict[str, list[Candidate]] = {self.run_id: list(candidates)}
+        reference = self._reference()
         with self._told():
             for candidate in candidates:
                 arms.setdefault(self._arm(candidate), []).append(candidate)
@@ -167,7 +168,7 @@ class Tracker:
                 begin = self._steps.get(run_id, 0)
                 if len(members) <= begin:
                     continue
-                rows = history(members, self._reference())[begin:]
+                rows = history(members, reference)[begin:]
                 if not self._every_candidate:
                     rows = rows[
                         (rows["candidates"] % FEW == 0) | (rows["candidates"] == len(members))

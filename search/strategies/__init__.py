@@ -11,7 +11,7 @@ from typing import Any
 from search.strategies.agent.policy_gradient import PolicyGradient, PolicyGradientSettings
 from search.strategies.baselines import BaselineSettings, fixed_baselines
 from search.strategies.batches import Batches, BatchLearner
-from search.strategies.coordinates import in_steps, uses_of_mean
+from search.strategies.coordinates import uses_of_mean
 from search.strategies.es.evolution import EvolutionSettings, evolution
 from search.strategies.local_refinement import LocalRefinement, LocalRefinementSettings
 from search.strategies.optuna_samplers.models import GpSettings, TpeSettings, gp, tpe
@@ -24,7 +24,7 @@ from search.strategies.optuna_samplers.populations import (
     nsga3,
 )
 from search.strategies.protocol import Outcome, Problem, Strategy, TaskFacts, TaskKnowledge
-from search.strategies.random_search import RandomSettings, random_vectors
+from search.strategies.random_search import RandomSettings, random_draws
 from search.strategies.regularised_evolution import (
     RegularisedEvolution,
     RegularisedEvolutionSettings,
@@ -59,7 +59,7 @@ def _in_batches(
 STRATEGIES: dict[str, StrategyType] = {
     "random": StrategyType(
         settings=RandomSettings,
-        build=random_vectors,
+        build=random_draws,
         summary="random vectors, spread evenly over the range of mean use",
     ),
     "es": StrategyType(
@@ -133,7 +133,6 @@ __all__ = [
     "TaskFacts",
     "TaskKnowledge",
     "entry_kinds",
-    "in_steps",
     "matern",
     "uses_of_mean",
 ]

@@ -22,21 +22,25 @@ from search.strategies.streams import Stream, generator
 GOLDEN_RATIO = (1 + 5**0.5) / 2
 
 
-def uses_of_mean(use_n: FloatArray, mean: float) -> FloatArray:
+def uses_of_mean(use_n: FloatArray, mean: float, steps: int | None = None) -> FloatArray:
     """Uses moved together to a given mean, (n,) in [0, 1].
 
     Args:
         use_n: In [0, 1], at least one.
         mean: In [0, 1].
+        steps: Of the uses, which are then rounded to these, see `in_steps`; None where every value
+            means another use.
 
     Example:
         >>> uses_of_mean(np.array([0.2, 0.6]), 0.2), uses_of_mean(np.array([0.2, 0.6]), 0.7)
         (array([0.1, 0.3]), array([0.6, 0.8]))
     """
     now = float(use_n.mean())
-    if mean <= now:
-        return use_n * (mean / now) if now > 0 else use_n
-    return 1 - (1 - use_n) * ((1 - mean) / (1 - now))
+    if mean > now:
+        use_n = 1 - (1 - use_n) * ((1 - mean) / (1 - now))
+    elif now > 0:
+        use_n = use_n * (mean / now)
+    return in_steps(use_n, steps) if steps else use_n
 
 
 def in_steps(use_n: FloatArray, steps: int) -> FloatArray:
@@ -92,9 +96,8 @@ class Coordinates:
         if self.plain:
             return point.copy()
         vector = point[1:].copy()
-        dims, steps = list(self.problem.use_dims), self.problem.use_steps
-        use_n = uses_of_mean(vector[dims], float(point[0]))
-        vector[dims] = in_steps(use_n, steps) if steps else use_n
+        dims = list(self.problem.use_dims)
+        vector[dims] = uses_of_mean(vector[dims], float(point[0]), self.problem.use_steps)
         return np.clip(vector, 0.0, 1.0)
 
     def point(self, index: int) -> FloatArray:

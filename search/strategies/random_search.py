@@ -41,7 +41,7 @@ class RandomSettings:
             )
 
 
-def random_vectors(problem: Problem, settings: RandomSettings) -> FixedSequence:
+def random_draws(problem: Problem, settings: RandomSettings) -> FixedSequence:
     """Makes the strategy that proposes random vectors for ever.
 
     Raises:

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from partitioning import STUDY, FormatError, Masks, write_atomically, write_json
-from search.candidates import REFERENCE, Candidate, coordinates, front, knee, scored
+from search.candidates import REFERENCE, SHARE_ALL, Candidate, coordinates, front, knee, scored
 from search.config import (
     ConfigError,
     StudyConfig,
@@ -232,7 +232,7 @@ class Study:
         labels = {candidate.id: candidate.label for candidate in self.candidates()}
         trained = read_trained(self.config, self.folder / "trained")
         names = [pick.candidate for pick in trained]
-        share_all = next((name for name in names if labels.get(name) == "share_all"), None)
+        share_all = next((name for name in names if labels.get(name) == SHARE_ALL), None)
         return tried(trained, share_all)
 
     def export(

@@ -18,7 +18,9 @@ Result = dict[str, Any]
 def _made_up(kind: str) -> Callable[..., tuple[FloatArray, FloatArray, FloatArray]]:
     """What draws scores, full accuracies and uses (T, N), of benchmarks/calibration_verdict.py."""
     path = ROOT / "benchmarks" / "calibration_verdict.py"
-    return runpy.run_path(str(path))[kind]  # type: ignore[no-any-return]
+    found: Callable[..., tuple[FloatArray, FloatArray, FloatArray]]
+    found = runpy.run_path(str(path))[kind]
+    return found
 
 
 def made_up(kind: str, count: int, seed: int, *more: Any) -> list[Result]:

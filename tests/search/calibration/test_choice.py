@@ -94,5 +94,5 @@ def test_the_records_candidates_come_first() -> None:
     assert [c.masks for c in chosen[:8]] == masks
     few = choose(record, own, replace(config, candidates=4, trained_twice=2))
     assert [c.candidate for c in few] == ["es-0-0", "es-0-2", "es-0-5", "es-0-7"]
-    drawn = choose([], own, (0.05, 1.0), config)
+    drawn = choose([], own, config)
     assert len({c.masks for c in drawn}) == 12
