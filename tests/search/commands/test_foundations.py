@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from search.calibration import measure_calibration
+from search.calibration.images import for_proxy, for_training
 from search.calibration.results import settings_digest
 from search.candidates import Candidate
 from search.commands.search import search
@@ -91,6 +92,14 @@ def rescored(
     return dict(score.accuracy)
 
 
+def halved(supplies: Supplies) -> Supplies:
+    """Supplies with the halves of validation images that a calibration measures on."""
+    base, cache = base_of(supplies), supplies.cache
+    assert cache is not None
+    own = replace(base, tasks=for_training(base.tasks))
+    return replace(supplies, base=own, cache=for_proxy(cache))
+
+
 def retrained(study: Study, given: dict[int, Supplies], one: Candidate) -> TrainResult:
     """Full training of a candidate on the foundation of its seed."""
     config, base = study.config, base_of(given[one.seed])
@@ -148,12 +157,15 @@ def test_a_calibration_measures_on_the_candidates_foundation(
     study: Study, given: dict[int, Supplies]
 ) -> None:
     results = measure_calibration(study, say=silent)
+    halves = {seed: halved(each) for seed, each in given.items()}
     by_id = {candidate.id: candidate for candidate in study.candidates()}
     taken = [by_id[result["candidate"]] for result in results if result["candidate"]]
     assert {one.seed for one in taken} == {0, 1}
     for result, one in zip(results, taken, strict=False):
-        assert result["proxy"]["accuracy"] == dict(one.accuracy), one.id
-        expected = retrained(study, given, one).accuracy["validation"]
+        proxy = result["proxy"]["accuracy"]
+        assert proxy == rescored(study, halves, one, one.seed), one.id
+        assert proxy != rescored(study, halves, one, 1 - one.seed), one.id
+        expected = retrained(study, halves, one).accuracy["validation"]
         assert result["full"]["accuracy"] == expected, one.id
     assert measure_calibration(study, say=silent, run=no_jobs) == results
     shared = replace(study.config, foundations="shared")
