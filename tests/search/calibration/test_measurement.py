@@ -24,8 +24,8 @@ from trainers.proxy import DivergedError, distill
     [
         ({"candidates": 2}, "calibration: candidates must be at least 3, got 2"),
         (
-            {"trained_twice": 33},
-            "trained_twice must be from 0 to candidates = 32 candidates, got 33",
+            {"trained_twice": 49},
+            "trained_twice must be from 0 to candidates = 48 candidates, got 49",
         ),
         ({"multiples": [2, 1]}, "multiples must be ascending"),
         ({"multiples": [0]}, "multiples must be .*positive"),
