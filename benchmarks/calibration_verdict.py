@@ -39,6 +39,7 @@ Scores = tuple[FloatArray, FloatArray, FloatArray]  # score, full and use, (T, N
 CURVES: dict[str, Callable[[FloatArray], FloatArray]] = {
     "linear": lambda use: use,
     "saturating": lambda use: 1 - np.exp(-use / 0.15),
+    "a kink": lambda use: np.minimum(use, 0.4) / 0.4,
     "a step": lambda use: 1 / (1 + np.exp((0.3 - use) / 0.06)),
 }
 #: The panel "mean accuracy" of docs/calibration.png, whose numbers were not kept: pixels to the

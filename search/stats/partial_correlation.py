@@ -7,14 +7,19 @@ all ones, every other counts how often each candidate was drawn in a bootstrap r
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.interpolate import BSpline
 
 from partitioning import FloatArray
 from search.stats.correlation import ranks, standard, weighted_correlation
 
-#: Degree of the polynomial in a covariate's logarithm. On made-up scores that saturate in use a
-#: straight line leaves a partial correlation of up to .98 and a parabola one of up to .8; see
-#: docs/log.md, "a calibration that mean use cannot pass".
+#: Degree of the splines in a covariate's logarithm. On made-up scores that saturate in use a straight
+#: line leaves a partial correlation of up to .98 and a parabola one of up to .8; see docs/log.md, "a
+#: calibration that mean use cannot pass".
 DEGREE = 3
+# Candidates to a column of a covariate: with more of them, a spline has more knots and follows curves
+# that bend more sharply, such as a sigmoid or a kink.
+PER_COLUMN = 6
+MOST_COLUMNS = 8
 # Share of the largest value that is added before the logarithm, since a task may use nothing.
 OFFSET = 0.01
 # Degrees of freedom that a resample must leave.
@@ -27,18 +32,19 @@ RANK_TOLERANCE = 1e-8
 
 
 def design(given: Sequence[FloatArray]) -> FloatArray:
-    """What is regressed on: a constant, and a cubic polynomial of every covariate's logarithm.
+    """What is regressed on: a constant, and a cubic spline of every covariate's logarithm.
 
-    A score may depend on a covariate by any smooth curve, and what a straight line misses of it
-    would be taken for agreement, since it is missed in both scores alike. Interactions of
-    covariates are not among the columns.
+    A score may depend on a covariate by any curve, and what a straight line misses of it would be taken
+    for agreement, since it is missed in both scores alike. A spline has a column for every six
+    candidates, at least three (a cubic polynomial) and at most eight; its knots are at quantiles.
+    Interactions of covariates are not among the columns, and a step in a score is not followed.
 
     Args:
         given: At least one covariate (N,) such as use, at least 0 and not 0 throughout.
 
     Returns:
-        (N, P): orthogonal columns that span the polynomials, each with mean square 1. P is at most
-        1 + 3 K, and less where covariates do not vary or are the same.
+        (N, P): orthogonal columns that span the splines, each with mean square 1. P is at most
+        1 + 8 K, and less where covariates do not vary or are the same.
 
     Raises:
         ValueError: A covariate is negative, or 0 throughout.
@@ -53,11 +59,21 @@ def design(given: Sequence[FloatArray]) -> FloatArray:
             raise ValueError(
                 f"covariates must be at least 0 and not 0 throughout, got {least} to {most}"
             )
-        log_N = standard(np.log(covariate_N / most + OFFSET))
-        columns += [standard(log_N**power) for power in range(1, DEGREE + 1)]
+        if least < most:
+            columns += [standard(column_N) for column_N in _spline(covariate_N / most).T]
     left_NP, values_P, _ = np.linalg.svd(np.column_stack(columns), full_matrices=False)
     kept_NP = left_NP[:, values_P > RANK_TOLERANCE * values_P[0]]
     return np.asarray(kept_NP * np.sqrt(len(kept_NP)), dtype=np.float64)
+
+
+def _spline(covariate_N: FloatArray) -> FloatArray:
+    """B-splines of a covariate in [0, 1] that varies; without the first, as they sum to 1."""
+    log_N = np.log(covariate_N + OFFSET)
+    number = int(np.clip(len(log_N) // PER_COLUMN, DEGREE, MOST_COLUMNS))
+    knots = np.quantile(log_N, np.linspace(0, 1, number - DEGREE + 2))
+    padded = np.concatenate([np.repeat(knots[0], DEGREE), knots, np.repeat(knots[-1], DEGREE)])
+    basis_NP = BSpline.design_matrix(log_N, padded, DEGREE).toarray()
+    return np.asarray(basis_NP[:, 1:], dtype=np.float64)
 
 
 class Given:
@@ -90,7 +106,7 @@ class Given:
         >>> use = np.linspace(0.1, 1, 40)
         >>> x, y = (np.sqrt(use) + 0.1 * rng.normal(size=40) for _ in range(2))
         >>> Given([use], np.ones((1, 40))).partial(x, y).round(2)
-        array([-0.13])
+        array([-0.2])
         """
         return self._correlation(standard(x_N), standard(y_N))
 

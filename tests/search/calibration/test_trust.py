@@ -131,6 +131,12 @@ def test_a_proxy_that_knows_use_alone_is_not_trusted(count: int, curve: str, noi
     assert sum(trusted) <= 1
 
 
+@pytest.mark.parametrize("curve", ["a kink", "a step"])
+def test_nor_is_one_whose_accuracies_bend_sharply(curve: str) -> None:
+    draws = [made_up("use_only", 48, seed, curve, 0.05) for seed in range(20)]
+    assert sum(verdict(results)["trusted"] for results in draws) <= 1
+
+
 def test_what_knows_use_alone_looked_trustworthy() -> None:
     draws = [made_up("use_only", 32, seed, "saturating", 0.1) for seed in range(20)]
     r = [np.mean([stats.pearsonr(*pair)[0] for pair in pairs(results)]) for results in draws]

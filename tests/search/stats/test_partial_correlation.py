@@ -11,10 +11,16 @@ from search.stats.partial_correlation import OFFSET, Given, design
 Floats = NDArray[np.float64]
 
 
-def left(v: Floats, logs: list[Floats]) -> Floats:
-    """Residuals of a fit on cubic polynomials of logarithms, of the candidates that were drawn."""
-    columns = [np.ones(len(v)), *(log**power for log in logs for power in (1, 2, 3))]
-    matrix = np.column_stack(columns)
+def powers(covariate: Floats, inner: int = 3) -> list[Floats]:
+    """Cubic splines of the logarithm, by truncated powers; 40 candidates have three inner knots"""
+    log = np.log(covariate / covariate.max() + OFFSET)
+    knots = np.quantile(log, np.linspace(0, 1, inner + 2))[1:-1]
+    return [*(log**power for power in (1, 2, 3)), *(np.clip(log - k, 0, None) ** 3 for k in knots)]
+
+
+def left(v: Floats, columns: list[Floats]) -> Floats:
+    """Residuals of a fit on a constant and columns, of the candidates that were drawn."""
+    matrix = np.column_stack([np.ones(len(v)), *columns])
     return np.asarray(v - matrix @ np.linalg.lstsq(matrix, v, rcond=None)[0])
 
 
@@ -31,9 +37,9 @@ def test_it_is_the_correlation_of_residuals(scores: tuple[Floats, ...]) -> None:
     weights = resamples(40, np.random.default_rng(0), 20)
     known = Given(given, weights)
     plain, rank = known.partial(x, y), known.partial_rank(x, y)
-    logs = [np.log(v / v.max() + OFFSET) for v in given]
+    columns = [column for v in given for column in powers(v)]
     for value, of_ranks, row in zip(plain, rank, weights.astype(int), strict=True):
-        drawn = [np.repeat(log, row) for log in logs]
+        drawn = [np.repeat(column, row) for column in columns]
         pair = [np.repeat(v, row) for v in (x, y)]
         expected = np.corrcoef(*(left(v, drawn) for v in pair))[0, 1]
         assert value == pytest.approx(expected, abs=1e-6)
@@ -51,7 +57,7 @@ def test_a_curve_is_explained(scores: tuple[Floats, ...]) -> None:
     assert np.corrcoef(*straight)[0, 1] > 0.8, "a straight line leaves the curve"
     assert abs(Given([use], ones).partial(x, y)[0]) < 0.35
     assert Given([own], ones).partial(x, y)[0] > 0.9, "other uses explain nothing"
-    assert np.isnan(Given([use], ones).partial(np.log(use + OFFSET * use.max()), y)).all()
+    assert np.isnan(Given([use], ones).partial(powers(use)[1], y)).all()
 
 
 def test_covariates_that_say_nothing_of_their_own(scores: tuple[Floats, ...]) -> None:
@@ -59,7 +65,7 @@ def test_covariates_that_say_nothing_of_their_own(scores: tuple[Floats, ...]) ->
     ones = np.ones((1, 40))
     alone = Given([use], ones).partial(x, y)
     for other in (use, 3 * use, np.full(40, 0.5)):
-        assert design([use, other]).shape == (40, 4)
+        assert design([use, other]).shape == (40, 7)
         assert Given([use, other], ones).partial(x, y) == pytest.approx(alone)
     assert Given([np.full(40, 0.5)], ones).partial(x, y)[0] == pytest.approx(
         np.corrcoef(x, y)[0, 1]
