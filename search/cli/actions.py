@@ -75,10 +75,8 @@ def run_train(options: argparse.Namespace) -> None:
     from search.commands.train import train
 
     study = Study(options.study)
-    for pick in options.picks:
-        study.pick(pick)  # what is not there is said before anything is trained
-    for pick in options.picks:
-        print_trained(train(study, pick, seeds=options.seeds))
+    for pick in study.picks(options.picks):
+        print_trained(train(study, pick.id, seeds=options.seeds))
     print_tried(study.tried(), CONSOLE)
 
 

@@ -7,6 +7,7 @@ from search.commands.search import search
 from search.comparison import (
     Comparison,
     Terms,
+    baseline_strategies,
     compare_strategies,
     comparison_figure,
     comparison_metrics,
@@ -34,7 +35,8 @@ def search_to_compare(config: StudyConfig, *, console: Console | None = None) ->
         ValueError, RecordError, ArmsError: As `search`.
     """
     contestants = config.strategies.keys()
-    refuse_few(config.seeds, contestants)
+    searching = contestants - set(baseline_strategies(config))
+    refuse_few(config.seeds, contestants if searching else [])
     console = console or Console()
     needed = fewest_seeds(len(contestants))
     if len(config.seeds) < needed:

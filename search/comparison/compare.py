@@ -183,7 +183,11 @@ def compare_strategies(candidates: Sequence[Candidate], terms: Terms) -> Compari
         pairs=pairs,
         points=points,
         where=where,
-        notes=(*selection.notes, *_notes(searching, max(counted), terms)),
+        notes=(
+            *selection.notes,
+            *_left_out(points, terms),
+            *_notes(searching, selection, terms),
+        ),
         verdict=verdict_of(pairs, len(selection.seeds), points=points, where=where, fixed=fixed),
         reference=terms.reference,
         foundations=terms.foundations,
@@ -196,7 +200,7 @@ def _points(selection: Selection, terms: Terms) -> tuple[Point, ...]:
     fixed = [c for (name, _), arm in selection.arms.items() if name in terms.baselines for c in arm]
     return front_points(
         selection.seeds,
-        floor=terms.reference[0],
+        floor=terms.floor,
         costs=terms.costs,
         share_all=share_all_quality(fixed),
     )
@@ -235,12 +239,32 @@ def _standings(
     return tuple(sorted(standings, key=lambda s: -s.volume.value))
 
 
-def _notes(searching: Mapping[str, Sequence[ArmCurve]], most: int, terms: Terms) -> Iterator[str]:
+def _left_out(points: Sequence[Point], terms: Terms) -> Iterator[str]:
+    """Why cost at given qualities is not among the points."""
+    if terms.baselines and not any(point.of == "cost" for point in points):
+        yield (
+            "left out: cost at the quality of sharing every channel, which was not scored in every "
+            "seed"
+        )
+
+
+def _notes(
+    searching: Mapping[str, Sequence[ArmCurve]], selection: Selection, terms: Terms
+) -> Iterator[str]:
     """Why nothing can be told, and who made evaluators wait."""
-    if most <= terms.initial:
+    proposed = {
+        seed: {
+            tuple(c.vector for c in selection.arms[name, seed][: terms.initial + 1])
+            for name in searching
+        }
+        for seed in selection.seeds
+    }
+    counted = max(len(curve.volume_K) for own in searching.values() for curve in own)
+    alike = all(len(vectors) == 1 for vectors in proposed.values())
+    if counted <= terms.initial and len(searching) > 1 and alike:
         yield (
             f"nothing can be told apart: the first {count(terms.initial, 'candidate')} (initial) "
-            "of a seed are the same for all strategies"
+            "of a seed are the same for all strategies that search"
         )
     for name, own in searching.items():
         # NaN, where it is not known, is not above the limit.

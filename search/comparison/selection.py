@@ -11,7 +11,7 @@ from typing import Self
 import numpy as np
 
 from partitioning import FloatArray
-from search.candidates import REFERENCE, Candidate
+from search.candidates import REFERENCE, Candidate, scored
 from search.comparison.verdicts import count, listed
 from search.config import StudyConfig
 from search.stats import MOST_STRATEGIES, ROUNDING
@@ -42,6 +42,7 @@ class Terms:
         halved: Candidates after which arms were stopped for their scores: later ones, which only
             the better arms have, are left out. None where none were.
         reference: Quality and cost of the hypervolume's reference point.
+        floor: Quality of guessing.
         costs: The least possible cost, and that of sharing every channel.
         foundations: Whether seeds have trunk, teachers and proxy in common, see `StudyConfig`.
         true_hypervolume: Of the true front, where it is known, seen from the same point.
@@ -54,6 +55,7 @@ class Terms:
     initial: int = 0
     halved: int | None = None
     reference: tuple[float, float] = REFERENCE
+    floor: float = 0.0
     costs: tuple[float, float] = (0.0, 1.0)
     foundations: str = "shared"
     true_hypervolume: float | None = None
@@ -61,7 +63,7 @@ class Terms:
     @classmethod
     def of(cls, study: Study) -> Self:
         """The terms that a study sets."""
-        config, reference = study.config, study.reference()
+        config, reference, knowledge = study.config, study.reference(), study.knowledge()
         return cls(
             strategies=list(config.strategies),
             baselines=baseline_strategies(config),
@@ -70,7 +72,8 @@ class Terms:
             initial=config.initial,
             halved=min(config.halvings, default=None),
             reference=reference,
-            costs=cost_range(config, study.knowledge()),
+            floor=knowledge.floor,
+            costs=cost_range(config, knowledge),
             foundations=config.foundations,
             true_hypervolume=true_hypervolume(config, reference),
         )
@@ -153,7 +156,7 @@ def refuse_few(
     if len(contestants) < FEWEST:
         raise CompareError(
             f"a comparison needs at least {FEWEST} strategies, of which one may be fixed "
-            f"baselines, got {listed(sorted(contestants)) if contestants else 'none'}"
+            f"baselines, got {listed(sorted(contestants)) if contestants else 'none that searches'}"
             + (f"; nothing is recorded of {listed(absent)}" if absent else "")
         )
     if len(seeds) < FEWEST:
@@ -227,10 +230,10 @@ def _arms(candidates: Sequence[Candidate]) -> dict[tuple[str, int], list[Candida
 
 
 def _scored_alike(name: str, arms: dict[Key, list[Candidate]], seeds: Sequence[int]) -> bool:
-    """Whether fixed baselines have as many candidates in every seed as in any."""
-    counts = [len(arms.get((name, seed), ())) for seed in seeds]
-    most = max(len(arm) for (strategy, _), arm in arms.items() if strategy == name)
-    return set(counts) == {most}
+    """Whether as many fixed baselines have a score in every seed as in any, and one at least."""
+    counts = {seed: len(scored(arm)) for (strategy, seed), arm in arms.items() if strategy == name}
+    most = max(counts.values())
+    return most > 0 and {counts.get(seed) for seed in seeds} == {most}
 
 
 def _complete(spent: dict[Key, FloatArray], searching: Sequence[str]) -> dict[int, float]:

@@ -41,11 +41,11 @@ def verdict_of(
     winner = next((name for name in names if len(beaten[name]) == len(names) - 1), None)
     if winner is not None:
         parts = [_won(winner, names, pairs, seeds, fixed)]
-        parts += _where(winner, beaten[winner], points, where or {})
+        parts += _where(winner, beaten[winner], points, where or {}, seeds)
     else:
         parts = [_no_winner(names, beaten, pairs, seeds)]
         for name in (n for n in names if beaten[n] and not _loses(n, beaten)):
-            parts += _where(name, beaten[name], points, where or {}, subject=f"{name} is")
+            parts += _where(name, beaten[name], points, where or {}, seeds, subject=f"{name} is")
     if fixed and winner not in fixed:
         parts += [_against_fixed(name, names, beaten) for name in fixed]
     return ". ".join(parts)
@@ -104,28 +104,33 @@ def _where(
     losers: Sequence[str],
     points: Sequence[Point],
     where: Where,
+    seeds: int,
     subject: str = "it is",
 ) -> list[str]:
     """A sentence for all losers that are worse at the same points."""
     groups: dict[str, list[str]] = {}
     for loser in losers:
         if there := where.get((name, loser)):
-            groups.setdefault(place(name, points, there), []).append(loser)
+            groups.setdefault(place(name, points, there, seeds), []).append(loser)
     return [f"Against {listed(them)} {subject} {words}" for words, them in groups.items()]
 
 
-def place(name: str, points: Sequence[Point], there: Sequence[Pair]) -> str:
+def place(name: str, points: Sequence[Point], there: Sequence[Pair], seeds: int) -> str:
     """Where on the front a strategy is better than another, and where it is worse.
 
     Args:
         name: The strategy.
         points: Where they were compared.
         there: The pair at every point.
+        seeds: How many there were.
     """
     better = [point for point, pair in zip(points, there, strict=True) if pair.better == name]
     worse = [p for p, pair in zip(points, there, strict=True) if pair.better not in (name, None)]
     if not better and not worse:
-        return "better over the front as a whole, and at no single point of it that could be shown"
+        whole = "better over the front as a whole"
+        if least_p(seeds) * len(points) >= LEVEL:
+            return f"{whole}, and {seeds} seeds are too few to say where on it"
+        return f"{whole}, and at no single point of it that could be shown"
     words = "at no point better that could be shown"
     if better:
         cheap = all(point.of == "quality" and point.share in CHEAP for point in better)

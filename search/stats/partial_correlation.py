@@ -12,12 +12,12 @@ from scipy.interpolate import BSpline
 from partitioning import FloatArray
 from search.stats.correlation import ranks, standard, weighted_correlation
 
-#: Degree of the splines in a covariate's logarithm. On made-up scores that saturate in use a straight
-#: line leaves a partial correlation of up to .98 and a parabola one of up to .8; see docs/log.md, "a
-#: calibration that mean use cannot pass".
+#: Degree of the splines in a covariate's logarithm. On made-up scores that saturate in use a
+#: straight line leaves a partial correlation of up to .98 and a parabola one of up to .8; see
+#: docs/log.md, "a calibration that mean use cannot pass".
 DEGREE = 3
-# Candidates to a column of a covariate: with more of them, a spline has more knots and follows curves
-# that bend more sharply, such as a sigmoid or a kink.
+# Candidates to a column of a covariate: with more of them, a spline has more knots and follows
+# curves that bend more sharply, such as a sigmoid or a kink.
 PER_COLUMN = 6
 MOST_COLUMNS = 8
 # Share of the largest value that is added before the logarithm, since a task may use nothing.
@@ -34,9 +34,10 @@ RANK_TOLERANCE = 1e-8
 def design(given: Sequence[FloatArray]) -> FloatArray:
     """What is regressed on: a constant, and a cubic spline of every covariate's logarithm.
 
-    A score may depend on a covariate by any curve, and what a straight line misses of it would be taken
-    for agreement, since it is missed in both scores alike. A spline has a column for every six
-    candidates, at least three (a cubic polynomial) and at most eight; its knots are at quantiles.
+    A score may depend on a covariate by any curve, and what a straight line misses of it would be
+    taken for agreement, since it is missed in both scores alike. A spline has a column for every
+    six candidates, at least three (a cubic polynomial) and at most eight, and its knots are at
+    quantiles.
     Interactions of covariates are not among the columns, and a step in a score is not followed.
 
     Args:

@@ -26,7 +26,8 @@ def build_space(config: StudyConfig) -> Space:
 def cost_range(config: StudyConfig, knowledge: TaskKnowledge) -> tuple[float, float]:
     """The least possible cost in a study's space, and that of sharing every channel.
 
-    Every task uses the least that is searched, and shares as much of it as it can.
+    Every task uses the least that is searched, and shares as much of it as it can, or nothing:
+    where tasks have no room for what they should use apart, that costs less.
 
     Args:
         config: The study.
@@ -35,8 +36,8 @@ def cost_range(config: StudyConfig, knowledge: TaskKnowledge) -> tuple[float, fl
     space = build_space(config)
     classes = [facts.classes for facts in knowledge.tasks] or [1] * len(config.tasks)
 
-    def cost(use: float) -> float:
-        vector = np.ones(space.dim)
+    def cost(use: float, overlap: float = 1.0) -> float:
+        vector = np.full(space.dim, overlap)
         vector[list(space.use_dims)] = use
         masks = space.decode(vector).masks
         rows = np.repeat(classes, len(config.space.levels)).tolist()
@@ -44,7 +45,7 @@ def cost_range(config: StudyConfig, knowledge: TaskKnowledge) -> tuple[float, fl
         return float(getattr(counted, COSTS[config.objective.cost].attribute))
 
     # Where the space does not reach so far, sharing every channel costs 1 by definition.
-    return cost(0.0), cost(1.0) if config.space.use[1] == 1 else 1.0
+    return min(cost(0.0), cost(0.0, 0.0)), cost(1.0) if config.space.use[1] == 1 else 1.0
 
 
 def baselines(config: StudyConfig, space: Space, seed: int) -> dict[str, FloatArray]:

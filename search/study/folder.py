@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -184,6 +185,21 @@ class Study:
             f"{', '.join(c.id for c in front(candidates)[:3])}"
         )
 
+    def picks(self, names: Sequence[str]) -> list[Candidate]:
+        """Several candidates, each once; see `pick`.
+
+        A label such as share_all, which a candidate of every seed has, stands for that on the
+        foundations of the others.
+        """
+        found = {name: self.pick(name) for name in names}
+        grounds = {self._foundation(one) for name, one in found.items() if name != one.label}
+        chosen = []
+        for name, candidate in found.items():
+            labelled = [one for one in scored(self.candidates()) if one.label == name]
+            first = {self._foundation(one): one for one in reversed(labelled)}
+            chosen += [first[ground] for ground in sorted(grounds & first.keys())] or [candidate]
+        return list({one.id: one for one in chosen}.values())
+
     def masks(self, candidate: Candidate) -> Masks:
         """The masks that a candidate was scored with.
 
@@ -229,11 +245,21 @@ class Study:
 
     def tried(self) -> list[Tried]:
         """All candidates that were trained in full, held against sharing every channel."""
-        labels = {candidate.id: candidate.label for candidate in self.candidates()}
+        by_id = {candidate.id: candidate for candidate in self.candidates()}
         trained = read_trained(self.config, self.folder / "trained")
-        names = [pick.candidate for pick in trained]
-        share_all = next((name for name in names if labels.get(name) == SHARE_ALL), None)
-        return tried(trained, share_all)
+        known = [by_id[pick.candidate] for pick in trained if pick.candidate in by_id]
+        # Of foundations that arms share, one candidate that shares every channel stands for all.
+        share_all = {self._foundation(c): c.id for c in known if c.label == SHARE_ALL}
+        held = {
+            c.id: c.id if c.label == SHARE_ALL else share_all[self._foundation(c)]
+            for c in known
+            if self._foundation(c) in share_all
+        }
+        return tried(trained, held)
+
+    def _foundation(self, candidate: Candidate) -> int:
+        """Whose trunk, teachers and features a candidate stands on: a seed's."""
+        return candidate.seed if self.config.foundations == "per_seed" else 0
 
     def export(
         self,

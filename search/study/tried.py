@@ -4,8 +4,9 @@ To train a few and report the best makes its lead partly chance. So all that wer
 listed, and corrected for each other.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import nan
 
 import numpy as np
 
@@ -23,7 +24,8 @@ class Tried:
         split: Whose accuracy is compared: test, or validation where a task has no test images.
         mean: Mean accuracy over networks and seeds.
         std: Standard deviation over seeds (ddof 1); NaN for one seed.
-        difference: Mean less that of sharing every channel; NaN where that was not trained.
+        difference: Mean less that of sharing every channel on the same foundation; NaN where that
+            was not trained.
         p: Of Welch's t-test over seeds, two-sided; NaN with fewer than two seeds of either.
         p_adjusted: The same after Holm's correction over all that were trained.
     """
@@ -38,20 +40,28 @@ class Tried:
     p_adjusted: float
 
 
-def tried(trained: Sequence[TrainedPick], share_all: str | None) -> list[Tried]:
+def tried(trained: Sequence[TrainedPick], share_all: Mapping[str, str]) -> list[Tried]:
     """All trained candidates, the most accurate first.
 
     Args:
         trained: With the same settings; each with a seed or more.
-        share_all: Name of the one that shares every channel; None where none does.
+        share_all: By candidate, the name of the one that shares every channel on its foundation,
+            itself for such a one; without those on whose foundation none was trained.
     """
     common = set.intersection(*(set(pick.mean) for pick in trained)) if trained else set()
     split = "test" if "test" in common else "validation"
     runs = {pick.candidate: np.array(pick.by_split()[split]) for pick in trained}
-    base = runs.get(share_all or "", np.empty(0))
-    p = {name: welch(run, base) for name, run in runs.items() if name != share_all}
+    p = {
+        name: welch(run, runs[share_all[name]])
+        for name, run in runs.items()
+        if share_all.get(name, name) != name
+    }
     known = {name: value for name, value in p.items() if np.isfinite(value)}
     adjusted = dict(zip(known, holm(np.array(list(known.values()))), strict=True))
+
+    def difference(name: str) -> float:
+        return float(runs[name].mean() - runs[share_all[name]].mean()) if name in share_all else nan
+
     found = [
         Tried(
             candidate=pick.candidate,
@@ -59,9 +69,9 @@ def tried(trained: Sequence[TrainedPick], share_all: str | None) -> list[Tried]:
             split=split,
             mean=pick.mean[split],
             std=pick.std[split],
-            difference=pick.mean[split] - float(base.mean()) if len(base) else float("nan"),
-            p=p.get(pick.candidate, float("nan")),
-            p_adjusted=float(adjusted.get(pick.candidate, np.nan)),
+            difference=difference(pick.candidate),
+            p=p.get(pick.candidate, nan),
+            p_adjusted=float(adjusted.get(pick.candidate, nan)),
         )
         for pick in trained
     ]

@@ -116,6 +116,8 @@ class TestWhatIsCompared:
         (note,) = compared(given, initial=4).notes
         assert note.startswith("nothing can be told apart: the first 4 candidates (initial)")
         assert compared(given, initial=3).notes == ()
+        other = [replace(c, vector=(0.1,)) if c.strategy == "es" else c for c in given]
+        assert compared(other, initial=4).notes == (), "one that draws otherwise has its own"
 
     def test_a_strategy_without_candidates(self) -> None:
         given = [*arms({"random": 0.5, "es": 0.8}, range(6))]
@@ -158,12 +160,31 @@ class TestWhatIsCompared:
         assert len(found.pairs) == 1
         assert found.notes == (
             "shown and not tested: baselines, which was not scored to its end in every seed",
+            "left out: cost at the quality of sharing every channel, which was not scored in every "
+            "seed",
         )
         one = compared(
             [c for c in given if c.strategy != "baselines" or not c.seed], baselines=["baselines"]
         )
         (shown,) = (s for s in one.standings if s.name == "baselines")
         assert shown.volume.low == shown.volume.high == pytest.approx(0.3)
+
+    def test_baselines_that_failed_are_shown_and_not_tested(self) -> None:
+        given = [*arms({"random": 0.5, "es": 0.8}, range(8))]
+        given += [make(None, None, "baselines", seed) for seed in range(8)]
+        found = compared(given, baselines=["baselines"])
+        assert len(found.pairs) == 1
+        assert any(note.startswith("shown and not tested: baselines") for note in found.notes)
+        assert any("cost at the quality of sharing every" in note for note in found.notes)
+
+    def test_epsilon_is_to_the_front_of_all_arms(self) -> None:
+        given = [
+            make(quality, cost, name, seed)
+            for seed in (0, 1)
+            for name, quality, cost in (("cheap", 0.5, 0.2), ("dear", 0.9, 0.6))
+        ]
+        by_name = {s.name: s.shortfall for s in compared(given, budget=1).standings}
+        assert by_name == pytest.approx({"cheap": 0.4, "dear": 0.4})
 
     def test_nothing_to_compare(self) -> None:
         both = {"random": 0.5, "es": 0.8}
@@ -173,7 +194,7 @@ class TestWhatIsCompared:
                 arms({"es": 0.5}, [0, 1]),
                 "2 strategies, of which one may be .* got es",
             ),
-            (iter(()), "got none"),
+            (iter(()), "got none that searches"),
         ):
             with pytest.raises(CompareError, match=message):
                 compared([*candidates])

@@ -54,6 +54,9 @@ def test_figures_of_a_front() -> None:
         "cost_at_quality_95": 0.8,
     }
     assert {point.value(np.empty((0, 2)), 3) for point in points} == {0.1, 1.0}
+    apart = front_points([0, 1], floor=0.1, costs=(0.2, 1.0), share_all={0: 0.8, 1: 0.5})
+    (whole,) = (point for point in apart if point.key == "cost_at_quality_100")
+    assert [whole.value(front_F2, seed) for seed in (0, 1)] == [1.0, 0.4]
 
 
 def test_without_sharing_all_only_quality_is_compared() -> None:
@@ -75,6 +78,19 @@ def test_better_only_at_the_cheap_end() -> None:
     table = pair_table(found).set_index(["a", "b"])
     assert table.loc[("es", "random"), "better_at"] == "quality_at_cost_10 quality_at_cost_25"
     assert table.loc[("es", "random"), "worse_at"] == ""
+
+
+def test_seeds_that_are_too_few_to_say_where() -> None:
+    gains = {"random": {}, "es": {"cheap": 0.06}}
+    given = [*fronts(gains, range(7)), *baselines(range(7))]
+    found = compared(given, budget=20, baselines=["baselines"], costs=LEAST)
+    assert "7 seeds are too few to say where on it" in found.verdict
+
+
+def test_the_floor_is_that_of_guessing_wherever_hypervolume_is_seen_from() -> None:
+    given = [*fronts({"random": {}, "es": {}}, range(2))]
+    (point, *_) = compared(given, costs=(-1.0, 1.0), floor=0.1, reference=(0.5, 1.0)).points
+    assert point.otherwise == 0.1
 
 
 def test_better_here_and_worse_there() -> None:

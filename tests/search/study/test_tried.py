@@ -36,7 +36,7 @@ def picked(name: str, accuracies: list[float], *splits: str) -> TrainedPick:
 def test_all_are_corrected_for_each_other() -> None:
     both = ("validation", "test")
     picks = [picked(n, v, *both) for n, v in (("base", SHARE_ALL), ("x", CLOSE), ("y", GOOD))]
-    best, close, base = tried(picks, "base")
+    best, close, base = tried(picks, {"base": "base", "x": "base", "y": "base"})
     assert [e.candidate for e in (best, close, base)] == ["y", "x", "base"]
     assert {e.split for e in (best, close, base)} == {"test"}
     assert best.difference == pytest.approx(0.032)
@@ -46,16 +46,55 @@ def test_all_are_corrected_for_each_other() -> None:
     assert math.isnan(base.p)
     assert math.isnan(base.p_adjusted)
     # Of one that was tried alone, nothing has to be corrected.
-    assert tried(picks[::2], "base")[0].p_adjusted == pytest.approx(best.p)
+    assert tried(picks[::2], {"base": "base", "y": "base"})[0].p_adjusted == pytest.approx(best.p)
+
+
+def test_each_is_held_against_the_one_on_its_own_foundation() -> None:
+    picks = [picked(n, v, "test") for n, v in (("base0", SHARE_ALL), ("base1", GOOD), ("x", GOOD))]
+    entries = tried(picks, {"base0": "base0", "base1": "base1", "x": "base1"})
+    by_name = {entry.candidate: entry for entry in entries}
+    assert by_name["x"].difference == 0
+    assert by_name["x"].p_adjusted == 1
+    assert math.isnan(by_name["base1"].p), "two of them on two foundations are not held together"
+    apart = {e.candidate: e for e in tried(picks, {"base0": "base0", "base1": "base1"})}
+    assert math.isnan(apart["x"].p)
+    assert math.isnan(apart["x"].difference)
 
 
 def test_what_cannot_be_told() -> None:
-    assert tried([], None) == []
+    assert tried([], {}) == []
     picks = [picked("x", GOOD, "validation"), picked("y", [0.8], "validation", "test")]
-    for entry in tried(picks, None):
+    for entry in tried(picks, {}):
         assert entry.split == "validation"
         assert math.isnan(entry.p)
         assert math.isnan(entry.difference)
+
+
+@pytest.mark.parametrize("foundations", ["shared", "per_seed"])
+def test_a_label_stands_for_the_candidate_on_the_others_foundation(
+    tmp_path: Path, foundations: str
+) -> None:
+    config = parse_config(
+        {
+            "name": "small",
+            "output": str(tmp_path),
+            "tasks": [{"name": "a", "source": "toy"}],
+            "trunk": {"dataset": {"name": "glyphs", "source": "toy"}},
+            "strategies": {"baselines": {}},
+            "seeds": [0, 1],
+            "foundations": foundations,
+        }
+    )
+    study = Study.create(config)
+    with Record(study.record_path, study.name) as record:
+        for seed in (0, 1):
+            record.add(make(0.8, 1.0, "baselines", seed, 0, label="share_all"))
+        record.add(make(0.9, 0.5, "es", 1, 0))
+    own = "baselines-1-0" if foundations == "per_seed" else "baselines-0-0"
+    assert [c.id for c in study.picks(["share_all", "best"])] == [own, "es-1-0"]
+    assert [c.id for c in study.picks(["share_all"])] == ["baselines-0-0"]
+    assert [c.id for c in study.picks(["best", "es-1-0"])] == ["es-1-0"]
+    assert [c.id for c in study.picks(["baselines-0-0", "share_all"])] == ["baselines-0-0"]
 
 
 def test_a_study_lists_what_was_trained_with_its_settings(tmp_path: Path) -> None:
