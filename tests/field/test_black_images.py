@@ -59,14 +59,14 @@ def numbers(
     def write(share: np.ndarray) -> bytes:
         values = low + share * (high - low)
         array = values.astype(kind) if "f" in kind else np.rint(values).astype(kind)
-        is_unsigned = kind == "u4"
-        image = Image.fromarray(array.view("i4") if is_unsigned else array)
+        image = Image.fromarray(array.view({"u4": "i4", "i1": "u1"}.get(kind, array.dtype)))
         buffer = io.BytesIO()
-        image.save(buffer, form, **{"tiffinfo": {262: 0}} if white_is_zero else {})
+        tags = {262: 0} if white_is_zero else {339: 2} if kind == "i1" else {}
+        image.save(buffer, form, **{"tiffinfo": tags} if tags else {})
         # Pillow writes the sample format (tag 339) "signed" (2), where these are not (1).
         tag = b"\x53\x01\x03\x00\x01\x00\x00\x00"
         data = buffer.getvalue()
-        return data.replace(tag + b"\x02", tag + b"\x01") if is_unsigned else data
+        return data.replace(tag + b"\x02", tag + b"\x01") if kind == "u4" else data
 
     return write
 
@@ -119,6 +119,7 @@ NUMBERS = {
     "float tiff from 0 to 255": (numbers("f4", 0, 255), ".tif"),
     "float tiff from -1 to 1": (numbers("f4", -1, 1), ".TIF"),
     "float tiff of degrees": (numbers("f4", 273, 303), ".tif"),
+    "8-bit tiff with a sign": (numbers("i1", -128, 127), ".tif"),
     "16-bit pgm": (numbers("i4", 0, 65535, "PPM"), ".pgm"),
     "float pfm": (numbers("f4", 0, 1, "PPM"), ".pfm"),
     "16-bit jpeg 2000": (numbers("u2", 0, 65535, "JPEG2000"), ".jp2"),
@@ -289,17 +290,25 @@ def test_transparent_of_sixteen_bits_shows_white(colour: int, tmp_path: Path) ->
     assert difference[others].abs().max() <= 1
 
 
-def test_a_colour_profile_is_followed(tmp_path: Path) -> None:
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
+@pytest.mark.parametrize("fits", [True, False])
+def test_a_colour_profile_is_followed_where_it_fits(fits: bool, tmp_path: Path) -> None:
+    kind = "sRGB" if fits else "LAB"
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile(kind)).tobytes()
+    if fits:  # one in which the light of red is blue and that of blue is red
+        swapped = profile.replace(b"rXYZ", b"????", 1).replace(b"bXYZ", b"rXYZ", 1)
+        profile = swapped.replace(b"????", b"bXYZ", 1)
 
     def write(share: np.ndarray) -> bytes:
-        image = Image.fromarray(np.rint(255 * share).astype(np.uint8)).convert("RGB")
+        image = np.rint(255 * share).astype(np.uint8)[..., None] * np.array([1, 0, 0], np.uint8)
         buffer = io.BytesIO()
-        image.save(buffer, "PNG", icc_profile=profile.tobytes())
+        Image.fromarray(image).save(buffer, "PNG", icc_profile=profile)
         return buffer.getvalue()
 
-    write_folder(tmp_path, write, ".png")  # a profile that does not fit is not looked at
-    assert torch.equal(load(tmp_path).splits["train"].images, expected())
+    write_folder(tmp_path, write, ".png")
+    images = load(tmp_path).splits["train"].images.int()
+    lit = 2 if fits else 0
+    assert (images[:, lit] - expected()[:, 0].int()).abs().max() <= 1
+    assert images[:, 2 - lit].max() <= 1
 
 
 def test_damaged_orientation_turns_no_image(tmp_path: Path) -> None:

@@ -242,3 +242,15 @@ def test_npz_with_a_split_under_both_its_names_is_refused(tmp_path: Path) -> Non
         arrays |= {f"{name}_images": np.zeros((2, SIZE, SIZE)), f"{name}_labels": [0, 1]}
     np.savez(tmp_path / "t.npz", **arrays)
     assert "has the validation split twice" in refused(tmp_path, source="npz", test=None)
+
+
+def test_folder_that_may_not_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_splits(tmp_path, "a", "b")
+
+    def deny(folder: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr(Path, "iterdir", deny)
+    assert "its files cannot be read: [Errno 13] Permission denied" in refused(tmp_path)

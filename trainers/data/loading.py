@@ -117,23 +117,15 @@ def _request(task: TaskConfig, split: str, config: DataConfig) -> Request:
 
 def _plan(task: TaskConfig, config: DataConfig) -> _Plan:
     """Reads and checks the labels of all splits, and chooses the rows of each."""
-    source, whole = SOURCES[task.source], None
-    if all(ours == theirs for ours, theirs in task.split_names().items()):
-        whole = source.whole(_request(task, task.train, config))
-    raws = {"train": whole} if whole is not None else {
-        ours: source.open(_request(task, theirs, config))
-        for ours, theirs in task.split_names().items()
-    }  # fmt: skip
+    raws, is_whole = _raw_splits(task, config)
     notes = [
-        note if whole is not None else f"{name}: {note}"
-        for name, raw in raws.items()
-        for note in raw.notes
+        note if is_whole else f"{name}: {note}" for name, raw in raws.items() for note in raw.notes
     ]
     encoded = encode_labels(task.name, raws)
     notes += encoded.notes
     rng = np.random.default_rng([config.seed, *task.name.encode()])
     labels = encoded.labels["train"]
-    if whole is not None:
+    if is_whole:
         rows = _divide(task, labels, rng)
         notes.append(f"{' and '.join([*rows][1:])} drawn from the images, which have no splits")
     else:
@@ -153,6 +145,20 @@ def _plan(task: TaskConfig, config: DataConfig) -> _Plan:
     parts = {name: parts[name] for name in ("train", "validation", "test") if name in parts}
     notes += missing_classes(encoded.classes, {name: part.labels for name, part in parts.items()})
     return _Plan(classes=encoded.classes, parts=parts, notes=tuple(notes))
+
+
+def _raw_splits(task: TaskConfig, config: DataConfig) -> tuple[dict[str, RawSplit], bool]:
+    """The splits as the source has them; or, as "train" alone, all of a dataset without splits."""
+    source, names = SOURCES[task.source], task.split_names()
+    try:
+        if all(ours == theirs for ours, theirs in names.items()):
+            whole = source.whole(_request(task, task.train, config))
+            if whole is not None:
+                return {"train": whole}, True
+        opened = {name: source.open(_request(task, names[name], config)) for name in names}
+    except OSError as error:  # a folder that may not be read, a disk that is gone
+        raise DataError(f"task {task.name!r}: its files cannot be read: {error}") from error
+    return opened, False
 
 
 def _divide(task: TaskConfig, labels: IntArray, rng: np.random.Generator) -> dict[str, IntArray]:

@@ -159,7 +159,7 @@ def _is_image(file: Path) -> bool:
 
 def _refuse_broken(request: Request, files: Sequence[Path]) -> None:
     """Files of no bytes, and links to nothing, are what a copy that was cut short leaves."""
-    broken = [file for file in files if not file.exists() or file.stat().st_size == 0]
+    broken = [file for file in files if not os.path.isfile(file) or not os.path.getsize(file)]
     if broken:
         raise request.error(
             f"{broken[0]} is empty or leads nowhere ({len(broken)} such of {len(files)} images), "
