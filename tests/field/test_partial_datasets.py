@@ -149,7 +149,9 @@ def test_class_folders_without_splits_are_divided(tmp_path: Path) -> None:
 def test_folders_named_as_splits_are_no_classes(tmp_path: Path) -> None:
     for name in ("training", "testing"):
         write(tmp_path / "t" / name / "0.png")
-    assert "split 'train' is missing" in refused(tmp_path)
+    message = refused(tmp_path)
+    assert "split 'train' is missing" in message
+    assert f"for a dataset without splits, have two folders or more in {tmp_path / 't'}" in message
 
 
 def write_rows(file: Path, rows: int = 30, first: int = 0) -> None:

@@ -81,13 +81,13 @@ class Request:
             )
         return self.location
 
-    def missing_split(self, absent: Path, found: Iterable[str]) -> DataError:
-        """The error for a split that is not there."""
+    def missing_split(self, absent: Path, found: Iterable[str], hint: str = "") -> DataError:
+        """The error for a split that is not there; the hint says what else would be read."""
         listed = ", ".join(sorted(found)) or "nothing of the kind"
         return self.error(
             f"split {self.split!r} is missing: there is no {absent}; found {listed}; set train, "
             "validation or test to what is there, or test to null, or validation to null and "
-            "validation_fraction to the part of the training split to hold out"
+            f"validation_fraction to the part of the training split to hold out{hint}"
         )
 
 

@@ -35,7 +35,12 @@ def open_folder(request: Request) -> RawSplit:
     top = request.folder()
     if not (top / request.split).is_dir():
         found = (folder.name for folder in _folders(top))
-        raise request.missing_split(top / request.split, found)
+        raise request.missing_split(
+            top / request.split,
+            found,
+            f"; or, for a dataset without splits, have two folders or more in {top}, one a class, "
+            "with the images in them",
+        )
     return _read_classes(request, top / request.split)
 
 

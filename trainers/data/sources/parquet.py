@@ -35,7 +35,11 @@ def open_parquet(request: Request) -> RawSplit:
     found = _split_files(request, folder)
     if request.split not in found:
         names = (file.name for files in found.values() for file in files)
-        raise request.missing_split(folder / f"{request.split}.parquet", names)
+        raise request.missing_split(
+            folder / f"{request.split}.parquet",
+            names,
+            "; or, for a dataset without splits, set path to its one file",
+        )
     return _read(request, found[request.split])
 
 
