@@ -205,8 +205,7 @@ def _tasks(config: StudyConfig, say: Say) -> Mapping[str, Task]:
     """The tasks, loaded, with a line for each."""
     tasks = load_tasks(config.data)
     for name, task in tasks.items():
-        sizes = " / ".join(str(len(split)) for split in task.splits.values())
-        say(f"task {name}: {task.num_classes} classes, {sizes} images")
+        say(f"task {name}: {task.summary()}")
     return tasks
 
 
@@ -265,6 +264,7 @@ def _trunk(config: StudyConfig, source: TrunkConfig, run: Run, say: Say) -> Trai
         say(f"trunk: {source.checkpoint}")
         return trunk
     task = load_task(source.dataset, config.data)
+    say(f"trunk's dataset {task.name}: {task.summary()}")
     sgd, seed = source.sgd, source.seed
     digest = trunk_digest(config.backbone, task, sgd, seed=seed, precision=config.compute.precision)
     path = config.cache_folder / f"trunk-{digest[:20]}.safetensors"

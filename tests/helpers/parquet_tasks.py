@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from trainers.data import DataConfig, Split, Task, TaskConfig, check_tasks, load_task
-from trainers.data.tasks import DataError
+from trainers.data.sources import DataError
 
 SIZE = 8
 
@@ -19,12 +19,15 @@ SIZE = 8
 def write_task(
     top: Path, name: str = "animals", names: Sequence[str] | None = None, **labels: Sequence[int]
 ) -> None:
-    """A parquet task; the images of each split are plain squares of the gray values 0, 1, 2 ..."""
-    for split, values in labels.items():
+    """A parquet task; the images of each split are plain squares of the gray values 0, 1, 2
+    ..., in blue a little more for every split."""
+    for number, (split, values) in enumerate(labels.items()):
         images = []
         for index in range(len(values)):
             buffer = io.BytesIO()
-            Image.new("L", (SIZE, SIZE), index).save(buffer, "PNG")
+            Image.new("RGB", (SIZE, SIZE), (index, index, (index + 40 * number) % 256)).save(
+                buffer, "PNG"
+            )
             images.append({"bytes": buffer.getvalue(), "path": None})
         kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
         table = pa.table({"image": pa.array(images, kind), "label": pa.array(values, pa.int64())})
@@ -54,5 +57,5 @@ def refused(top: Path, **fields: object) -> str:
 
 
 def drawn_rows(split: Split) -> list[int]:
-    """Which rows of the written split these are: the images' gray values."""
+    """Which rows of the written split these are: the images' red."""
     return split.images[:, 0, 0, 0].tolist()

@@ -12,8 +12,7 @@ import pytest
 from PIL import Image
 
 from trainers.data import DataConfig, Task, TaskConfig, check_tasks, load_task
-from trainers.data.sources import SOURCES
-from trainers.data.tasks import DataError
+from trainers.data.sources import SOURCES, DataError
 
 SIZE = 8
 SPLITS = {"train": 6, "validation": 4, "test": 3}

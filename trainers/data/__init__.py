@@ -3,27 +3,27 @@
 Every source yields the same uint8 tensors.
 """
 
+from trainers.data.config import DataConfig, InputSize, TaskConfig
+from trainers.data.loading import check_tasks, load_task, load_tasks
+from trainers.data.sources import DataError
 from trainers.data.tasks import (
-    DataConfig,
-    InputSize,
     Split,
     Task,
-    TaskConfig,
+    Understood,
     augment,
-    check_tasks,
     commonest_share,
     draw_batch,
-    load_task,
-    load_tasks,
     normalise,
 )
 
 __all__ = [
     "DataConfig",
+    "DataError",
     "InputSize",
     "Split",
     "Task",
     "TaskConfig",
+    "Understood",
     "augment",
     "check_tasks",
     "commonest_share",

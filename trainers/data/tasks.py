@@ -7,137 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Annotated
+from dataclasses import dataclass, field, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from partitioning import IntArray
-from partitioning.settings import Rule, Unit, at_least, checked, interval, one_of
-from trainers.data.sources import SOURCES, RawSplit, Request
-from trainers.data.sources import DataError as DataError
-from trainers.data.sources.labels import encode_labels, stratified
-
-#: Height and width that images are resized to.
-InputSize = Annotated[int, at_least(8), Unit("pixels")]
-
-
-NAME = Rule(
-    words="letters, digits, '_', '.' and '-' (files are named after it), the first a letter or "
-    "digit",
-    holds=lambda name, own: re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name) is not None,
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-@checked("task {self.name!r}: {field}")
-class TaskConfig:
-    """One task: where its images are, and how its training images are varied.
-
-    Attributes:
-        name: Name of the task in configs, records and file names.
-        source: Where its images come from: toy (drawn by the program), parquet (a folder of
-            `<split>.parquet` files), hub (a dataset of the Hugging Face Hub, or a folder in its
-            layout), folder (`<split>/<class>/<image>` files) or npz (a file of arrays).
-        path: Folder, file or Hub dataset id, relative to `data_root`; of source toy the name of the
-            toy task. None takes the task's name.
-        subset: The Hub's configuration name, for datasets that have several.
-        image_column: Column that holds the images (parquet, hub).
-        label_column: Column that holds the labels (parquet, hub).
-        train: The source's name of the training split.
-        validation: The source's name of the validation split; None where there is none, and then
-            `validation_fraction` of the training split is held out.
-        test: The source's name of the test split; None where there is none.
-        limit: At most so many training images, chosen with the seed, none of the classes lost. None
-            is no limit.
-        validation_fraction: How much of the training split is held out for validation; only where
-            `validation` is None.
-        flip: Mirror training images left to right, each with probability 1/2.
-        shift: Move training images by up to so many pixels along each axis, at the input size.
-
-    Raises:
-        ValueError: A value is outside its range, or the splits do not go together; the text names
-            the task.
-    """
-
-    name: Annotated[str, NAME]
-    source: Annotated[str, one_of(SOURCES)] = "parquet"
-    path: str | None = None
-    subset: str | None = None
-    image_column: str = "image"
-    label_column: str = "label"
-    train: str = "train"
-    validation: str | None = "validation"
-    test: str | None = "test"
-    limit: Annotated[int | None, at_least(2), Unit("images")] = None
-    validation_fraction: Annotated[float | None, interval("(0, 1)")] = None
-    flip: bool = False
-    shift: Annotated[int, at_least(0), Unit("pixels")] = 2
-
-    def _check(self) -> None:
-        if (self.validation is None) != (self.validation_fraction is not None):
-            raise self._error(
-                "either validation names a split, or validation is null and validation_fraction "
-                "says how much of the training split to hold out, got "
-                f"validation={self.validation!r} and validation_fraction={self.validation_fraction}"
-            )
-        names = list(self.split_names().values())
-        if len(set(names)) < len(names):
-            raise self._error(
-                "train, validation and test must be different splits, since images trained on "
-                f"cannot measure accuracy, got {', '.join(names)}"
-            )
-
-    def split_names(self) -> dict[str, str]:
-        """Our split name -> the source's, for the splits that the source is asked for."""
-        asked = {"train": self.train, "validation": self.validation, "test": self.test}
-        return {ours: theirs for ours, theirs in asked.items() if theirs is not None}
-
-    def _error(self, message: str) -> ValueError:
-        return ValueError(f"task {self.name!r}: {message}")
-
-
-@dataclass(frozen=True, kw_only=True)
-@checked()
-class DataConfig:
-    """The tasks of a study.
-
-    Attributes:
-        tasks: At least one, each with its own name.
-        root: Folder that the tasks' paths start from; None for the working directory.
-        input_size: S, height and width of the network's input.
-        seed: Seeds toy tasks, limits and held-out validation images.
-
-    Raises:
-        ValueError: A value is outside its range, or a task is listed twice or does not go with the
-            input size.
-    """
-
-    tasks: tuple[TaskConfig, ...]
-    root: str | None = None
-    input_size: InputSize = 32
-    seed: Annotated[int, at_least(0)] = 0
-
-    def _check(self) -> None:
-        if not self.tasks:
-            raise ValueError("there must be at least one task, got none; list some under tasks")
-        names = [task.name for task in self.tasks]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(
-                f"each task must be listed once, got {', '.join(twice)} more than once; give the "
-                "second one another name, or remove it"
-            )
-        for task in self.tasks:
-            if task.shift >= self.input_size:
-                raise ValueError(
-                    f"task {task.name!r}: shift must be smaller than the input size "
-                    f"{self.input_size}, got {task.shift}"
-                )
+from trainers.data.sources.scale import Scale, scale_words
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -160,6 +36,20 @@ class Split:
         return Split(images=self.images.to(device), labels=self.labels.to(device))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Understood:
+    """What was made of a dataset's files, for a person to check.
+
+    Attributes:
+        scales: by type of values ("uint8", "uint16"), which of them are black and white.
+        notes: what else there is to know: splits that were drawn, files that were left out, classes
+            that a split does not have.
+    """
+
+    scales: Mapping[str, Scale] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Task:
     """A dataset ready to train on.
@@ -172,6 +62,7 @@ class Task:
         std: float32 (3,), likewise, greater than 0.
         flip: whether augmenting mirrors images.
         shift: by how many pixels at most augmenting moves them.
+        understood: what was made of the dataset's files.
     """
 
     name: str
@@ -181,11 +72,19 @@ class Task:
     std: Tensor
     flip: bool = False
     shift: int = 0
+    understood: Understood = Understood()
 
     @property
     def num_classes(self) -> int:
         """Number of classes."""
         return len(self.classes)
+
+    def summary(self) -> str:
+        """What the task is and how its files were understood, in one line for people."""
+        sizes = " / ".join(str(len(split)) for split in self.splits.values())
+        scale = scale_words(self.understood.scales)
+        parts = [f"{self.num_classes} classes", f"{sizes} images", *([scale] if scale else [])]
+        return "; ".join([", ".join(parts), *self.understood.notes])
 
     def to(self, device: torch.device | str) -> Task:
         """The same task on a device."""
@@ -206,56 +105,6 @@ class Task:
             for tensor in (split.images, split.labels):
                 digest.update(tensor.cpu().contiguous().numpy().data)
         return digest.hexdigest()
-
-
-def check_tasks(config: DataConfig) -> None:
-    """Finds what is wrong with the tasks' data without decoding an image or using the network.
-
-    A dataset of the Hub is only looked at when it is loaded, since that may download it.
-
-    Raises:
-        DataError: of the first task that has something wrong, saying what and how to mend it.
-    """
-    for task in config.tasks:
-        source = SOURCES[task.source]
-        if source.probe is None:
-            _plan(task, config)
-        else:
-            for split in task.split_names().values():
-                source.probe(_request(task, split, config))
-
-
-def load_task(task: TaskConfig, config: DataConfig) -> Task:
-    """Loads one task into memory.
-
-    Args:
-        task: the task.
-        config: root, input size and seed; its list of tasks is not looked at, so that the dataset
-            a trunk is pretrained on need not be in it.
-
-    Raises:
-        DataError: naming the task, the file, and the row where one is to blame.
-    """
-    classes, parts = _plan(task, config)
-    splits = {}
-    for name, (raw, rows, labels) in parts.items():
-        images = torch.from_numpy(raw.pixels(rows, config.input_size))
-        splits[name] = Split(images=images, labels=torch.from_numpy(labels))
-    mean, std = _moments(splits["train"].images)
-    return Task(
-        name=task.name,
-        classes=classes,
-        splits=splits,
-        mean=mean,
-        std=std,
-        flip=task.flip,
-        shift=task.shift,
-    )
-
-
-def load_tasks(config: DataConfig) -> dict[str, Task]:
-    """Loads all tasks, by name, in the config's order."""
-    return {task.name: load_task(task, config) for task in config.tasks}
 
 
 def commonest_share(split: Split) -> float:
@@ -325,73 +174,3 @@ def draw_batch(split: Split, batch_size: int, generator: torch.Generator) -> tup
         len(split), (batch_size,), generator=generator, device=split.labels.device
     )
     return split.images[index], split.labels[index]
-
-
-def _request(task: TaskConfig, split: str, config: DataConfig) -> Request:
-    return Request(
-        task=task.name,
-        path=task.path if task.path is not None else task.name + SOURCES[task.source].suffix,
-        root=None if config.root is None else Path(config.root),
-        subset=task.subset,
-        image_column=task.image_column,
-        label_column=task.label_column,
-        split=split,
-        seed=config.seed,
-    )
-
-
-def _plan(
-    task: TaskConfig, config: DataConfig
-) -> tuple[tuple[str, ...], dict[str, tuple[RawSplit, IntArray, IntArray]]]:
-    """Reads and checks the labels of all splits, and chooses the rows of each.
-
-    Returns:
-        the classes, and for each split: where its images come from, which rows, and their labels.
-    """
-    opened = SOURCES[task.source].open
-    raws = {
-        ours: opened(_request(task, theirs, config)) for ours, theirs in task.split_names().items()
-    }
-    classes, labels = encode_labels(task.name, raws)
-    rows = {name: np.arange(len(values)) for name, values in labels.items()}
-    rng = np.random.default_rng([config.seed, *task.name.encode()])
-    present = len(np.unique(labels["train"]))
-    if task.validation_fraction is not None:
-        total = len(rows["train"])
-        kept = total - round(total * task.validation_fraction)
-        if not present <= kept < total:
-            raise DataError(
-                f"task {task.name!r}: holding out {task.validation_fraction} of {total} training "
-                f"images must leave at least one image to validate on and {present}, one of each "
-                f"class, to train on, but leaves {total - kept} and {kept}; change "
-                "validation_fraction"
-            )
-        train = stratified(labels["train"], kept, rng)
-        rows["validation"] = np.setdiff1d(rows["train"], train)
-        raws["validation"] = raws["train"]
-        labels["validation"] = labels["train"]
-        rows["train"] = train
-    if task.limit is not None and task.limit < len(rows["train"]):
-        if task.limit < present:
-            raise DataError(
-                f"task {task.name!r}: limit must be at least {present}, one training image of each "
-                f"class, got {task.limit}"
-            )
-        train = stratified(labels["train"][rows["train"]], task.limit, rng)
-        rows["train"] = rows["train"][train]
-    order = [name for name in ("train", "validation", "test") if name in rows]
-    return classes, {name: (raws[name], rows[name], labels[name][rows[name]]) for name in order}
-
-
-def _moments(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation (3,) of uint8 images (N, 3, S, S), in units of [0, 1]."""
-    total, squares = torch.zeros(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
-    for chunk in torch.split(images, 1024):  # all at once would take eight times the images' memory
-        values = chunk.double() / 255
-        total += values.sum(dim=(0, 2, 3))
-        squares += values.square().sum(dim=(0, 2, 3))
-    count = images.numel() / 3
-    mean = total / count
-    variance = (squares / count - mean.square()).clamp(min=0)
-    # A channel that never changes would divide by zero.
-    return mean.float(), variance.sqrt().clamp(min=1 / 255).float()

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from tests.helpers.parquet_tasks import drawn_rows, load, refused, write_task
 from trainers.data import DataConfig, TaskConfig, check_tasks
-from trainers.data.sources.labels import stratified
-from trainers.data.tasks import DataError
+from trainers.data.sources import DataError
+from trainers.data.splitting import stratified
 
 
 @pytest.mark.parametrize(

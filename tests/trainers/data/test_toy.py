@@ -9,7 +9,7 @@ from sklearn.linear_model import RidgeClassifier
 from torch import nn
 
 from trainers.data import DataConfig, TaskConfig, check_tasks, load_tasks
-from trainers.data.tasks import DataError
+from trainers.data.sources import DataError
 from trainers.data.toy import SPLITS, TOYS, draw_images, draw_labels
 
 DRAWN = [name for name, toy in TOYS.items() if toy.draw is not None]

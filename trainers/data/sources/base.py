@@ -16,6 +16,12 @@ from numpy.typing import NDArray
 ByteArray = NDArray[np.uint8]
 RowArray = NDArray[np.int64]
 
+#: An image as a source has it: encoded in bytes or in a file, or an array (H, W) or (H, W, 3) of
+#: numbers; None where the source has none, which is an error once it is decoded.
+Picture = bytes | Path | NDArray[Any] | None
+#: Images one after another, each with where it is, for messages.
+Pictures = Iterable[tuple[str, Picture]]
+
 
 class DataError(ValueError):
     """A task's data is missing or is not what the config says; names the task and the file."""
@@ -33,12 +39,14 @@ class Request:
         image_column: column that holds the images (parquet, hub).
         label_column: column that holds the labels (parquet, hub).
         split: the source's own name of the split.
+        names: the source's own names of all splits that the task asks for.
         seed: seed of what is drawn (toy).
     """
 
     task: str
     path: str
     split: str
+    names: tuple[str, ...] = ()
     root: Path | None = None
     subset: str | None = None
     image_column: str = "image"
@@ -61,6 +69,11 @@ class Request:
         Raises:
             DataError: where there is none.
         """
+        if self.location.is_file():
+            raise self.error(
+                f"{self.location} is a file, where a folder of splits is looked for; set the "
+                "task's path, or its source"
+            )
         if not self.location.is_dir():
             raise self.error(
                 f"folder {self.location} does not exist; set the task's path, or the folder that "
@@ -68,13 +81,13 @@ class Request:
             )
         return self.location
 
-    def missing_split(self, absent: Path, found: Iterable[str]) -> DataError:
-        """The error for a split that is not there."""
+    def missing_split(self, absent: Path, found: Iterable[str], hint: str = "") -> DataError:
+        """The error for a split that is not there; the hint says what else would be read."""
         listed = ", ".join(sorted(found)) or "nothing of the kind"
         return self.error(
             f"split {self.split!r} is missing: there is no {absent}; found {listed}; set train, "
             "validation or test to what is there, or test to null, or validation to null and "
-            "validation_fraction to the part of the training split to hold out"
+            f"validation_fraction to the part of the training split to hold out{hint}"
         )
 
 
@@ -83,16 +96,20 @@ class RawSplit:
     """A split as its source has it: labels read, images not yet decoded.
 
     Attributes:
-        labels: (N,) int64, or (N,) strings where the source names the class of each image.
+        labels: (N,) int64, or uint64 where one is above its range, or strings where the source
+            names the class of each image.
         classes: names of the classes 0, 1, ... where the source declares them, else None.
         where: the file or folder, for messages.
-        pixels: (rows, S) -> uint8 (len(rows), 3, S, S), rows being indices into `labels`.
+        pictures: (rows, S) -> the images of these rows, rows being indices into `labels`; only
+            sources that draw their images need S.
+        notes: what a user should know of the split, such as files that were left out.
     """
 
     labels: NDArray[Any]
     classes: tuple[str, ...] | None
     where: str
-    pixels: Callable[[RowArray, int], ByteArray]
+    pictures: Callable[[RowArray, int], Pictures]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,11 +119,14 @@ class Source:
     Attributes:
         summary: one line for the help.
         open: reads the labels of a split; raises DataError.
+        whole: reads the labels of a dataset without splits, of which splits are then drawn; None
+            where there are splits, or where it cannot be told; raises DataError.
         suffix: what a task's name is followed by where the config gives no path.
         probe: stands in for `open` in checks where opening would download; raises DataError.
     """
 
     summary: str
     open: Callable[[Request], RawSplit]
+    whole: Callable[[Request], RawSplit | None] = lambda request: None
     suffix: str = ""
     probe: Callable[[Request], None] | None = None

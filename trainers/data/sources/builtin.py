@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from partitioning.settings import nearest
 from trainers.data import toy
-from trainers.data.sources.base import ByteArray, RawSplit, Request, RowArray
+from trainers.data.sources.base import Pictures, RawSplit, Request, RowArray
 
 
 def open_toy(request: Request) -> RawSplit:
@@ -27,13 +25,15 @@ def open_toy(request: Request) -> RawSplit:
     if split not in toy.SPLITS:
         raise request.error(f"toy tasks have the splits {', '.join(toy.SPLITS)}, got {split!r}")
 
-    def pixels(rows: RowArray, size: int) -> ByteArray:
+    where = f"toy task {name!r}, split {split!r}"
+
+    def pictures(rows: RowArray, size: int) -> Pictures:
         images = toy.draw_images(name, split, seed=seed, size=size)  # (N, S, S, 3)
-        return np.ascontiguousarray(images[rows].transpose(0, 3, 1, 2))
+        return ((f"{where}, image {row}", images[row]) for row in rows)
 
     return RawSplit(
         labels=toy.draw_labels(name, split, seed=seed),
         classes=toy.TOYS[name].classes,
-        where=f"toy task {name!r}, split {split!r}",
-        pixels=pixels,
+        where=where,
+        pictures=pictures,
     )

@@ -1,11 +1,13 @@
-"""The labels of a task's splits -> indices into one list of classes; choosing rows by class.
+"""The labels of a task's splits -> indices into one list of classes.
 
 Legend: N rows of a split.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,110 +15,297 @@ from numpy.typing import NDArray
 
 from trainers.data.sources.base import DataError, RawSplit, RowArray
 
+Label = int | str
 
-def encode_labels(
-    task: str, splits: Mapping[str, RawSplit]
-) -> tuple[tuple[str, ...], dict[str, RowArray]]:
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Encoded:
+    """The labels of all splits, numbered alike.
+
+    Attributes:
+        classes: names of the classes.
+        labels: by split, int64 (N,), indices into `classes`.
+        notes: what a user should know, such as names that were taken for one.
+    """
+
+    classes: tuple[str, ...]
+    labels: dict[str, RowArray]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Column:
+    """The labels of one split: row r has the label values[index[r]]."""
+
+    raw: RawSplit
+    values: list[Label]
+    index: RowArray
+
+    @property
+    def is_text(self) -> bool:
+        return isinstance(self.values[0], str)
+
+    def replaced(self, values: Sequence[Label]) -> _Column:
+        return _Column(raw=self.raw, values=list(values), index=self.index)
+
+
+def as_labels(values: NDArray[Any]) -> NDArray[Any]:
+    """Labels of any type of array as whole numbers or text.
+
+    Args:
+        values: (N,) integers, booleans, floats that are whole numbers, text, or bytes of UTF-8.
+
+    Returns:
+        (N,) int64, uint64 where one does not fit into int64, or text.
+
+    Raises:
+        ValueError: they are none of these; the text says what one row has.
+    """
+    kind = values.dtype.kind
+    if kind == "u" and len(values) and values.max() > np.iinfo(np.int64).max:
+        return values.astype(np.uint64)
+    if kind in "biu":
+        return values.astype(np.int64)
+    if kind == "f":
+        if len(missing := np.flatnonzero(np.isnan(values))):
+            raise ValueError(f"row {missing[0]} has no label")
+        broken = np.flatnonzero((values != np.rint(values)) | (np.abs(values) > 2.0**53))
+        if len(broken):
+            raise ValueError(
+                f"labels must be whole numbers or text, row {broken[0]} has {values[broken[0]]} "
+                f"({values.dtype})"
+            )
+        return values.astype(np.int64)
+    if kind == "S":
+        return np.char.decode(values, "utf-8")
+    if kind == "U":
+        return values
+    raise ValueError(f"labels must be whole numbers or text, got {values.dtype}")
+
+
+def join_labels(parts: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+    """The labels of the files of one split, one after another.
+
+    Args:
+        parts: by file, as `as_labels` gives them.
+
+    Raises:
+        ValueError: they are text in one file and numbers in another.
+    """
+    kinds = {array.dtype.kind: file for file, array in parts.items() if len(array)}
+    if "U" in kinds and len(kinds) > 1:
+        other = next(file for kind, file in kinds.items() if kind != "U")
+        raise ValueError(
+            f"labels are text in {kinds['U']} and whole numbers in {other}; make them one"
+        )
+    arrays = [array for array in parts.values() if len(array)] or list(parts.values())
+    if {"i", "u"} <= set(kinds):  # NumPy would make floats of both
+        whole = [int(value) for array in arrays for value in array]
+        if min(whole) < 0:
+            raise ValueError("labels are negative in one file and above 2^63 in another")
+        return np.array(whole, dtype=np.uint64)
+    return np.concatenate(arrays)
+
+
+def encode_labels(task: str, splits: Mapping[str, RawSplit]) -> Encoded:
     """Checks the labels of all splits against each other and numbers the classes.
 
     Where the training split declares its classes they are taken as they are; else the classes are
-    the distinct training labels in ascending order.
+    the distinct training labels in ascending order. Names that differ only in how Unicode composes
+    a letter, or in blanks around them, are one. Where one split has numbers and another text, they
+    are understood if the text is those numbers, or the names that are declared for them.
 
     Args:
         task: name of the task, for messages.
         splits: "train" and others.
 
-    Returns:
-        names of the classes, and for each split int64 (N,) indices into them.
-
     Raises:
-        DataError: a split is empty, a label is negative or beyond the declared classes, there is
-            one class only, or a split's classes are not those of the training split.
+        DataError: a split is empty, a label is missing, negative or beyond the declared classes,
+            there is one class only, names look alike and are not, or a split's classes are not
+            those of the training split.
     """
-    train = splits["train"]
     for raw in splits.values():
         if not len(raw.labels):
             raise _error(task, raw, "a split must hold at least one image, this one is empty")
-    distinct = np.unique(train.labels)
-    declared = train.classes
-    for raw in splits.values():
+    notes: list[str] = []
+    columns = {name: _clean(task, raw, notes) for name, raw in splits.items()}
+    declared = {
+        name: None if raw.classes is None else tuple(map(_plain, raw.classes))
+        for name, raw in splits.items()
+    }
+    _check_names(task, columns, declared)
+    classes = declared["train"]
+    columns = _understood(task, columns, declared)
+    train = columns["train"]
+    for name, column in columns.items():
         # The names first: out of range of other classes would be the wrong thing to mend.
-        _check_same_classes(task, raw, train)
-        _check_range(task, raw, declared)
-    if len(distinct) < 2:
+        if None not in (classes, declared[name]) and classes != declared[name]:
+            raise _unlike(task, column.raw, declared[name] or (), classes or ())
+        _check_range(task, column, classes)
+    if len(set(train.values)) < 2:
         raise _error(
             task,
-            train,
-            f"there must be at least two classes, all {len(train.labels)} training labels are "
-            f"{distinct[0]}; check label_column",
+            train.raw,
+            f"there must be at least two classes, all {len(train.index)} training labels are "
+            f"{train.values[0]}; check label_column",
         )
-    if declared is not None:
-        return declared, {name: raw.labels.astype(np.int64) for name, raw in splits.items()}
-    encoded = {}
-    for name, raw in splits.items():
-        if len(unknown := np.setdiff1d(raw.labels, distinct)):
+    known: list[Label] = sorted(set(train.values)) if classes is None else [*range(len(classes))]
+    numbers = {label: number for number, label in enumerate(known)}
+    labels = {}
+    for name, column in columns.items():
+        if unknown := sorted(set(column.values) - set(known)):
             raise _error(
                 task,
-                raw,
+                column.raw,
                 f"every class must occur in the training split, {_listed(unknown)} does not; "
-                f"its classes are {_listed(distinct)}",
+                f"its classes are {_listed(known)}",
             )
-        encoded[name] = np.searchsorted(distinct, raw.labels).astype(np.int64)
-    return tuple(str(label) for label in distinct), encoded
-
-
-def stratified(labels: RowArray, count: int, rng: np.random.Generator) -> RowArray:
-    """Chooses rows at random so that each class keeps its share.
-
-    Args:
-        labels: int64 (N,).
-        count: at least the number of classes, at most N.
-        rng: decides which rows of a class.
-
-    Returns:
-        int64 (count,), ascending; every class is among them.
-    """
-    shuffled = rng.permutation(len(labels))
-    quantile = np.empty(len(labels))
-    for label in np.unique(labels):
-        rows = shuffled[labels[shuffled] == label]
-        quantile[rows] = np.arange(len(rows)) / len(rows)  # a first row of 0 keeps every class
-    ranked = shuffled[np.argsort(quantile[shuffled], kind="stable")]
-    return np.sort(ranked[:count]).astype(np.int64)
-
-
-def _check_same_classes(task: str, raw: RawSplit, train: RawSplit) -> None:
-    same_kind = raw.labels.dtype.kind == train.labels.dtype.kind
-    if same_kind and (None in (raw.classes, train.classes) or raw.classes == train.classes):
-        return
-    raise _error(
-        task,
-        raw,
-        "the classes must be those of the training split, "
-        f"{_listed(train.classes or np.unique(train.labels))}, got "
-        f"{_listed(raw.classes or np.unique(raw.labels))}",
+        labels[name] = np.array([numbers[v] for v in column.values], dtype=np.int64)[column.index]
+    return Encoded(
+        classes=classes or tuple(map(str, known)), labels=labels, notes=tuple(dict.fromkeys(notes))
     )
 
 
-def _check_range(task: str, raw: RawSplit, declared: Sequence[str] | None) -> None:
-    if raw.labels.dtype.kind != "i":
+def _clean(task: str, raw: RawSplit, notes: list[str]) -> _Column:
+    """The distinct labels of a split, names that are the same made one."""
+    distinct, index = np.unique(raw.labels, return_inverse=True)
+    values: list[Label] = distinct.tolist()
+    column = _Column(raw=raw, values=values, index=index.reshape(-1).astype(np.int64))
+    if not column.is_text:
+        return column
+    cleaned = [_plain(str(value)) for value in values]
+    if "" in cleaned:
+        row = np.flatnonzero(column.index == cleaned.index(""))[0]
+        raise _error(task, raw, f"row {row} has no label, its text is empty")
+    for name in sorted({name for name in cleaned if cleaned.count(name) > 1}):
+        notes.append(
+            f"class {name!r} is written in several ways, which were taken for one: "
+            + ", ".join(ascii(value) for value, clean in zip(values, cleaned, strict=True)
+                        if clean == name)
+        )  # fmt: skip
+    return column.replaced(cleaned)
+
+
+def _understood(
+    task: str, columns: Mapping[str, _Column], declared: Mapping[str, tuple[str, ...] | None]
+) -> dict[str, _Column]:
+    """All splits in the terms of the training split: all numbers, or all text."""
+    found = dict(columns)
+    for name, column in found.items():  # names of numbers that are declared beside the text
+        names = declared[name] or declared["train"] or ()
+        if column.is_text and set(column.values) <= set(names):
+            found[name] = column.replaced([names.index(str(value)) for value in column.values])
+    train = found["train"]
+    if declared["train"] is None and train.is_text:
+        for name, column in found.items():  # and the other way about
+            names = declared[name] or ()
+            if not column.is_text and set(column.values) <= set(range(len(names))):
+                found[name] = column.replaced([names[int(value)] for value in column.values])
+    if len({column.is_text for column in found.values()}) == 1:
+        return found
+    if not (declared["train"] and any(column.is_text for column in found.values())):
+        numbers = {name: _numbers(column) for name, column in found.items()}
+        if None not in numbers.values():
+            return {name: column.replaced(numbers[name] or []) for name, column in found.items()}
+    other = next(column for column in found.values() if column.is_text != train.is_text)
+    raise _unlike(
+        task, other.raw, other.values, declared["train"] or train.values,
+        f"{_kind(other)} here and {_kind(train)} in {train.raw.where}; make them one type",
+    )  # fmt: skip
+
+
+def _numbers(column: _Column) -> list[int] | None:
+    """Labels as whole numbers where that is what they are, even as text, and none is lost."""
+    if not column.is_text:
+        return [int(value) for value in column.values]
+    texts = [str(value) for value in column.values]
+    if not all(text.isascii() and text.removeprefix("-").isdigit() for text in texts):
+        return None
+    numbers = [int(text) for text in texts]
+    return numbers if len(set(numbers)) == len(numbers) else None
+
+
+def _plain(name: str) -> str:
+    """A name as it is meant: letters composed one way, no blanks around it."""
+    return unicodedata.normalize("NFC", name).strip()
+
+
+def _likeness(name: str) -> str:
+    """What is left of a name when all that the eye may miss is taken away."""
+    text = unicodedata.normalize("NFKC", name).casefold()
+    text = "".join(letter for letter in text if unicodedata.category(letter) != "Cf")
+    return " ".join(text.split())
+
+
+def _check_names(
+    task: str, columns: Mapping[str, _Column], declared: Mapping[str, tuple[str, ...] | None]
+) -> None:
+    """Names that look alike must be the same, unless they are single letters, 'a' and 'A'."""
+    seen: dict[str, tuple[str, RawSplit]] = {}
+    for split, column in columns.items():
+        names = declared[split]
+        if names is not None and len(set(names)) < len(names):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            raise _error(
+                task,
+                column.raw,
+                f"the names of classes must differ, got {_listed(twice)} twice",
+            )
+        texts = [str(value) for value in column.values] if column.is_text else []
+        for name in (*(names or ()), *texts):
+            before, where = seen.setdefault(_likeness(name), (name, column.raw))
+            # Declared names of one split stand for numbers, which tell them apart.
+            told_apart = where is column.raw and not column.is_text
+            if name != before and not told_apart and max(len(name), len(before)) > 1:
+                raise _error(
+                    task,
+                    column.raw,
+                    f"the class {name!a} looks like {before!a} of {where.where} and is "
+                    "another; give them one name if they are one class, and clearly different "
+                    "ones if they are two",
+                )
+
+
+def _check_range(task: str, column: _Column, declared: Sequence[str] | None) -> None:
+    if column.is_text:
         return
     high = np.inf if declared is None else len(declared)
-    wrong = np.flatnonzero((raw.labels < 0) | (raw.labels >= high))
-    if len(wrong):
+    # Where nothing is declared numbers may be hashes; but -1 stands for "no label".
+    bad = {
+        value
+        for value in map(int, column.values)
+        if (value == -1 if declared is None else not 0 <= value < high)
+    }
+    rows = np.flatnonzero(np.array([value in bad for value in column.values])[column.index])
+    if len(rows):
         bounds = "0 or more" if declared is None else f"from 0 to {len(declared) - 1}"
         raise _error(
             task,
-            raw,
-            f"labels must be {bounds}, row {wrong[0]} has {raw.labels[wrong[0]]} "
-            f"({len(wrong)} such rows); where the test split carries no labels, set test to null",
+            column.raw,
+            f"labels must be {bounds}, row {rows[0]} has {column.values[column.index[rows[0]]]} "
+            f"({len(rows)} such rows); where the test split carries no labels, set test to null",
         )
+
+
+def _unlike(
+    task: str, raw: RawSplit, found: Iterable[Any], expected: Iterable[Any], why: str = ""
+) -> DataError:
+    return _error(
+        task,
+        raw,
+        "the classes must be those of the training split, "
+        f"{_listed(list(expected))}, got {_listed(list(found))}" + (f": {why}" if why else ""),
+    )
+
+
+def _kind(column: _Column) -> str:
+    return "text" if column.is_text else "whole numbers"
 
 
 def _error(task: str, raw: RawSplit, message: str) -> DataError:
     return DataError(f"task {task!r}: {raw.where}: {message}")
 
 
-def _listed(values: Sequence[str] | NDArray[Any], most: int = 8) -> str:
+def _listed(values: Sequence[Any], most: int = 8) -> str:
     shown = ", ".join(str(value) for value in values[:most])
     return shown if len(values) <= most else f"{shown}, ... ({len(values)} in all)"

@@ -1,34 +1,100 @@
-"""Images of any mode, size and encoding -> uint8 RGB squares."""
+"""Images of any mode, depth, size and encoding -> uint8 RGB squares.
+
+What a person sees in a viewer is what comes out: the orientation that a camera noted is applied,
+what is transparent shows white behind it, colours go by the image's colour profile, and of several
+frames the first is taken.
+
+Legend: H, W height and width of an image, S the input size.
+"""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
-from pathlib import Path
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from numpy.typing import NDArray
+from PIL import Image, ImageCms, ImageOps, TiffTags
 
-from trainers.data.sources.base import ByteArray, DataError
+from trainers.data.sources.base import ByteArray, DataError, Picture, Pictures
+from trainers.data.sources.scale import BYTES, Ranges, Scale, widen
 
-# Named, since Pillow's other readers include one that runs the file through Ghostscript.
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")
+Image.init()
+_COMMON = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+#: All that Pillow decodes by itself. EPS it runs through Ghostscript, the others it only names.
+FORMATS = (
+    *_COMMON,
+    *sorted(set(Image.OPEN) - {*_COMMON, "EPS", "WMF", "MPEG", "BUFR", "GRIB", "HDF5"}),
+)
+#: How the names of their files end, in small letters.
+SUFFIXES = frozenset(
+    suffix for suffix, kind in Image.registered_extensions().items() if kind in (*FORMATS, "MPO")
+)
+
+_TAGS = {info.name: number for number, info in TiffTags.TAGS_V2.items()}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Values:
+    """An image whose type does not say which value is white.
+
+    Attributes:
+        array: (H, W) or (H, W, 3) numbers.
+        inverted: whether the smallest value is white and the largest black.
+        clear: (H, W), where the image is transparent; None is nowhere.
+    """
+
+    array: NDArray[Any]
+    inverted: bool = False
+    clear: NDArray[np.bool_] | None = None
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """An image of any mode as 8-bit RGB.
-
-    16-bit gray keeps its high byte, what is transparent shows white behind it, and the orientation
-    that a camera noted in EXIF is applied.
-    """
-    ImageOps.exif_transpose(image, in_place=True)
-    if image.mode.startswith("I"):  # convert() clips at 255, which leaves almost only white
-        image = Image.fromarray((np.clip(np.asarray(image), 0, 65535) >> 8).astype(np.uint8))
+    """An image of any mode of 8 bits or fewer as 8-bit RGB."""
+    _set_upright(image)
+    profile = image.info.get("icc_profile")
+    if image.mode in ("La", "RGBa"):  # colours that are multiplied by their opacity
+        image = image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])
+    if image.mode in ("CMYK", "LAB"):
+        return _by_profile(image, profile) if profile or image.mode == "LAB" else _rgb(image)
     if image.has_transparency_data:
+        marked = image.info.get("transparency")
+        if isinstance(marked, tuple) and max(marked) > 255:  # of 16 bits, as the pixels once were
+            image.info["transparency"] = tuple(value >> 8 for value in marked)
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         image = Image.alpha_composite(white, image)
-    return image if image.mode == "RGB" else image.convert("RGB")
+    if profile and image.mode not in ("L", "LA", "1"):
+        return _by_profile(_rgb(image), profile)
+    return _rgb(image)
+
+
+def to_values(image: Image.Image) -> Values | None:
+    """The numbers of an image of more than 8 bits; None of one whose type says what is white."""
+    tags = dict(getattr(image, "tag_v2", {}))
+    bits, form = tags.get(_TAGS["BitsPerSample"]), tags.get(_TAGS["SampleFormat"], (1,))
+    signed = image.mode == "L" and form == (2,)
+    if not (image.mode.startswith(("I", "F")) or signed):
+        return None
+    _set_upright(image)
+    array = np.asarray(image)
+    if signed:
+        array = array.view(np.int8)
+    elif image.mode == "I" and bits == (32,) and form == (1,):  # read into int32
+        array = array.view(np.uint32)
+    elif image.mode == "I" and image.format == "PPM":  # stretched to 16 bits when it is read
+        array = array.astype(np.uint16)
+    marked = image.info.get("transparency")
+    return Values(
+        array=array,
+        inverted=tags.get(_TAGS["PhotometricInterpretation"]) == 0,
+        clear=array == marked if isinstance(marked, int) else None,
+    )
 
 
 def to_square(image: Image.Image, size: int) -> ByteArray:
@@ -41,26 +107,62 @@ def to_square(image: Image.Image, size: int) -> ByteArray:
     Returns:
         uint8 (3, S, S).
     """
-    width, height = image.size
-    if (width, height) != (size, size):
-        side = min(width, height)
-        left, top = (width - side) / 2, (height - side) / 2
-        image = image.resize(
-            (size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side)
-        )
-    return np.asarray(image).transpose(2, 0, 1)
+    return np.asarray(_resized(image, size)).transpose(2, 0, 1)
 
 
-def decode(
-    items: Iterable[tuple[str, bytes | Path | ByteArray | None]], count: int, size: int
-) -> ByteArray:
+def values_to_square(values: Values, scale: Scale, size: int) -> ByteArray:
+    """Scales values so that white is 255, then does as `to_square`; what is no number is black.
+
+    Returns:
+        uint8 (3, S, S).
+    """
+    share = (values.array.astype(np.float64) - scale.black) / (scale.white - scale.black)
+    share = np.clip(np.nan_to_num(share, nan=0.0), 0.0, 1.0)
+    if values.inverted:
+        share = 1 - share
+    if values.clear is not None:
+        share[values.clear] = 1
+    layers = np.atleast_3d(255 * share).astype(np.float32)  # (H, W, 1) or (H, W, 3)
+    square = np.stack(
+        [
+            np.asarray(_resized(Image.fromarray(np.ascontiguousarray(layer)), size))
+            for layer in layers.transpose(2, 0, 1)
+        ]
+    )
+    rounded = np.clip(np.rint(square), 0, 255).astype(np.uint8)
+    return np.ascontiguousarray(np.broadcast_to(rounded, (3, size, size)))
+
+
+def measure(pictures: Pictures) -> Ranges:
+    """Finds which types of values images have, and the range of those that do not say their white.
+
+    Only the headers are read of images of 8 bits.
+
+    Raises:
+        DataError: saying where, when an image cannot be decoded.
+    """
+    ranges: Ranges = {}
+    for where, picture in pictures:
+        with _named(where), _opened(picture) as opened:
+            values = to_values(opened) if isinstance(opened, Image.Image) else opened
+            if values is None:
+                ranges[BYTES] = (0, 255)
+            elif (finite := values.array[np.isfinite(values.array)]).size:
+                kind = values.array.dtype.name
+                widen(ranges, kind, float(finite.min()), float(finite.max()))
+            else:
+                raise ValueError("none of its values is a number")
+    return ranges
+
+
+def decode(pictures: Pictures, count: int, size: int, scales: Mapping[str, Scale]) -> ByteArray:
     """Decodes images one after another.
 
     Args:
-        items: (where, image) pairs; the image encoded in bytes, or in a file, or as a uint8 array
-            (H, W) or (H, W, 3); None where the source has none, which is an error.
-        count: number of items.
+        pictures: the images.
+        count: number of images.
         size: S.
+        scales: what is black and white, by type of values.
 
     Returns:
         uint8 (count, 3, S, S).
@@ -69,17 +171,91 @@ def decode(
         DataError: saying where, when an image cannot be decoded.
     """
     pixels = np.empty((count, 3, size, size), dtype=np.uint8)
-    for index, (where, item) in enumerate(items):
-        try:
-            if item is None:
-                raise ValueError("there is no image")
-            if isinstance(item, np.ndarray):
-                pixels[index] = to_square(to_rgb(Image.fromarray(item)), size)
+    plain = scales.get(BYTES, Scale())
+    steps = np.clip((np.arange(256) - plain.black) / (plain.white - plain.black), 0, 1)
+    table = np.rint(255 * steps).astype(np.uint8).tolist() * 3
+    for index, (where, picture) in enumerate(pictures):
+        with _named(where), _opened(picture) as opened:
+            values = to_values(opened) if isinstance(opened, Image.Image) else opened
+            if values is not None:
+                scale = scales[values.array.dtype.name]
+                pixels[index] = values_to_square(values, scale, size)
                 continue
-            file = io.BytesIO(item) if isinstance(item, bytes) else item
-            with Image.open(file, formats=FORMATS) as image:
-                pixels[index] = to_square(to_rgb(image), size)
-        # Pillow raises whatever a damaged file leads it into: OSError, SyntaxError, struct.error.
-        except Exception as error:
-            raise DataError(f"{where} cannot be decoded as an image: {error}") from error
+            image = to_rgb(opened)
+            pixels[index] = to_square(image if plain.plain else image.point(table), size)
     return pixels
+
+
+@contextmanager
+def _opened(picture: Picture) -> Iterator[Any]:
+    """A Pillow image, of which the header alone is read so far, or Values."""
+    if picture is None:
+        raise ValueError("there is no image")
+    if isinstance(picture, np.ndarray):
+        if picture.dtype == np.bool_:
+            picture = picture.astype(np.uint8) * np.uint8(255)
+        is_plain = picture.dtype == np.uint8
+        yield Image.fromarray(picture) if is_plain else Values(array=picture)
+        return
+    with Image.open(
+        io.BytesIO(picture) if isinstance(picture, bytes) else picture, formats=FORMATS
+    ) as image:
+        yield image
+
+
+@contextmanager
+def _named(where: str) -> Iterator[None]:
+    """Says where the image is that cannot be decoded."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            yield
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataError(
+            f"{where} is refused as a decompression bomb: {error} Make the image smaller, or take "
+            "it out"
+        ) from error
+    # Pillow raises whatever a damaged file leads it into: OSError, SyntaxError, struct.error.
+    except Exception as error:
+        raise DataError(f"{where} cannot be decoded as an image: {error}") from error
+
+
+def _set_upright(image: Image.Image) -> None:
+    image.load()  # first, since what is wrong with the pixels must not pass for a wrong note
+    try:
+        ImageOps.exif_transpose(image, in_place=True)
+    except Exception:  # a note that cannot be read turns no image
+        return
+
+
+def _resized(image: Image.Image, size: int) -> Image.Image:
+    width, height = image.size
+    if (width, height) == (size, size):
+        return image
+    side = min(width, height)
+    left, top = (width - side) / 2, (height - side) / 2
+    return image.resize(
+        (size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side)
+    )
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _by_profile(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """RGB by the image's colour profile; a profile that does not fit is not looked at."""
+    try:
+        return ImageCms.applyTransform(image, _transform(profile, image.mode)) or image
+    except (ImageCms.PyCMSError, OSError):
+        return _rgb(image)
+
+
+@lru_cache(maxsize=16)
+def _transform(profile: bytes | None, mode: str) -> Any:
+    source = (
+        ImageCms.createProfile("LAB")
+        if profile is None
+        else ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    )
+    return ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")

@@ -19,7 +19,7 @@ from tests.helpers.sources import (
     refused,
 )
 from trainers.data import TaskConfig, check_tasks, load_task
-from trainers.data.tasks import DataError
+from trainers.data.sources import DataError
 
 
 def test_folder_takes_images_only(tmp_path: Path) -> None:
@@ -46,7 +46,7 @@ def test_folder_class_unknown_to_training_is_refused(tmp_path: Path) -> None:
 
 def test_folder_names_the_file_that_cannot_be_decoded(tmp_path: Path) -> None:
     task = make_folder(tmp_path)
-    (tmp_path / "animals" / "train" / "cat" / "001.png").write_bytes(b"")
+    (tmp_path / "animals" / "train" / "cat" / "001.png").write_bytes(b"no image")
     check_tasks(config_of(task, tmp_path))
     with pytest.raises(DataError, match=r"'animals': .*cat/001\.png cannot be decoded"):
         load_task(task, config_of(task, tmp_path))
@@ -55,9 +55,9 @@ def test_folder_names_the_file_that_cannot_be_decoded(tmp_path: Path) -> None:
 @pytest.mark.parametrize("channels", [(), (1,)])
 def test_npz_gray_images_become_rgb(channels: tuple[int, ...], tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    gray = rng.integers(0, 256, (4, SIZE, SIZE)).astype(np.uint8)
     arrays = {}
-    for split in ("train", "val"):
+    for split in ("val", "train"):
+        gray = rng.integers(0, 256, (4, SIZE, SIZE)).astype(np.uint8)
         arrays[f"{split}_images"] = gray.reshape(*gray.shape, *channels)
         arrays[f"{split}_labels"] = np.array([0, 1, 1, 0])
     np.savez(tmp_path / "gray.npz", **arrays)
@@ -69,11 +69,11 @@ def test_npz_gray_images_become_rgb(channels: tuple[int, ...], tmp_path: Path) -
 @pytest.mark.parametrize(
     ("key", "array", "message"),
     [
-        ("train_images", np.zeros((6, 8, 8), np.float32), "must be uint8"),
+        ("train_images", np.zeros((6, 8, 8), np.complex64), "must be numbers"),
         ("train_images", np.zeros((6, 8, 8, 4), np.uint8), r"\(6, 8, 8, 4\)"),
         ("train_images", np.zeros((5, 8, 8), np.uint8), "each of the 5 images"),
         ("train_labels", np.zeros((6, 14), np.int64), r"\(6, 14\)"),
-        ("train_labels", np.zeros(6), "float64"),
+        ("train_labels", np.full(6, 0.5), "row 0 has 0.5 .float64"),
         ("train_labels", np.array([{}] * 6), "cannot be read as plain arrays"),
     ],
 )

@@ -1,0 +1,258 @@
+"""Datasets of which a part vanished in silence, or which were taken for whole and were not."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from tests.helpers.sources import SIZE, SPLITS, encode, pictures, write_table
+from trainers.data import DataConfig, Task, TaskConfig, check_tasks, load_task
+from trainers.data.sources import DataError
+
+RNG = np.random.default_rng(0)
+
+
+def picture(form: str = "PNG") -> bytes:
+    return encode(RNG.integers(0, 256, (SIZE, SIZE, 3)).astype(np.uint8), form)
+
+
+def write(file: Path, content: bytes | None = None) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(picture() if content is None else content)
+
+
+def config_of(top: Path, fields: dict[str, object]) -> DataConfig:
+    task = TaskConfig(**{"name": "t", "source": "folder"} | fields)
+    return DataConfig(tasks=(task,), root=str(top), input_size=SIZE)
+
+
+def load(top: Path, **fields: object) -> Task:
+    config = config_of(top, fields)
+    check_tasks(config)
+    return load_task(config.tasks[0], config)
+
+
+def refused(top: Path, **fields: object) -> str:
+    """The message with which the check refuses, before anything is decoded."""
+    config = config_of(top, fields)
+    with pytest.raises(DataError, match="task 't'") as error:
+        check_tasks(config)
+    return str(error.value)
+
+
+def write_splits(top: Path, *classes: str, count: int = 4, ending: str = ".png") -> None:
+    for split in SPLITS:
+        for name in classes:
+            for index in range(count):
+                write(top / "t" / split / name / f"{index}{ending}")
+
+
+@pytest.mark.parametrize(
+    ("ending", "form"),
+    [(".tif", "TIFF"), (".gif", "GIF"), (".ppm", "PPM"), (".JPEG", "JPEG"), (".jp2", "JPEG2000"),
+     (".jfif", "JPEG"), (".TGA", "TGA"), (".qoi", "QOI"), ("", "PNG")],
+)  # fmt: skip
+def test_every_ending_that_pillow_knows_is_read(ending: str, form: str, tmp_path: Path) -> None:
+    write_splits(tmp_path, "cat", "dog")
+    for split in SPLITS:
+        for index in range(4):
+            write(tmp_path / "t" / split / "bird" / f"{index}{ending}", picture(form))
+    task = load(tmp_path)
+    assert task.classes == ("bird", "cat", "dog")
+    assert len(task.splits["train"]) == 12
+
+
+def test_images_at_any_depth_below_the_class(tmp_path: Path) -> None:
+    write_splits(tmp_path, "n01", "n02")
+    for split in SPLITS:
+        write(tmp_path / "t" / split / "n03" / "images" / "0.JPEG", picture("JPEG"))
+        write(tmp_path / "t" / split / "n03" / "n03_boxes.txt", b"0 0 1 1")
+    task = load(tmp_path)
+    assert task.classes == ("n01", "n02", "n03")
+    assert "train: left out 1 files (1 .txt)" in task.summary()
+
+
+def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
+    write_splits(tmp_path, "a", "b")
+    train = tmp_path / "t" / "train"
+    for index in range(3):
+        write(train / "a" / f"{index}.heic", b"something")
+    write(train / "b" / "notes", b"read me")
+    write(train / "stray.png")
+    write(train / ".hidden.png", b"")
+    (train / "empty").mkdir()
+    summary = load(tmp_path).summary()
+    assert "train: left out 4 files (3 .heic, 1 no ending)" in summary
+    assert "left out 1 files outside the classes (1 .png)" in summary
+    assert "left out 1 empty class folders (empty)" in summary
+
+
+def test_class_of_unread_files_only_is_refused(tmp_path: Path) -> None:
+    write_splits(tmp_path, "a", "b")
+    write(tmp_path / "t" / "train" / "c" / "0.heic", b"something")
+    assert "train/c can be read as an image, its 1 files are 1 .heic" in refused(tmp_path)
+
+
+def test_split_without_classes_says_where_images_are_looked_for(tmp_path: Path) -> None:
+    write_splits(tmp_path, "a", "b")
+    write(tmp_path / "flat" / "train" / "0.png")
+    for split in ("validation", "test"):
+        (tmp_path / "t" / split).rename(tmp_path / "flat" / split)
+    message = refused(tmp_path, path="flat")
+    assert "images lie in" in message
+    assert "train/CLASS/" in message
+    assert "found 1 .png" in message
+
+
+@pytest.mark.parametrize("fault", ["no bytes", "link to nothing"])
+def test_empty_file_is_found_before_anything_is_decoded(fault: str, tmp_path: Path) -> None:
+    write_splits(tmp_path, "a", "b")
+    file = tmp_path / "t" / "test" / "b" / "2.png"
+    file.unlink()
+    file.symlink_to("absent.png") if fault == "link to nothing" else file.write_bytes(b"")
+    message = refused(tmp_path)
+    assert f"{file} is empty or leads nowhere (1 such of 8 images)" in message
+
+
+def test_same_images_in_two_formats_are_refused(tmp_path: Path) -> None:
+    write_splits(tmp_path, "a", "b")
+    for index in range(4):
+        for name in "ab":
+            write(tmp_path / "t" / "train" / name / f"{index}.jpg", picture("JPEG"))
+    assert "are there twice, as .jpg and as .png" in refused(tmp_path)
+
+
+def test_link_to_a_folder_above_ends(tmp_path: Path) -> None:
+    write_splits(tmp_path, "a", "b")
+    (tmp_path / "t" / "train" / "a" / "again").symlink_to(tmp_path / "t" / "train" / "a")
+    assert len(load(tmp_path).splits["train"]) == 8
+
+
+def test_class_folders_without_splits_are_divided(tmp_path: Path) -> None:
+    for name, count in {"oak": 40, "elm": 20, "yew": 3}.items():
+        for index in range(count):
+            write(tmp_path / "t" / name / f"{index:02}.jpg", picture("PNG"))
+    task = load(tmp_path)
+    assert task.classes == ("elm", "oak", "yew")
+    counts = {name: split.labels.bincount().tolist() for name, split in task.splits.items()}
+    assert counts == {"train": [16, 32, 1], "validation": [2, 4, 1], "test": [2, 4, 1]}
+    assert "validation and test drawn from the images, which have no splits" in task.summary()
+    images = [image.numpy().tobytes() for split in task.splits.values() for image in split.images]
+    assert len(set(images)) == 63
+    assert load(tmp_path).fingerprint() == task.fingerprint()
+    held = load(tmp_path, validation=None, validation_fraction=0.5, test=None)
+    assert [len(split) for split in held.splits.values()] == [31, 32]
+    assert "'training' is missing" in refused(tmp_path, train="training")
+
+
+def test_folders_named_as_splits_are_no_classes(tmp_path: Path) -> None:
+    for name in ("training", "testing"):
+        write(tmp_path / "t" / name / "0.png")
+    message = refused(tmp_path)
+    assert "split 'train' is missing" in message
+    assert f"for a dataset without splits, have two folders or more in {tmp_path / 't'}" in message
+
+
+def write_rows(file: Path, rows: int = 30, first: int = 0) -> None:
+    labels = [(first + row) % 2 for row in range(rows)]
+    write_table(file, [picture() for _ in labels], pa.array(labels))
+
+
+@pytest.mark.parametrize(
+    ("path", "files"),
+    [
+        (None, ["all.parquet"]),
+        ("t/train.parquet", ["train.parquet"]),
+        (None, ["all-0-of-2.parquet", "all-1-of-2.parquet"]),
+    ],
+    ids=["the only one", "the path", "shards"],
+)
+def test_single_parquet_is_divided(path: str | None, files: list[str], tmp_path: Path) -> None:
+    for file in files:
+        write_rows(tmp_path / "t" / file, 40 // len(files))
+    task = load(tmp_path, source="parquet", path=path)
+    assert [len(split) for split in task.splits.values()] == [32, 4, 4]
+    assert "drawn" in task.summary()
+
+
+def test_lone_training_split_is_not_taken_for_the_whole(tmp_path: Path) -> None:
+    write_rows(tmp_path / "t" / "train.parquet")
+    assert "split 'validation' is missing" in refused(tmp_path, source="parquet")
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (["train-00000-of-00003", "train-00002-of-00003"], "1 are missing, the first is number 1"),
+        (["train-00000-of-00001", "train"], "are the same split twice"),
+        (["train-00000-of-00001", "train-00000-of-00002", "train-00001-of-00002"], "split twice"),
+        (["train-00000-of-00001-0a1b", "train-00000-of-00001-ffff"], "are the same shard twice"),
+        (["data/train-00000-of-00001", "train"], "are the same split twice"),
+        (["train-00001-of-00001", "train-00000-of-00001"], "counts beyond its own 1 shards"),
+    ],
+)
+@pytest.mark.parametrize("source", ["parquet", "hub"])
+def test_shards_must_be_all_there_and_once(
+    source: str, files: list[str], message: str, tmp_path: Path
+) -> None:
+    for name in (*files, "validation", "test"):
+        write_rows(tmp_path / "t" / f"{name}.parquet", 8)
+    assert message in refused(tmp_path, source=source)
+
+
+def test_shards_that_declare_other_classes_are_refused(tmp_path: Path) -> None:
+    for index, names in enumerate([("cat", "dog"), ("dog", "cat")]):
+        file = tmp_path / "t" / f"train-0000{index}-of-00002.parquet"
+        write_table(file, [picture(), picture()], pa.array([0, 1]), names)
+    write_rows(tmp_path / "t" / "validation.parquet")
+    message = refused(tmp_path, source="parquet", test=None)
+    assert "declares other classes than" in message
+
+
+def test_split_that_is_another_one_is_refused(tmp_path: Path) -> None:
+    images, labels = pictures("train")
+    for split in ("train", "validation"):
+        write_table(tmp_path / "t" / f"{split}.parquet", [encode(x) for x in images], labels)
+    with pytest.raises(DataError, match="all 6 validation images are train images, too"):
+        load(tmp_path, source="parquet", test=None)
+
+
+def test_images_in_two_splits_and_missing_classes_are_said(tmp_path: Path) -> None:
+    write_splits(tmp_path, "a", "b", "c")
+    again = (tmp_path / "t" / "train" / "a" / "0.png").read_bytes()
+    write(tmp_path / "t" / "test" / "a" / "0.png", again)
+    for index in range(4):
+        (tmp_path / "t" / "validation" / "c" / f"{index}.png").unlink()
+    summary = load(tmp_path).summary()
+    assert "1 of 12 test images are train images, too" in summary
+    assert "validation has no image of 1 of the classes (c)" in summary
+
+
+def test_whole_set_twice_is_said(tmp_path: Path) -> None:
+    for split in ("train", "validation"):
+        images = [picture() for _ in range(6)] * (2 if split == "train" else 1)
+        labels = pa.array([index % 2 for index in range(len(images))])
+        write_table(tmp_path / "t" / f"{split}.parquet", images, labels)
+    summary = load(tmp_path, source="parquet", test=None).summary()
+    assert "6 of 12 train images are copies of others there" in summary
+
+
+def test_npz_with_a_split_under_both_its_names_is_refused(tmp_path: Path) -> None:
+    arrays = {}
+    for name in ("train", "val", "validation"):
+        arrays |= {f"{name}_images": np.zeros((2, SIZE, SIZE)), f"{name}_labels": [0, 1]}
+    np.savez(tmp_path / "t.npz", **arrays)
+    assert "has the validation split twice" in refused(tmp_path, source="npz", test=None)
+
+
+def test_folder_that_may_not_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_splits(tmp_path, "a", "b")
+
+    def deny(folder: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr(Path, "iterdir", deny)
+    assert "its files cannot be read: [Errno 13] Permission denied" in refused(tmp_path)

@@ -1,0 +1,221 @@
+"""From a task's files to the task: labels understood, rows chosen, images decoded on one scale."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from partitioning import IntArray
+from trainers.data.config import DataConfig, TaskConfig
+from trainers.data.soundness import check_images, missing_classes
+from trainers.data.sources import SOURCES, DataError, RawSplit, Request
+from trainers.data.sources.base import Pictures
+from trainers.data.sources.labels import encode_labels
+from trainers.data.sources.pixels import decode, measure
+from trainers.data.sources.scale import choose_scales
+from trainers.data.splitting import draw_parts, stratified
+from trainers.data.tasks import Split, Task, Understood
+
+#: How much of a dataset without splits is held out for each of validation and test.
+HELD_OUT = 0.1
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Part:
+    """A split as it will be: where its images come from, which rows, and their labels."""
+
+    raw: RawSplit
+    rows: IntArray
+    labels: IntArray
+
+    def pictures(self, size: int) -> Pictures:
+        return self.raw.pictures(self.rows, size)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Plan:
+    classes: tuple[str, ...]
+    parts: dict[str, _Part]
+    notes: tuple[str, ...]
+
+
+def check_tasks(config: DataConfig) -> None:
+    """Finds what is wrong with the tasks' data without decoding an image or using the network.
+
+    A dataset of the Hub is only looked at when it is loaded, since that may download it.
+
+    Raises:
+        DataError: of the first task that has something wrong, saying what and how to mend it.
+    """
+    for task in config.tasks:
+        source = SOURCES[task.source]
+        if source.probe is None:
+            _plan(task, config)
+        else:
+            for split in task.split_names().values():
+                source.probe(_request(task, split, config))
+
+
+def load_task(task: TaskConfig, config: DataConfig) -> Task:
+    """Loads one task into memory.
+
+    Args:
+        task: the task.
+        config: root, input size and seed; its list of tasks is not looked at, so that the dataset
+            a trunk is pretrained on need not be in it.
+
+    Raises:
+        DataError: naming the task, the file, and the row where one is to blame; or all images of
+            a split are alike, or those of one split are another's.
+    """
+    plan, size = _plan(task, config), config.input_size
+    ranges = {name: measure(part.pictures(size)) for name, part in plan.parts.items()}
+    try:
+        scales = choose_scales(ranges, task.black, task.white)
+    except ValueError as error:
+        raise DataError(f"task {task.name!r}: {error}") from error
+    splits = {}
+    for name, part in plan.parts.items():
+        pixels = decode(part.pictures(size), len(part.rows), size, scales)
+        splits[name] = Split(images=torch.from_numpy(pixels), labels=torch.from_numpy(part.labels))
+    seen = check_images(task.name, plan.classes, splits)
+    mean, std = _moments(splits["train"].images)
+    return Task(
+        name=task.name,
+        classes=plan.classes,
+        splits=splits,
+        mean=mean,
+        std=std,
+        flip=task.flip,
+        shift=task.shift,
+        understood=Understood(scales=scales, notes=(*plan.notes, *seen)),
+    )
+
+
+def load_tasks(config: DataConfig) -> dict[str, Task]:
+    """Loads all tasks, by name, in the config's order."""
+    return {task.name: load_task(task, config) for task in config.tasks}
+
+
+def _request(task: TaskConfig, split: str, config: DataConfig) -> Request:
+    return Request(
+        task=task.name,
+        path=task.path if task.path is not None else task.name + SOURCES[task.source].suffix,
+        root=None if config.root is None else Path(config.root),
+        subset=task.subset,
+        image_column=task.image_column,
+        label_column=task.label_column,
+        split=split,
+        names=tuple(task.split_names().values()),
+        seed=config.seed,
+    )
+
+
+def _plan(task: TaskConfig, config: DataConfig) -> _Plan:
+    """Reads and checks the labels of all splits, and chooses the rows of each."""
+    raws, is_whole = _raw_splits(task, config)
+    notes = [
+        note if is_whole else f"{name}: {note}" for name, raw in raws.items() for note in raw.notes
+    ]
+    encoded = encode_labels(task.name, raws)
+    notes += encoded.notes
+    rng = np.random.default_rng([config.seed, *task.name.encode()])
+    labels = encoded.labels["train"]
+    if is_whole:
+        rows = _divide(task, labels, rng)
+        notes.append(f"{' and '.join([*rows][1:])} drawn from the images, which have no splits")
+    else:
+        rows = {"train": np.arange(len(labels))}
+        if task.validation_fraction is not None:
+            rows = _hold_out(task, task.validation_fraction, labels, rng)
+            notes.append("validation drawn from the training images")
+    rows["train"] = _limited(task, rows["train"], labels, rng)
+    parts = {
+        name: _Part(raw=raws["train"], rows=chosen, labels=labels[chosen])
+        for name, chosen in rows.items()
+    } | {
+        name: _Part(raw=raw, rows=np.arange(len(raw.labels)), labels=encoded.labels[name])
+        for name, raw in raws.items()
+        if name != "train"
+    }
+    parts = {name: parts[name] for name in ("train", "validation", "test") if name in parts}
+    notes += missing_classes(encoded.classes, {name: part.labels for name, part in parts.items()})
+    return _Plan(classes=encoded.classes, parts=parts, notes=tuple(notes))
+
+
+def _raw_splits(task: TaskConfig, config: DataConfig) -> tuple[dict[str, RawSplit], bool]:
+    """The splits as the source has them; or, as "train" alone, all of a dataset without splits."""
+    source, names = SOURCES[task.source], task.split_names()
+    try:
+        if all(ours == theirs for ours, theirs in names.items()):
+            whole = source.whole(_request(task, task.train, config))
+            if whole is not None:
+                return {"train": whole}, True
+        opened = {name: source.open(_request(task, names[name], config)) for name in names}
+    except OSError as error:  # a folder that may not be read, a disk that is gone
+        raise DataError(f"task {task.name!r}: its files cannot be read: {error}") from error
+    return opened, False
+
+
+def _divide(task: TaskConfig, labels: IntArray, rng: np.random.Generator) -> dict[str, IntArray]:
+    """Rows of the splits of a dataset that has none."""
+    shares = {"validation": task.validation_fraction or HELD_OUT}
+    if task.test is not None:
+        shares["test"] = HELD_OUT
+    rows = draw_parts(labels, shares, rng)
+    if short := [name for name, chosen in rows.items() if not len(chosen)]:
+        raise DataError(
+            f"task {task.name!r}: its {len(labels)} images have no splits, and are too few to draw "
+            f"{' and '.join(short)} from; a class needs three images"
+        )
+    return rows
+
+
+def _hold_out(
+    task: TaskConfig, fraction: float, labels: IntArray, rng: np.random.Generator
+) -> dict[str, IntArray]:
+    """Rows of the training split that stay, and those that are held out for validation."""
+    total, present = len(labels), len(np.unique(labels))
+    kept = total - round(total * fraction)
+    if not present <= kept < total:
+        raise DataError(
+            f"task {task.name!r}: holding out {fraction} of {total} training "
+            f"images must leave at least one image to validate on and {present}, one of each "
+            f"class, to train on, but leaves {total - kept} and {kept}; change "
+            "validation_fraction"
+        )
+    train = stratified(labels, kept, rng)
+    return {"train": train, "validation": np.setdiff1d(np.arange(total), train)}
+
+
+def _limited(
+    task: TaskConfig, rows: IntArray, labels: IntArray, rng: np.random.Generator
+) -> IntArray:
+    """At most `limit` of the training rows."""
+    if task.limit is None or task.limit >= len(rows):
+        return rows
+    present = len(np.unique(labels[rows]))
+    if task.limit < present:
+        raise DataError(
+            f"task {task.name!r}: limit must be at least {present}, one training image of each "
+            f"class, got {task.limit}"
+        )
+    return rows[stratified(labels[rows], task.limit, rng)]
+
+
+def _moments(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (3,) of uint8 images (N, 3, S, S), in units of [0, 1]."""
+    total, squares = torch.zeros(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
+    for chunk in torch.split(images, 1024):  # all at once would take eight times the images' memory
+        values = chunk.double() / 255
+        total += values.sum(dim=(0, 2, 3))
+        squares += values.square().sum(dim=(0, 2, 3))
+    count = images.numel() / 3
+    mean = total / count
+    variance = (squares / count - mean.square()).clamp(min=0)
+    # A channel that never changes would divide by zero.
+    return mean.float(), variance.sqrt().clamp(min=1 / 255).float()
