@@ -27,6 +27,15 @@ def run_search(options: argparse.Namespace) -> None:
     search(config, resume=options.resume, console=CONSOLE)
 
 
+def run_check(options: argparse.Namespace) -> None:
+    """`apportion check`."""
+    from search.commands.check import check
+
+    config = check(options.config, options.set, say=_say(CONSOLE))
+    arms = len(config.strategies) * len(config.seeds)
+    print(f"{options.config} can be searched: {arms} arms of {config.candidates} candidates")
+
+
 def run_calibrate(options: argparse.Namespace) -> None:
     """`apportion calibrate`."""
     from search.calibration import show_calibration

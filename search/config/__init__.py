@@ -5,7 +5,8 @@ Sections that set another package's code stand beside that code.
 
 from search.config.build import ConfigError
 from search.config.dumping import differences, dump_config
-from search.config.loading import PROJECT, load_config, parse_config, without_header
+from search.config.loading import load_config, parse_config, without_header
+from search.config.paths import PROJECT
 from search.config.sections import (
     COSTS,
     CalibrationConfig,
