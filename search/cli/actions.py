@@ -10,6 +10,7 @@ from collections.abc import Callable
 from rich.console import Console
 
 from search.cli.printing import print_front, print_trained, print_tried
+from search.commands.scores import require_scores
 from search.config import ConfigError, load_config
 from search.study import Study, StudyError
 
@@ -72,11 +73,13 @@ def run_compare(options: argparse.Namespace) -> None:
 
 def run_front(options: argparse.Namespace) -> None:
     """`apportion front`."""
-    summary = Study(options.study).summary()
+    study = Study(options.study)
+    summary = study.summary()
     if options.json:
         print(json.dumps(summary, indent=2))
     else:
         print_front(summary, CONSOLE)
+    require_scores(study)
 
 
 def run_train(options: argparse.Namespace) -> None:
