@@ -16,14 +16,6 @@ from search.cli.parser import build_parser
 ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 
-class EndedError(KeyboardInterrupt):
-    """A signal has asked this process to end."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
-        self.number = number
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
@@ -39,15 +31,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):  # a letter that the terminal has not is no error
             stream.reconfigure(errors="backslashreplace")
     try:
-        with _ended_by_signals():
-            return _run(arguments)
+        with _ended_by_signals() as received:
+            return _run(arguments, received)
     except BrokenPipeError:
         # What is left to be written goes nowhere, or Python would complain of it at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
 
 
-def _run(arguments: Sequence[str] | None) -> int:
+def _run(arguments: Sequence[str] | None, received: Sequence[int]) -> int:
     try:
         options = build_parser().parse_args(arguments)
     finally:
@@ -56,12 +48,11 @@ def _run(arguments: Sequence[str] | None) -> int:
     try:
         status: int = options.run(options) or 0
         sys.stdout.flush()
-    except EndedError as ended:
-        print(f"ended by {ended}{options.interrupted}", file=sys.stderr)
-        return 128 + ended.number
     except KeyboardInterrupt:
-        print("interrupted" + options.interrupted, file=sys.stderr)
-        return 130
+        number = signal.Signals(received[0] if received else signal.SIGINT)
+        what = "interrupted" if number == signal.SIGINT else f"ended by {number.name}"
+        print(what + options.interrupted, file=sys.stderr)
+        return 128 + number
     except BrokenPipeError:
         raise
     except Exception as error:
@@ -81,13 +72,19 @@ def _in_words(error: Exception) -> str:
 
 
 @contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Signals that ask a process to end raise `EndedError`, once, unless they are ignored."""
+def _ended_by_signals() -> Iterator[list[int]]:
+    """Signals that ask a process to end do what Ctrl-C does, once, unless they are ignored.
+
+    Yields:
+        Those that came; what they raise does not say, as Ray raises it anew.
+    """
+    received: list[int] = []
 
     def end(number: int, frame: FrameType | None) -> None:
+        received.append(number)
         for each in before:
             signal.signal(each, signal.SIG_IGN)
-        raise EndedError(number)
+        raise KeyboardInterrupt
 
     before: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
@@ -96,7 +93,7 @@ def _ended_by_signals() -> Iterator[None]:
     for number in before:
         signal.signal(number, end)
     try:
-        yield
+        yield received
     finally:
         for number, handler in before.items():
             # What Ray does at Python's end must not be cut short by a second signal.
