@@ -92,15 +92,15 @@ def search(config: StudyConfig, *, resume: bool = False, console: Console | None
             failure = close_writer(writer, finish, at_once=status == "KILLED")
         except WriterLostError:
             failure = _end_runs(study, status)
-    if failure is not None:
-        display.say(
-            f"MLflow missed a part ({failure}); rebuild it from the record with "
-            f"`apportion report {study.folder} --sync`"
-        )
     if broken:
         raise ArmsError(
             f"{broken[0]} (the search did not finish; what was scored is in the record, and "
             "`--resume` goes on from there)"
+        )
+    if failure is not None:
+        display.say(
+            f"MLflow missed a part ({failure}); rebuild it from the record with "
+            f"`apportion report {study.folder} --sync`"
         )
     require_scores(study)
     _say_front(study, display.say)

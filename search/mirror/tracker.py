@@ -333,8 +333,9 @@ class Tracker:
         try:
             yield
         except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
+            first = (str(error).splitlines() or [""])[0]  # SQLAlchemy adds statement and advice
             raise TrackingError(
-                masked(f"MLflow at {self.uri} failed: {error}", self._hidden)
+                masked(f"MLflow at {self.uri} failed: {first}", self._hidden)
                 + ". The study's record is not affected; the mirror can be completed from it later"
             ) from (None if self._hidden else error)
 
