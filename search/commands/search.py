@@ -84,7 +84,11 @@ def search(config: StudyConfig, *, resume: bool = False, console: Console | None
         objective = replace(config.objective, reference=study.reference())
         config = replace(config, objective=objective)
         broken = run_arms(config, supplies, writer, display, study.folder.absolute())
-        status = "FAILED" if broken else "FINISHED"
+        scored = any(not candidate.failed for candidate in study.candidates())
+        status = "FAILED" if broken or not scored else "FINISHED"
+    except Exception:
+        status = "FAILED"
+        raise
     finally:
         display.close()
         finish = functools.partial(finish_mirror, study, status)
