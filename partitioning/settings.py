@@ -7,21 +7,38 @@
         window: Annotated[int, at_least(2), at_most("steps")] = 10
         patience: Annotated[float | None, POSITIVE, Unit("seconds")] = None
 
-A value that breaks its rules is refused by name, with what must hold and what was given. The same
-words are the ranges in docs/config.md. What no rule of one field can say is said by a method
-`_check`, which runs after the rules.
+A value that breaks its rules is refused by name, with what must hold and what was given, all such
+values at once. The same words are the ranges in docs/config.md. What no rule of one field can say
+is said by a method `_check`, which runs after the rules.
 """
 
 import difflib
 import math
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, TypeVar
 
 T = TypeVar("T")
+
+
+class SettingsError(ValueError):
+    """Settings that break their rules.
+
+    Args:
+        problems: A line each, at least one.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
+
+
+class _UnknownError(Exception):
+    """A field was looked at whose value is not known."""
+
 
 #: An end of a range: a number, or the name of another field of the same settings.
 Bound = float | str
@@ -171,15 +188,85 @@ def checked(naming: str = "{field}") -> Callable[[type[T]], type[T]]:
 
     def decorate(cls: type[T]) -> type[T]:
         def __post_init__(self: Any) -> None:  # noqa: N807
-            for field, said in terms(self.__class__).items():
-                _keep(self, field, said, naming)
-            if check := getattr(self, "_check", None):
-                check()
+            try:
+                for field, said in terms(self.__class__).items():
+                    _keep(self, field, said, naming)
+                if check := getattr(self, "_check", None):
+                    check()
+            except ValueError:
+                raise SettingsError(problems(cls, vars(self))) from None
 
         cls.__post_init__ = __post_init__  # type: ignore[attr-defined]
+        cls._naming = naming  # type: ignore[attr-defined]
         return cls
 
     return decorate
+
+
+def problems(cls: Any, values: Mapping[str, Any]) -> list[str]:
+    """All that is wrong with settings, as far as their values are known.
+
+    Args:
+        cls: A class of settings; without `checked` it has no rules.
+        values: By field. What depends on a field that is left out is not judged.
+
+    Returns:
+        A line for each field that breaks a rule, and those of `_check`.
+    """
+    if not hasattr(cls, "_naming"):
+        return []
+    own = object.__new__(_partial(cls))
+    vars(own).update(values)
+    found = []
+    for field in terms(cls):
+        if field not in values:
+            continue
+        try:
+            _keep(own, field, terms(cls)[field], cls._naming)
+        except _UnknownError:
+            continue
+        except ValueError as error:
+            found.append(str(error))
+            del vars(own)[field]
+    return found + (all_broken(own._check) if hasattr(cls, "_check") else [])
+
+
+def all_broken(*checks: Callable[[], object]) -> list[str]:
+    """What several checks say, each of which may raise a ValueError, a line each."""
+    found: list[str] = []
+    for check in checks:
+        try:
+            check()
+        except _UnknownError:
+            continue
+        except SettingsError as error:
+            found += error.problems
+        except ValueError as error:
+            found.append(str(error))
+    return found
+
+
+def require_all(*checks: Callable[[], object]) -> None:
+    """Run all checks, for a `_check` that is made of several.
+
+    Raises:
+        SettingsError: Some raise a ValueError; it has the lines of all.
+    """
+    if found := all_broken(*checks):
+        raise SettingsError(found)
+
+
+@cache
+def _partial(cls: Any) -> type[Any]:
+    """The class for settings of which some are not known: whoever looks at those is told so."""
+    fields = frozenset(terms(cls))
+
+    def __getattribute__(self: Any, name: str) -> Any:  # noqa: N807
+        if name in fields and name not in object.__getattribute__(self, "__dict__"):
+            raise _UnknownError(name)
+        return object.__getattribute__(self, name)
+
+    return type(cls.__name__, (cls,), {"__getattribute__": __getattribute__})
 
 
 @cache
@@ -207,7 +294,11 @@ def _keep(own: Any, field: str, said: FieldTerms, naming: str) -> None:
     broken = next((rule for rule in said.rules if not _holds(rule, value, own, said)), None)
     if broken is None:
         return
-    words = said.words.format(**{name: f"{name} = {getattr(own, name)}" for name in vars(own)})
+    known = vars(own)
+    others = {
+        name: f"{name} = {known[name]}" if name in known else name for name in terms(own.__class__)
+    }
+    words = said.words.format(**others)
     if said.unit:
         counted = said.unit.removesuffix("s") if words.endswith(" 1") else said.unit
         words += f" {counted}" if words[-1].isdigit() else f", in {said.unit}"
@@ -215,9 +306,14 @@ def _keep(own: Any, field: str, said: FieldTerms, naming: str) -> None:
         words += ", or null"
     shown = list(value) if isinstance(value, tuple) else value
     must = f"each be {words.removeprefix('each ')}" if words.startswith("each ") else f"be {words}"
-    raise ValueError(
-        f"{naming.format(field=field, self=own)} must {must}, got {shown!r}{broken.hint(value)}"
-    )
+    raise ValueError(f"{_named(naming, field, own)} must {must}, got {shown!r}{broken.hint(value)}")
+
+
+def _named(naming: str, field: str, own: Any) -> str:
+    try:
+        return naming.format(field=field, self=own)
+    except _UnknownError:  # the name that stands in it
+        return field
 
 
 def _holds(rule: Rule, value: Any, own: Any, said: FieldTerms) -> bool:

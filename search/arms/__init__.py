@@ -13,18 +13,20 @@ os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 from search.arms.cluster import (
+    WriterLostError,
     close_writer,
     cluster_jobs,
     cluster_run,
-    connect,
     resolve_schedule,
     start_writer,
 )
+from search.arms.connection import connect
 from search.arms.display import Display
 from search.arms.trials import run_arms
 
 __all__ = [
     "Display",
+    "WriterLostError",
     "close_writer",
     "cluster_jobs",
     "cluster_run",

@@ -1,99 +1,36 @@
-"""The Ray cluster: which one is joined, what it has to give, and jobs and actors that run on it."""
+"""The Ray cluster: what it has to give, and jobs and actors that run on it."""
 
-import os
-import socket
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
 import ray
 import torch
-from ray.exceptions import RayTaskError
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from search.arms.connection import connect
+from search.arms.reasons import cause, reason
 from search.candidates import Candidate
 from search.config import ScheduleConfig, StudyConfig
 from search.record import Writer
 from search.study import Jobs, Run
 from trainers.device import DeviceError, resolve_device
 
-#: Seconds that a cluster's head has to take a connection.
-ANSWERS_WITHIN = 3.0
-#: What every worker process calls first, lest the user's own files pass for our packages there. A
-#: worker imports it by this name, as our packages may not be found before.
-WORKERS_FIRST = "apportion.precedence.take_precedence"
+#: Seconds that MLflow has where a search is stopped.
+ENDS_WITHIN = 5.0
 #: Candidates that an evaluator on a GPU is handed at once, unless the config says.
 GPU_COHORT = 64
 
 
-def connect() -> None:
-    """Join the cluster that RAY_ADDRESS names or that `ray start` left here, else start one.
-
-    Ray itself waits minutes for a cluster that is gone, and a machine that crashed leaves its
-    address behind: who does not answer is found out first.
-
-    Raises:
-        DeviceError: Nothing answers at RAY_ADDRESS; or Ray was started before in this process,
-            and its workers would take the user's own files for our packages.
-    """
-    if ray.is_initialized():
-        _refuse_shadowed_workers()
-        return
-    options: dict[str, Any] = {
-        "log_to_driver": False,
-        "logging_level": "error",
-        "include_dashboard": False,
-        "runtime_env": {"worker_process_setup_hook": WORKERS_FIRST},
-    }
-    named = os.environ.get("RAY_ADDRESS", "")
-    if named not in ("", "auto", "local") and "://" not in named and not _answers(named):
-        raise DeviceError(
-            f"RAY_ADDRESS is {named}, but nothing answers there: start that cluster, name "
-            "another as host:port, or unset RAY_ADDRESS to search on this machine alone"
-        )
-    places = ["RAY_TMPDIR", *(["TMPDIR"] if sys.platform == "linux" else [])]
-    folder = next((os.environ[name] for name in places if name in os.environ), "/tmp")
-    last = Path(folder, "ray", "ray_current_cluster")
-    if not named and last.exists():
-        address = last.read_text().strip()
-        if not _answers(address):
-            print(
-                f"the Ray cluster last started here ({address}) does not answer: starting one on "
-                "this machine (`ray stop` makes Ray forget the old one)",
-                file=sys.stderr,
-            )
-            options["address"] = "local"
-    ray.init(**options)
+class WriterLostError(RuntimeError):
+    """The writer ended before it was asked to."""
 
 
-def _refuse_shadowed_workers() -> None:
-    """Workers of a Ray that was not started by `connect` look into the user's folders first."""
-    environment = ray.get_runtime_context().runtime_env
-    if environment.get("worker_process_setup_hook") == WORKERS_FIRST:
-        return
-    script = Path(sys.argv[0]).resolve().parent
-    for folder in {Path.cwd(), *([script] if str(script) in sys.path else [])}:
-        for name in ("partitioning", "trainers", "search"):
-            spec = PathFinder.find_spec(name, [str(folder)])
-            if spec is not None and spec.origin not in (None, sys.modules[name].__file__):
-                raise DeviceError(
-                    f"Ray was started before Apportion, and its workers would import {name} from "
-                    f"{folder} and not Apportion's own: let Apportion start or join Ray, or call "
-                    f"ray.init(runtime_env={{'worker_process_setup_hook': '{WORKERS_FIRST}'}})"
-                )
-
-
-def _answers(address: str) -> bool:
-    host, _, port = address.rpartition(":")
-    try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWERS_WITHIN):
-            return True
-    except (OSError, ValueError, OverflowError):
-        return False
+class JobError(RuntimeError):
+    """A job of the cluster ended without a result; the message says why."""
 
 
 def resolve_schedule(config: StudyConfig) -> StudyConfig:
@@ -176,7 +113,9 @@ def _get(ref: Any) -> Any:
     try:
         return ray.get(ref)
     except RayTaskError as error:
-        raise (error.cause if isinstance(error.cause, Exception) else error) from None
+        raise cause(error) from None
+    except RayError as error:
+        raise JobError(reason(error)) from error
 
 
 def _with_threads(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
@@ -205,8 +144,28 @@ def start_writer(
     return writer
 
 
-def close_writer(writer: Any, finish: Callable[[Any, list[Candidate]], None]) -> str | None:
-    """Finish the mirror and close the record; the mirror's first error, or None."""
-    failure: str | None = ray.get(writer.close.remote(finish))
+def close_writer(
+    writer: Any, finish: Callable[[Any, list[Candidate]], None], *, at_once: bool = False
+) -> str | None:
+    """Finish the mirror and close the record.
+
+    Args:
+        writer: The actor.
+        finish: Ends the runs in MLflow.
+        at_once: Leave what the mirror has not shown yet to a search that goes on.
+
+    Returns:
+        The mirror's first error, or None.
+
+    Raises:
+        WriterLostError: The writer is gone; what it had recorded is in the record.
+    """
+    try:
+        closed = writer.close.remote(finish, at_once)
+        failure: str | None = ray.get(closed, timeout=ENDS_WITHIN if at_once else None)
+    except GetTimeoutError:
+        failure = f"it did not answer within {ENDS_WITHIN:g} seconds"
+    except (RayError, ConnectionError) as error:  # whatever ended us may have ended it, too
+        raise WriterLostError(reason(error)) from error
     ray.kill(writer)
     return failure

@@ -14,6 +14,7 @@ from ray.util import get_current_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from partitioning import Masks
+from search.arms.reasons import reason
 from search.arms.scoring import Scored
 from search.candidates import Rung
 from search.config import StudyConfig
@@ -156,9 +157,8 @@ class ActorPool:
         for position in positions:
             work.attempts[position] += 1
             if work.attempts[position] >= self._attempts:
-                last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
                 work.results[position] = Scored(
-                    error=f"failed {self._attempts} times; last: {last}"
+                    error=f"failed {self._attempts} times; last: {reason(error)}"
                 )
             else:
                 # Alone, so that one bad candidate does not take its cohort with it.

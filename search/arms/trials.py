@@ -1,8 +1,10 @@
 """Arms as Ray Tune trials, each with a placement group for its evaluators (`pool.py`)."""
 
 import math
+import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -10,15 +12,19 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.exceptions import RayTaskError
 from ray.tune.schedulers import ASHAScheduler
 
+from search.arms.connection import is_alone
 from search.arms.display import ArmState, Display
 from search.arms.loop import Arm, Budget
 from search.arms.pool import ActorPool, start_evaluator
+from search.arms.reasons import reason
 from search.arms.scoring import Pool
 from search.arms.simulated_pool import SimulatedPool
 from search.candidates import REFERENCE, Candidate, coordinates, hypervolume, scored
 from search.config import StudyConfig
+from search.record import RecordError
 from search.strategies import TaskKnowledge
 from search.study import Supplies, baseline_names, baselines, build_space, build_strategy
 
@@ -90,7 +96,13 @@ def run_arm(
     )
     report = _Report(config, budget=min(config.candidates, len(labels) or config.candidates))
     known, begun = ray.get([writer.known.remote(name, seed), writer.begun.remote(name, seed)])
-    arm.run(known, report.told, begun)
+    try:
+        arm.run(known, report.told, begun)
+    except RayTaskError as error:
+        if not isinstance(error.cause, RecordError):
+            raise
+        # To try again would end in the same way; the writer keeps the reason for the driver.
+        return
     report.send()
 
 
@@ -170,7 +182,7 @@ def run_arms(
     supplies: Mapping[int, Supplies],
     writer: Any,
     display: Display,
-    storage: Path,
+    folder: Path,
 ) -> list[str]:
     """Run every strategy with every seed as a Tune trial.
 
@@ -179,10 +191,11 @@ def run_arms(
         supplies: What the arms of every seed are given.
         writer: The study's writer actor.
         display: Shows progress.
-        storage: Folder of Tune's own files.
+        folder: The study's, which all nodes see.
 
     Returns:
-        One text per arm that could not be brought to its end.
+        A line for each arm that could not be brought to its end, the best known reason first; none
+        where all could.
     """
     schedule = config.schedule
     bundle = {"CPU": schedule.cpus} | ({"GPU": schedule.gpus} if schedule.gpus else {})
@@ -191,29 +204,37 @@ def run_arms(
     trainable = tune.with_parameters(run_arm, config=config, supplies=given, writer=writer)
     # Seed by seed, so that what is recorded of a search that was stopped can be compared.
     arms = [f"{name}-{seed}" for seed, name in product(config.seeds, config.strategies)]
-    tuner = tune.Tuner(
-        tune.with_resources(trainable, resources),
-        param_space={"arm": tune.grid_search(arms)},
-        tune_config=tune.TuneConfig(
-            metric="hypervolume",
-            mode="max",
-            trial_dirname_creator=_arm_name,
-            trial_name_creator=_arm_name,
-            # A simulated arm takes less time than the start of a process.
-            reuse_actors=config.evaluator == "simulated",
-            scheduler=_halving(config),
-        ),
-        run_config=tune.RunConfig(
-            name="tune",
-            storage_path=str(storage),
-            failure_config=tune.FailureConfig(max_failures=schedule.arm_retries),
-            progress_reporter=_Reporter(display, config.candidates),
-            verbose=1,
-        ),
-    )
-    results = tuner.fit()
-    errors = [result.error for result in results if result.error is not None]
-    return [(str(error).strip().splitlines() or [repr(error)])[-1] for error in errors]
+    with ExitStack() as stack:
+        # A study does not use Tune's files, and should not fail for want of room for them.
+        aside = tempfile.TemporaryDirectory(prefix="apportion-tune-", ignore_cleanup_errors=True)
+        storage = stack.enter_context(aside) if is_alone() else str(folder)
+        tuner = tune.Tuner(
+            tune.with_resources(trainable, resources),
+            param_space={"arm": tune.grid_search(arms)},
+            tune_config=tune.TuneConfig(
+                metric="hypervolume",
+                mode="max",
+                trial_dirname_creator=_arm_name,
+                trial_name_creator=_arm_name,
+                # A simulated arm takes less time than the start of a process.
+                reuse_actors=config.evaluator == "simulated",
+                scheduler=_halving(config),
+            ),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=storage,
+                failure_config=tune.FailureConfig(max_failures=schedule.arm_retries),
+                progress_reporter=_Reporter(display, config.candidates),
+                verbose=1,
+            ),
+        )
+        try:
+            results = tuner.fit()
+            errors = [result.error for result in results if result.error is not None]
+        except Exception as error:  # Tune's own, such as one of reading what a full disk cut short
+            errors = [error]
+    trouble = ray.get(writer.trouble.remote())
+    return [*([trouble] if trouble else []), *map(reason, errors)]
 
 
 def _handed(supplies: Mapping[int, Supplies], *, trains: bool) -> dict[int, Given]:

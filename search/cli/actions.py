@@ -10,7 +10,9 @@ from collections.abc import Callable
 from rich.console import Console
 
 from search.cli.printing import print_front, print_trained, print_tried
+from search.commands.scores import require_scores
 from search.config import ConfigError, load_config
+from search.record import require_no_writer
 from search.study import Study, StudyError
 
 CONSOLE = Console()
@@ -22,9 +24,19 @@ def run_search(options: argparse.Namespace) -> None:
     if len(given) != 1:
         raise ConfigError("give one config: apportion search CONFIG, or --config CONFIG")
     config = load_config(given[0], options.set)
+    require_no_writer(config.folder / "record.journal")
     from search.commands.search import search  # loads Ray and MLflow, which takes seconds
 
     search(config, resume=options.resume, console=CONSOLE)
+
+
+def run_check(options: argparse.Namespace) -> None:
+    """`apportion check`."""
+    from search.commands.check import check
+
+    config = check(options.config, options.set, say=_say(CONSOLE))
+    arms = len(config.strategies) * len(config.seeds)
+    print(f"{options.config} can be searched: {arms} arms of {config.candidates} candidates")
 
 
 def run_calibrate(options: argparse.Namespace) -> None:
@@ -48,6 +60,8 @@ def run_compare(options: argparse.Namespace) -> None:
     if given.is_dir() and options.set:
         raise ConfigError(f"--set changes a config, but {given} is a study's folder")
     config = None if given.is_dir() else load_config(given, options.set)
+    if config is not None:
+        require_no_writer(config.folder / "record.journal")
     from search.commands.compare import compare, search_to_compare  # loads Ray: seconds
     from search.comparison import show_comparison
 
@@ -63,11 +77,13 @@ def run_compare(options: argparse.Namespace) -> None:
 
 def run_front(options: argparse.Namespace) -> None:
     """`apportion front`."""
-    summary = Study(options.study).summary()
+    study = Study(options.study)
+    summary = study.summary()
     if options.json:
         print(json.dumps(summary, indent=2))
     else:
         print_front(summary, CONSOLE)
+    require_scores(study)
 
 
 def run_train(options: argparse.Namespace) -> None:

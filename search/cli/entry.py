@@ -1,10 +1,19 @@
 """A command line from beginning to end: read, run, and its errors put into a line."""
 
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
 
 from search.cli.parser import build_parser
+
+#: Signals that end a command as Ctrl-C does: docker, SLURM and systemd send the first, a terminal
+#: that is closed the second.
+ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -15,18 +24,78 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit status: 0 when the command did what was asked, 1 when `doctor` found something
-        broken, 2 when it could not be done, 130 when it was interrupted.
+        broken, 2 when it could not be done, 128 and the signal's number when a signal ended it:
+        130 is Ctrl-C, 143 SIGTERM, 141 a reader that went away, as `head` does.
     """
-    options = build_parser().parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a letter that the terminal has not is no error
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        with _ended_by_signals() as received:
+            return _run(arguments, received)
+    except BrokenPipeError:
+        # What is left to be written goes nowhere, or Python would complain of it at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+
+
+def _run(arguments: Sequence[str] | None, received: Sequence[int]) -> int:
+    try:
+        options = build_parser().parse_args(arguments)
+    finally:
+        sys.stdout.flush()  # of a help that nobody reads to its end
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     try:
         status: int = options.run(options) or 0
+        sys.stdout.flush()
     except KeyboardInterrupt:
-        print("interrupted" + options.interrupted, file=sys.stderr)
-        return 130
-    except (ValueError, RuntimeError, OSError, ArithmeticError) as error:
+        number = signal.Signals(received[0] if received else signal.SIGINT)
+        what = "interrupted" if number == signal.SIGINT else f"ended by {number.name}"
+        print(what + options.interrupted, file=sys.stderr)
+        return 128 + number
+    except BrokenPipeError:
+        raise
+    except Exception as error:
         if os.environ.get("APPORTION_DEBUG"):
             raise
-        print(f"apportion: {error}", file=sys.stderr)
+        print(f"apportion: {_in_words(error)}", file=sys.stderr)
         return 2
     return status
+
+
+def _in_words(error: Exception) -> str:
+    """An error's text; of one that nobody expected also what it is, and how to see more."""
+    if isinstance(error, ValueError | RuntimeError | OSError | ArithmeticError) and str(error):
+        return str(error)
+    lines = str(error).strip().splitlines() or ["no more is known"]
+    return f"{type(error).__name__}: {lines[-1]} (APPORTION_DEBUG=1 shows where it came from)"
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[list[int]]:
+    """Signals that ask a process to end do what Ctrl-C does, once, unless they are ignored.
+
+    Yields:
+        Those that came; what they raise does not say, as Ray raises it anew.
+    """
+    received: list[int] = []
+
+    def end(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        for each in before:
+            signal.signal(each, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        found = {number: signal.getsignal(number) for number in ENDING}
+        before = {n: handler for n, handler in found.items() if handler == signal.SIG_DFL}
+    for number in before:
+        signal.signal(number, end)
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            # What Ray does at Python's end must not be cut short by a second signal.
+            if signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, handler)

@@ -124,6 +124,23 @@ examples:
         "--resume", action="store_true", help="continue the study in its folder from its record"
     )
     _add_set(search)
+    check = _add(
+        commands,
+        "check",
+        actions.run_check,
+        "say all that is wrong with a config, and what its tasks hold",
+        text="""\
+Say all that is wrong with a config and with the data of its tasks, and what was understood of them.
+
+Every task's data is read as a search reads it. Nothing is trained, and no file is written. The exit
+status is 0 where the config can be searched, and 2 where it cannot.""",
+        epilog="""\
+examples:
+  apportion check configs/quickstart.yaml
+  apportion check configs/quickstart.yaml --set tasks.digits.limit=500""",
+    )
+    check.add_argument("config", metavar="CONFIG", help="a study's YAML file")
+    _add_set(check)
 
 
 def _add_judging(commands: Commands) -> None:

@@ -8,17 +8,24 @@ import pandas as pd
 
 from search.calibration import picture, read_trust
 from search.candidates import Candidate, front
-from search.config import COSTS
+from search.config import COSTS, reveal
 from search.mirror import Tracker
 from search.report import front_figure, front_html, front_table
 from search.study import Study
 
 
 def make_tracker(study: Study) -> Any:
-    """A function that connects to the study's MLflow store, wherever it is called."""
+    """A function that connects to the study's MLflow store, wherever it is called.
+
+    Raises:
+        ValueError: A variable that stands for the store's password is not set.
+    """
+    uri = study.config.tracking.uri
+    revealed, hidden = (study.store_uri, ()) if uri is None else reveal(uri)
     return functools.partial(
         Tracker,
-        tracking_uri=study.store_uri,
+        tracking_uri=revealed,
+        hidden=hidden,
         experiment=study.config.tracking.experiment,
         study=study.name,
         folder=study.folder.absolute(),
@@ -40,16 +47,19 @@ def write_report(study: Study) -> list[Path]:
 def finish_mirror(study: Study, status: str, tracker: Any, candidates: list[Candidate]) -> None:
     """Bring the front and the progress in MLflow up to date, and end the study's runs.
 
+    Of a search that was stopped only the latter: the rest follows when it goes on.
+
     Args:
         study: The study.
         status: FINISHED, FAILED or KILLED.
         tracker: Of the study, started.
         candidates: All that the record has.
     """
-    tracker.set_front([candidate.id for candidate in front(candidates)])
-    tracker.log_progress(candidates)
-    table, files = _write(study, candidates)
-    tracker.log_front(table, files)
+    if status != "KILLED":  # whoever ends a search does not wait for pictures
+        tracker.set_front([candidate.id for candidate in front(candidates)])
+        tracker.log_progress(candidates)
+        table, files = _write(study, candidates)
+        tracker.log_front(table, files)
     tracker.finish(status)
 
 

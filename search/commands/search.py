@@ -10,6 +10,7 @@ from rich.console import Console
 
 from search.arms import (
     Display,
+    WriterLostError,
     close_writer,
     cluster_jobs,
     connect,
@@ -19,7 +20,10 @@ from search.arms import (
 )
 from search.calibration import read_trust
 from search.commands.report import finish_mirror, make_tracker
-from search.config import FinishConfig, StudyConfig, dump_config
+from search.commands.scores import require_scores
+from search.config import FinishConfig, StudyConfig, dump_config, reveal
+from search.mirror import TrackingError
+from search.record import require_no_writer
 from search.study import (
     Run,
     Say,
@@ -51,11 +55,14 @@ def search(config: StudyConfig, *, resume: bool = False, console: Console | None
         ValueError: Something in the config, the data or the folder cannot be used; raised before
             any compute starts.
         RecordError: Another process writes this study's record.
+        NoScoresError: Every candidate failed.
         ArmsError: Some arms broke down more often than `schedule.arm_retries` allows.
     """
     display = Display(console or Console())
+    require_no_writer(config.folder / "record.journal")
     check_inputs(config)
     check_strategies(config)
+    reveal(config.tracking.uri or "")
     connect()
     schedule = resolve_schedule(config).schedule
     study = Study.create(config, resume=resume)
@@ -77,25 +84,44 @@ def search(config: StudyConfig, *, resume: bool = False, console: Console | None
         objective = replace(config.objective, reference=study.reference())
         config = replace(config, objective=objective)
         broken = run_arms(config, supplies, writer, display, study.folder.absolute())
-        status = "FAILED" if broken else "FINISHED"
+        scored = any(not candidate.failed for candidate in study.candidates())
+        status = "FAILED" if broken or not scored else "FINISHED"
+    except Exception:
+        status = "FAILED"
+        raise
     finally:
         display.close()
         finish = functools.partial(finish_mirror, study, status)
-        failure = close_writer(writer, finish)
+        try:
+            failure = close_writer(writer, finish, at_once=status == "KILLED")
+        except WriterLostError:
+            failure = _end_runs(study, status)
+    if broken:
+        raise ArmsError(
+            f"{broken[0]} (the search did not finish; what was scored is in the record, and "
+            "`--resume` goes on from there)"
+        )
     if failure is not None:
         display.say(
             f"MLflow missed a part ({failure}); rebuild it from the record with "
             f"`apportion report {study.folder} --sync`"
         )
-    if broken:
-        raise ArmsError(
-            f"{len(broken)} arms did not finish; what they scored is in the record, and "
-            f"`--resume` goes on from there. First: {broken[0]}"
-        )
+    require_scores(study)
     _say_front(study, display.say)
     if config.finish is not None:
         _train_and_export(study, config.finish, run, supplies, display.say)
     return study
+
+
+def _end_runs(study: Study, status: str) -> str | None:
+    """End the study's runs in MLflow from here; why they could not be ended, or None."""
+    try:
+        tracker = make_tracker(study)()
+        tracker.start(dump_config(study.config))
+        tracker.finish(status)
+    except TrackingError as error:
+        return str(error)
+    return None
 
 
 def _train_and_export(
@@ -117,4 +143,7 @@ def _say_front(study: Study, say: Say) -> None:
         f"{summary['candidates']} candidates ({summary['failed']} failed{stopped}), "
         f"{len(summary['front'])} on the front, hypervolume {summary['hypervolume']:.4f}"
     )
+    if summary["failed"]:
+        first = next(candidate for candidate in study.candidates() if candidate.failed)
+        say(f"the first that failed, {first.id}: {first.reason}")
     say(f"front: apportion front {study.folder}; MLflow: apportion ui {study.folder}")

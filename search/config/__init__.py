@@ -5,7 +5,9 @@ Sections that set another package's code stand beside that code.
 
 from search.config.build import ConfigError
 from search.config.dumping import differences, dump_config
-from search.config.loading import PROJECT, load_config, parse_config, without_header
+from search.config.loading import load_config, parse_config, without_header
+from search.config.paths import PROJECT
+from search.config.secrets import masked, reveal
 from search.config.sections import (
     COSTS,
     CalibrationConfig,
@@ -27,6 +29,8 @@ __all__ = [
     "differences",
     "dump_config",
     "load_config",
+    "masked",
     "parse_config",
+    "reveal",
     "without_header",
 ]

@@ -5,17 +5,13 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from partitioning import STUDY
-from search.config.build import ConfigError, build, unknown
+from search.config.build import BROKEN, ConfigError, build, shown, unknown
+from search.config.paths import PROJECT, expand_paths
+from search.config.reading import read_yaml, read_yaml_file
 from search.config.sections import StrategyConfig
 from search.config.study_config import StudyConfig
 from search.strategies import STRATEGIES
-
-#: Where `configs/...` is looked for when it is not below the working folder (a script that `ray
-#: submit` copied elsewhere).
-PROJECT = Path(__file__).resolve().parents[2]
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> StudyConfig:
@@ -26,38 +22,49 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> StudyConfig:
         overrides: `key=value` with a dotted key ("proxy.sgd.steps=300"); the value is YAML.
 
     Raises:
-        ConfigError: The file is missing or not YAML, a key is unknown, or a value is refused.
+        ConfigError: The file is missing or not YAML, a key is unknown, or a value is refused; it
+            has all problems of the file.
         FormatError: It is the config of a study of another version.
     """
     file = _find(path)
-    try:
-        raw = yaml.safe_load(file.read_text())
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{file} is not valid YAML: {error}") from error
+    raw = read_yaml_file(file)
     if not isinstance(raw, dict):
-        raise ConfigError(f"{file} must hold a mapping of keys to values, got {type(raw).__name__}")
+        found = "nothing" if raw is None else shown(raw)
+        raise ConfigError(f"{file} must hold a mapping of keys to values, got {found}")
     if "version" in raw:  # a study keeps its config, which can be searched again elsewhere
         raw = without_header(raw, file)
     for override in overrides:
-        _override(raw, override)
-    return parse_config(raw)
+        raw = overridden(raw, override)
+    try:
+        return parse_config(raw)
+    except ConfigError as error:
+        lines = [f"{file}: {line}" for line in error.problems]
+        raise ConfigError(*lines, sound=error.sound) from None
 
 
 def parse_config(raw: Mapping[str, Any]) -> StudyConfig:
-    """Build a study's config from a mapping, as `load_config` does from a file."""
-    raw = dict(raw)
-    if isinstance(raw.get("data_root"), str):
-        raw["data_root"] = str(_resolve(raw["data_root"]))
-    trunk = raw.get("trunk")
-    if isinstance(trunk, Mapping) and isinstance(trunk.get("checkpoint"), str):
-        raw["trunk"] = {**trunk, "checkpoint": str(_resolve(trunk["checkpoint"]))}
+    """Build a study's config from a mapping, as `load_config` does from a file.
+
+    Raises:
+        ConfigError: A key is unknown, or a value is refused; it has all problems of the mapping.
+    """
+    raw, found = dict(raw), list[str]()
+    expand_paths(raw, found)
     if "strategies" in raw:
-        if not isinstance(raw["strategies"], Mapping):
-            raise ConfigError(
-                f"strategies must be a mapping of names to settings, got {raw['strategies']!r}"
-            )
-        strategies: dict[str, StrategyConfig] = {}
-        for name, entry in raw["strategies"].items():
+        raw["strategies"] = _strategies(raw["strategies"], found)
+    config: StudyConfig = build(StudyConfig, raw, "", found)
+    return config
+
+
+def _strategies(raw: Any, found: list[str]) -> Any:
+    """Strategies by the names they go by; BROKEN, and problems more, where something is wrong."""
+    if not isinstance(raw, Mapping):
+        found.append(f"strategies must be a mapping of names to settings, got {shown(raw)}")
+        return BROKEN
+    strategies: dict[str, StrategyConfig] = {}
+    before = len(found)
+    for name, entry in raw.items():
+        try:
             for each, settings in _expanded(str(name), entry):
                 if each in strategies:
                     raise ConfigError(
@@ -65,9 +72,9 @@ def parse_config(raw: Mapping[str, Any]) -> StudyConfig:
                         "numbered from 1); give one another name, and its kind"
                     )
                 strategies[each] = _strategy(each, settings)
-        raw["strategies"] = strategies
-    config: StudyConfig = build(StudyConfig, raw, "")
-    return config
+        except ConfigError as error:
+            found += error.problems
+    return strategies if len(found) == before else BROKEN
 
 
 def without_header(raw: Mapping[str, Any], file: Path) -> dict[str, Any]:
@@ -86,7 +93,9 @@ def without_header(raw: Mapping[str, Any], file: Path) -> dict[str, Any]:
 
 def _find(path: str | Path) -> Path:
     for candidate in (Path(path), PROJECT / path):
-        if candidate.is_file():
+        if candidate.is_dir():
+            raise ConfigError(f"config {candidate.resolve()} is a folder; name a YAML file in it")
+        if candidate.exists():
             return candidate
     raise ConfigError(
         f"config {path} does not exist (looked in {Path.cwd()} and {PROJECT}); "
@@ -94,43 +103,44 @@ def _find(path: str | Path) -> Path:
     )
 
 
-def _resolve(path: str) -> Path:
-    given = Path(path).expanduser()
-    here = given.resolve()
-    return here if here.exists() or given.is_absolute() else (PROJECT / given).resolve()
+def overridden(raw: Mapping[str, Any], override: str) -> dict[str, Any]:
+    """A config with one key changed, as `--set key=value` does.
 
+    Args:
+        raw: The config; it stays as it is.
+        override: The key, dotted, and its value as YAML.
 
-def _override(raw: dict[str, Any], override: str) -> None:
+    Raises:
+        ConfigError: There is no "=", the value can be misread, or a list has no such entry.
+    """
     key, separator, text = override.partition("=")
     if not separator or not key.strip():
         raise ConfigError(
             f"--set needs key=value, for example proxy.sgd.steps=300; got {override!r}"
         )
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {key}: the value {text!r} is not YAML: {error}") from error
-    *parents, last = key.strip().split(".")
-    node: Any = raw
-    for part in parents:
-        if isinstance(node, list):
-            node = _item(node, part, override)
-        else:
-            if not isinstance(node.get(part), (dict, list)):
-                node[part] = {}
-            node = node[part]
+    value = read_yaml(text, f"--set {key}")
+    found: dict[str, Any] = _replaced(dict(raw), key.strip().split("."), value, key)
+    return found
+
+
+def _replaced(node: Any, path: Sequence[str], value: Any, key: str) -> Any:
+    """A copy of a mapping or a list in which the value at a path is another."""
+    if not path:
+        return value
     if isinstance(node, list):
-        node[node.index(_item(node, last, override))] = value
-    else:
-        node[last] = value
+        at = _position(node, path[0], key)
+        return [*node[:at], _replaced(node[at], path[1:], value, key), *node[at + 1 :]]
+    inner = node if isinstance(node, Mapping) else {}
+    return {**inner, path[0]: _replaced(inner.get(path[0]), path[1:], value, key)}
 
 
-def _item(items: list[Any], part: str, override: str) -> Any:
+def _position(items: list[Any], part: str, key: str) -> int:
     for position, item in enumerate(items):
         if str(position) == part or (isinstance(item, dict) and item.get("name") == part):
-            return item
+            return position
     names = [str(item.get("name")) for item in items if isinstance(item, dict)]
-    raise ConfigError(f"--set {override}: no entry {part!r} in the list; it has {', '.join(names)}")
+    known = ", ".join(names) or f"positions from 0 to {len(items) - 1}"
+    raise ConfigError(f"--set {key}: no entry {part!r} in the list; it has {known}")
 
 
 def _expanded(name: str, entry: Any) -> Iterator[tuple[str, Any]]:

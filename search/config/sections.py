@@ -18,6 +18,7 @@ from partitioning.settings import (
     interval,
     one_of,
 )
+from search.config.secrets import refuse_password
 from trainers.data import TaskConfig
 from trainers.optim import SGD, SGDConfig
 
@@ -172,11 +173,14 @@ class ScheduleConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked()
 class TrackingConfig:
     """The MLflow mirror.
 
     Attributes:
-        uri: Tracking URI; None keeps an SQLite store in the study's folder.
+        uri: Tracking URI; None keeps an SQLite store in the study's folder. A password in it is
+            refused; a variable such as $DB_PASSWORD may stand there, and is looked up only when
+            MLflow is connected to.
         experiment: Name of the MLflow experiment.
         candidates: Mirror every candidate as a run of its own; without it only the study's own run
             with its progress, which is what tens of thousands of simulated candidates need.
@@ -185,6 +189,10 @@ class TrackingConfig:
     uri: str | None = None
     experiment: str = "apportion"
     candidates: bool = True
+
+    def _check(self) -> None:
+        if self.uri is not None:
+            refuse_password(self.uri)
 
 
 PICK = Rule(

@@ -6,7 +6,17 @@ from pathlib import Path
 from typing import Annotated
 
 from partitioning import SolverConfig, SpaceConfig
-from partitioning.settings import DIFFERENT, POSITIVE, Rule, Unit, at_least, checked, each, one_of
+from partitioning.settings import (
+    DIFFERENT,
+    POSITIVE,
+    Rule,
+    Unit,
+    at_least,
+    checked,
+    each,
+    one_of,
+    require_all,
+)
 from search.candidates import Rung, ladder
 from search.config.sections import (
     EVALUATORS,
@@ -118,15 +128,19 @@ class StudyConfig:
     finish: FinishConfig | None = None
 
     def _check(self) -> None:
-        _ = self.data  # refuses tasks that do not go together
-        if self.evaluator == "simulated":
-            self._check_simulated()
-        elif self.trunk is None:
+        require_all(
+            lambda: self.data,  # refuses tasks that do not go together
+            self._check_simulated if self.evaluator == "simulated" else self._check_images,
+            self._check_steps,
+            self._check_rungs,
+            self._check_strategies,
+        )
+
+    def _check_images(self) -> None:
+        """Refuses a study of images without a trunk, or with images too small for its proxy."""
+        if self.trunk is None:
             raise ValueError("trunk is missing: give it a dataset to pretrain on, or a checkpoint")
-        else:
-            check_images(self.proxy, self.backbone, self.input_size)
-        self._check_steps()
-        self._check_strategies()
+        check_images(self.proxy, self.backbone, self.input_size)
 
     def _check_steps(self) -> None:
         """Refuses scorings that are too short for every virtual network to have its turn."""
@@ -136,8 +150,11 @@ class StudyConfig:
                 f"proxy.sgd.steps must be at least the number of virtual networks, {networks}, "
                 f"since they take turns; got {self.proxy.sgd.steps}"
             )
-        lowest = self.ladder[0]
-        if lowest.fidelity == "proxy" and lowest.steps < networks:
+
+    def _check_rungs(self) -> None:
+        """Refuses rungs that do not ascend, or that are too short."""
+        networks, lowest = len(self.tasks) * len(self.space.levels), self.ladder[0]
+        if self.rungs and lowest.fidelity == "proxy" and lowest.steps < networks:
             raise ValueError(
                 f"rungs: steps must be at least the number of virtual networks, {networks}, since "
                 f"they take turns; got {lowest.steps}"
@@ -147,23 +164,33 @@ class StudyConfig:
         """Refuses a study without strategies, and names that candidates cannot go by."""
         if not self.strategies:
             raise ValueError(f"strategies must name at least one of {', '.join(STRATEGIES)}")
-        for name in self.strategies:
-            if not name or any(c in name for c in "/- "):
-                raise ValueError(
-                    f"a strategy's name must be free of '/', '-' and spaces, got {name!r}"
-                )
+        wrong = [name for name in self.strategies if not name or any(c in name for c in "/- ")]
+        if wrong:
+            names = ", ".join(map(repr, wrong))
+            raise ValueError(f"a strategy's name must be free of '/', '-' and spaces, got {names}")
 
     def _check_simulated(self) -> None:
         """Refuses what a study without images cannot do, and tasks that its problem has not."""
-        _ = self.simulated  # refuses tasks that the problem has not
+        require_all(
+            lambda: self.simulated,  # refuses tasks that the problem has not
+            self._check_one_level,
+            lambda: self._check_left_out("rungs"),
+            lambda: self._check_left_out("finish"),
+            self._check_no_foundations,
+        )
+
+    def _check_one_level(self) -> None:
         if len(self.space.levels) > 1:
             raise ValueError(
                 "space.levels must be one level where the evaluator is simulated, got "
                 f"{list(self.space.levels)}"
             )
-        for name in ("rungs", "finish"):
-            if getattr(self, name):
-                raise ValueError(f"{name} must be left out where the evaluator is simulated")
+
+    def _check_left_out(self, name: str) -> None:
+        if getattr(self, name):
+            raise ValueError(f"{name} must be left out where the evaluator is simulated")
+
+    def _check_no_foundations(self) -> None:
         if self.foundations != "shared":
             raise ValueError(
                 "foundations must be shared where the evaluator is simulated, since there are no "
@@ -210,8 +237,9 @@ class StudyConfig:
 
     @property
     def data(self) -> DataConfig:
-        """The tasks with where and how to read them."""
-        return DataConfig(tasks=self.tasks, root=self.data_root, input_size=self.input_size)
+        """The tasks with where and how to read them; the folder is absolute, as errors name it."""
+        root = self.data_root or str(Path.cwd())
+        return DataConfig(tasks=self.tasks, root=root, input_size=self.input_size)
 
     @property
     def folder(self) -> Path:

@@ -7,7 +7,7 @@ import urllib.request
 import uuid
 import warnings
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from mlflow import MlflowClient
 from sqlalchemy.engine import make_url
@@ -48,7 +48,9 @@ def connect_store(uri: str) -> MlflowClient:
             store.close()
     elif uri.startswith("http"):
         try:
-            urllib.request.urlopen(uri, timeout=20).close()
+            parts = urlsplit(uri)  # urllib takes a user and a password for a part of the host
+            bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+            urllib.request.urlopen(bare, timeout=20).close()
         except urllib.error.HTTPError as answer:
             answer.close()  # somebody is there; what it says to MLflow is another matter
     loggers = [logging.getLogger(name) for name in ("mlflow.store.db.utils", "alembic")]

@@ -22,6 +22,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from search.candidates import REFERENCE, Candidate, history
+from search.config import masked
 from search.mirror import shown as tracked
 from search.mirror.store import TrackingError, connect_store, default_uri, identity
 
@@ -40,6 +41,7 @@ class Tracker:
 
     Args:
         tracking_uri: where MLflow keeps its runs; None for SQLite in the study's folder.
+        hidden: texts of that URI that no message shows.
         experiment: the experiment's name; made if missing.
         study: the study's name.
         folder: the study's folder; artifacts go there unless a server keeps them.
@@ -53,6 +55,7 @@ class Tracker:
         self,
         *,
         tracking_uri: str | None,
+        hidden: tuple[str, ...] = (),
         experiment: str,
         study: str,
         folder: Path,
@@ -62,6 +65,7 @@ class Tracker:
         self._reference = reference
         self._every_candidate = every_candidate
         self.uri = tracking_uri or default_uri(folder)
+        self._hidden = hidden
         self.experiment = experiment
         self.study = study
         self.folder = Path(folder).absolute()
@@ -239,9 +243,10 @@ class Tracker:
             kind = {"mlflow.experimentKind": "custom_model_development"}  # not generative AI
             return str(self._client.create_experiment(self.experiment, location, kind))
         if found.lifecycle_stage != "active":
+            place = masked(self.uri, self._hidden)
             raise TrackingError(
-                f"MLflow's experiment {self.experiment!r} at {self.uri} has been deleted: restore "
-                f"it (mlflow experiments restore -x {found.experiment_id}) or name another one"
+                f"MLflow's experiment {self.experiment!r} at {place} has been deleted: restore it "
+                f"(mlflow experiments restore -x {found.experiment_id}) or name another one"
             )
         return str(found.experiment_id)
 
@@ -328,10 +333,11 @@ class Tracker:
         try:
             yield
         except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
+            first = (str(error).splitlines() or [""])[0]  # SQLAlchemy adds statement and advice
             raise TrackingError(
-                f"MLflow at {self.uri} failed: {error}. The study's record is not affected; the "
-                "mirror can be completed from it later"
-            ) from error
+                masked(f"MLflow at {self.uri} failed: {first}", self._hidden)
+                + ". The study's record is not affected; the mirror can be completed from it later"
+            ) from (None if self._hidden else error)
 
 
 def _milliseconds(seconds: float) -> int:

@@ -3,7 +3,7 @@
 What is under way and not yet a candidate is kept in a log beside it.
 """
 
-from search.record.record import Record, RecordError, read_record
+from search.record.record import Record, RecordError, read_record, require_no_writer
 from search.record.writer import Writer
 
-__all__ = ["Record", "RecordError", "Writer", "read_record"]
+__all__ = ["Record", "RecordError", "Writer", "read_record", "require_no_writer"]

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Self
+from typing import IO, Self
 
 import optuna
 from optuna.distributions import FloatDistribution
@@ -55,18 +55,7 @@ class Record:
     def __init__(self, path: Path, study: str) -> None:
         self.path = Path(path).absolute()
         self.study = study
-        try:
-            self._lock = lock_for_writing(self.path)
-        except BlockingIOError as error:
-            raise RecordError(
-                f"the record {self.path} cannot be written: {error.strerror} (lock file "
-                f"{error.filename}). Wait for it or stop it: a study has one search at a time"
-            ) from error
-        except OSError as error:
-            raise RecordError(
-                f"the record {self.path} cannot be written: {error}. Choose a study folder that "
-                "exists, that you may write to and whose file system can lock files"
-            ) from error
+        self._lock = _lock(self.path)
         try:
             self._open()
         except BaseException:
@@ -160,6 +149,16 @@ class Record:
         return self._arms[key]
 
 
+def require_no_writer(path: Path) -> None:
+    """Refuses a record that another process writes at this moment.
+
+    Raises:
+        RecordError: one does, or the folder, where there is one, cannot be written.
+    """
+    if Path(path).exists():
+        _lock(Path(path).absolute()).close()
+
+
 def read_record(path: Path, study: str) -> list[Candidate]:
     """All candidates of a study, by strategy, seed and index.
 
@@ -173,6 +172,21 @@ def read_record(path: Path, study: str) -> list[Candidate]:
     if not path.is_file():  # Optuna would make it
         raise RecordError(f"there is no record at {path}: has the study been started?")
     return _candidates(_storage(path), path, study)
+
+
+def _lock(path: Path) -> IO[str]:
+    try:
+        return lock_for_writing(path)
+    except BlockingIOError as error:
+        raise RecordError(
+            f"the record {path} cannot be written: {error.strerror} (lock file "
+            f"{error.filename}). Wait for it or stop it: a study has one search at a time"
+        ) from error
+    except OSError as error:
+        raise RecordError(
+            f"the record {path} cannot be written: {error}. Choose a study folder that "
+            "exists, that you may write to and whose file system can lock files"
+        ) from error
 
 
 def _storage(path: Path) -> JournalStorage:

@@ -3,12 +3,13 @@
 import logging
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from search.candidates import Candidate, front
-from search.record.record import DuplicateCandidate, Record
+from search.record.record import DuplicateCandidate, Record, RecordError
 from search.record.underway import UnderWay
 
 logger = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ class Mirror:
         self._candidates = list(known)
         self._queue: queue.SimpleQueue[Candidate | None] = queue.SimpleQueue()
         self._failure: str | None = None
+        self._at_once = False
         self._config = config
         self._thread = threading.Thread(target=self._work, daemon=True, name="mlflow-mirror")
         self._thread.start()
@@ -38,8 +40,14 @@ class Mirror:
         if self._each:
             self._queue.put(candidate)
 
-    def close(self, finish: Callable[[Any], None]) -> str | None:
-        """Wait for what is queued, then call `finish(tracker)`; the first error's text, or None."""
+    def close(self, finish: Callable[[Any], None], *, at_once: bool) -> str | None:
+        """Wait for what is queued, then call `finish(tracker)`; the first error's text, or None.
+
+        Args:
+            finish: Called where no error has come before.
+            at_once: Leave out what is queued; the tracker finds it missing when it starts again.
+        """
+        self._at_once = at_once
         self._queue.put(None)
         self._thread.join()
         if self._failure is None:
@@ -49,7 +57,7 @@ class Mirror:
     def _work(self) -> None:
         self._try(lambda: self._tracker.start(self._config))
         self._try(lambda: self._tracker.sync(self._candidates))
-        while (candidate := self._queue.get()) is not None:
+        while (candidate := self._queue.get()) is not None and not self._at_once:
             self._candidates.append(candidate)
             self._try(lambda: self._tracker.log(self._candidates[-1]))
             if self._queue.empty():
@@ -92,6 +100,7 @@ class Writer:
         self._underway: UnderWay | None = None
         self._candidates: dict[str, Candidate] = {}
         self._mirror: Mirror | None = None
+        self._trouble: str | None = None
 
     def open(self) -> Record:
         """Open the record, once.
@@ -129,7 +138,21 @@ class Writer:
 
     def keep(self, candidate: Candidate) -> None:
         """Keep what is known of a candidate under way; it is durable when this returns."""
-        self._log().keep(candidate)
+        with self._noted():
+            self._log().keep(candidate)
+
+    def trouble(self) -> str | None:
+        """Why something could not be made durable; None while all could."""
+        return self._trouble
+
+    @contextmanager
+    def _noted(self) -> Iterator[None]:
+        """Keeps in memory why nothing can be written, as the disk may have no room for it."""
+        try:
+            yield
+        except (RecordError, OSError) as error:
+            self._trouble = self._trouble or str(error)
+            raise
 
     def _log(self) -> UnderWay:
         self.open()
@@ -139,21 +162,31 @@ class Writer:
 
     def add(self, candidate: Candidate) -> None:
         """Record a candidate; it is durable when this returns. Asked twice, it is recorded once."""
-        try:
-            self.open().add(candidate)
-        except DuplicateCandidate:
-            return
-        self._candidates[candidate.id] = candidate
-        self._log().forget(candidate.id)
+        with self._noted():
+            try:
+                self.open().add(candidate)
+            except DuplicateCandidate:
+                return
+            self._candidates[candidate.id] = candidate
+            self._log().forget(candidate.id)
         if self._mirror is not None:
             self._mirror.add(candidate)
 
-    def close(self, finish: Callable[[Any, list[Candidate]], None]) -> str | None:
-        """Flush and finish the mirror, close the record; the mirror's first error, or None."""
+    def close(
+        self, finish: Callable[[Any, list[Candidate]], None], at_once: bool = False
+    ) -> str | None:
+        """Flush and finish the mirror, close the record; the mirror's first error, or None.
+
+        Args:
+            finish: Ends the runs in MLflow.
+            at_once: Do not wait for what is not mirrored yet.
+        """
         failure = None
         if self._mirror is not None:
             candidates = list(self._candidates.values())
-            failure = self._mirror.close(lambda tracker: finish(tracker, candidates))
+            failure = self._mirror.close(
+                lambda tracker: finish(tracker, candidates), at_once=at_once
+            )
         if self._record is not None:
             self._record.close()
         return failure

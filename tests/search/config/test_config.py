@@ -91,7 +91,7 @@ def test_the_decathlon_does_not_claim_to_be_the_papers() -> None:
         ({"strategies": {}}, "strategies must name at least one"),
         ({"candidates": 0}, "candidates must be at least 1"),
         ({"candidates": "many"}, "candidates must be a whole number, got 'many'"),
-        ({"candidates": True}, "candidates must be a whole number, got True"),
+        ({"candidates": True}, "candidates must be a whole number, got true"),
         ({"seeds": [0, 0]}, "seeds must be one or more different numbers"),
         ({"seeds": 3}, "seeds must be a list, got 3"),
         ({"name": "a/b"}, "name must be a folder name"),
@@ -198,7 +198,7 @@ def test_overrides() -> None:
         "candidates": "needs key=value",
         "proxy.sdg.steps=1": "did you mean 'sgd'",
         "tasks.nothing.limit=1": "no entry 'nothing'",
-        "candidates=[": "not YAML",
+        "candidates=[": "not valid YAML",
     }.items():
         with pytest.raises(ConfigError, match=message):
             load_config("configs/quickstart.yaml", [bad])

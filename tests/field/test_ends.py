@@ -1,0 +1,164 @@
+"""How commands end: failures that looked like success, tracebacks, and readers that go away."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ray.exceptions import RayTaskError, WorkerCrashedError
+
+from search.arms.reasons import reason
+from search.candidates import Candidate
+from search.cli import main
+from search.cli.parser import build_parser
+from search.config import parse_config
+from search.record import Record, RecordError, Writer
+from search.study import Study
+from tests.helpers.records import make
+from tests.helpers.studies import SIMULATED
+
+
+@pytest.fixture
+def failed(tmp_path: Path) -> Study:
+    """A study all of whose candidates failed."""
+    study = Study.create(parse_config(SIMULATED | {"output": str(tmp_path)}))
+    with Record(study.record_path, study.name) as record:
+        for index in range(2):
+            record.add(
+                Candidate(
+                    strategy="random", seed=0, index=index, vector=(0.5,), names=("use[a]",),
+                    error="the loss is not finite; lower proxy.sgd.learning_rate",
+                )
+            )  # fmt: skip
+    return study
+
+
+@pytest.mark.parametrize("arguments", [["front"], ["front", "--json"]])
+def test_a_front_of_nothing_but_failures_says_why(
+    failed: Study, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([arguments[0], str(failed.folder), *arguments[1:]]) == 2
+    err = capsys.readouterr().err
+    assert "has a score, all 2 failed; the first, random-0-0: the loss is not finite; lower" in err
+    assert err.count("\n") == 1
+
+
+def test_a_study_that_has_just_begun_is_no_failure(tmp_path: Path) -> None:
+    study = Study.create(parse_config(SIMULATED | {"output": str(tmp_path)}))
+    assert main(["front", str(study.folder)]) == 0
+
+
+def test_the_writer_keeps_why_it_could_not_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In memory, as Tune's own file of the error is cut short on a full disk."""
+    writer = Writer(tmp_path / "record.journal", "toy", None, {})
+    writer.add(make())
+    assert writer.trouble() is None
+
+    def full(*_: object) -> None:
+        raise RecordError("no space left on device")
+
+    monkeypatch.setattr(Record, "add", full)
+    for index in (1, 2):
+        with pytest.raises(RecordError):
+            writer.add(make(index=index))
+    assert writer.trouble() == "no space left on device"
+    writer.close(lambda *_: None)
+
+
+def test_the_reason_is_the_first_error_in_a_line() -> None:
+    first = RecordError("no space left; free some")
+    inner = RayTaskError("write", "Traceback\n  File x\nRecordError: no space left", first)
+    assert reason(RayTaskError("run", "Traceback ...", inner)) == "no space left; free some"
+    assert reason(EOFError("Ran out of input")) == "EOFError: Ran out of input"
+    assert reason(WorkerCrashedError()).startswith("a worker process died: ")
+    assert "\n" not in reason(WorkerCrashedError())
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), MemoryError(), TypeError("a\nb")])
+def test_no_error_is_a_traceback(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(options: object) -> None:
+        raise error
+
+    monkeypatch.delenv("APPORTION_DEBUG", raising=False)
+    monkeypatch.setattr("search.cli.actions.run_doctor", broken)
+    assert main(["doctor"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"apportion: {type(error).__name__}: ")
+    assert err.count("\n") == 1
+
+
+def test_a_second_driver_is_refused_before_ray_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from search.commands import search as command
+
+    config = parse_config(SIMULATED | {"output": str(tmp_path)})
+    study = Study.create(config)
+    monkeypatch.setattr(command, "connect", lambda: pytest.fail("Ray must not be started"))
+    with (
+        Record(study.record_path, study.name),
+        pytest.raises(RecordError, match=f"process {os.getpid()} on"),
+    ):
+        command.search(config, resume=True)
+
+
+PRINT = """
+import signal, sys
+from search.cli import actions, main
+def run(options):
+    if sys.argv[1] == "print":
+        for number in range(100_000): print("candidate", number, "\\u00e9")
+    else:
+        print("ready", flush=True)
+        signal.pause()
+actions.run_doctor = run
+sys.exit(main(["doctor"]))
+"""
+
+
+def start(*arguments: str, **environment: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-c", PRINT, *arguments], env=os.environ | environment,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    """`| head` left "Broken pipe" on the terminal, twice."""
+    process = start("print")
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == ""
+    process.stderr.close()
+    assert process.wait() == 128 + signal.SIGPIPE
+
+
+def test_a_letter_that_the_terminal_has_not_is_no_error() -> None:
+    out, err = start("print", PYTHONIOENCODING="ascii").communicate()
+    assert out.startswith("candidate 0 \\xe9\n")
+    assert err == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_signals_end_a_command_in_words(number: signal.Signals) -> None:
+    process = start("wait")
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(number)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 128 + number
+    said = "interrupted" if number == signal.SIGINT else f"ended by {number.name}"
+    assert err == said + "\n"
+
+
+def test_a_search_that_is_ended_says_how_to_go_on() -> None:
+    options = build_parser().parse_args(["search", "x"])
+    assert "go on with --resume" in options.interrupted

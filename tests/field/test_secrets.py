@@ -1,0 +1,88 @@
+"""A password in `tracking.uri` was printed and kept in config.yaml, in Ray's log and in MLflow."""
+
+import socket
+from pathlib import Path
+
+import pytest
+import yaml
+
+from search.cli import main
+from search.commands.report import make_tracker
+from search.config import ConfigError, load_config, parse_config
+from search.mirror import TrackingError
+from search.study import Study
+from tests.helpers.studies import SIMULATED
+
+PASSWORD = "hunter2"
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        f"http://me:{PASSWORD}@host:5000",
+        f"https://{PASSWORD}@host/path",
+        f"postgresql+psycopg2://me:{PASSWORD}@host/runs",
+        f"mysql://me:x{PASSWORD}$Y@host/runs",
+        f"postgresql://host/runs?user=me&password={PASSWORD}",
+        f"mssql+pyodbc:///?odbc_connect=SERVER%3Dx%3BPWD%3D{PASSWORD}",
+        f"https://host/?api_key={PASSWORD}",
+        f"http://me:[{PASSWORD}@host",
+    ],
+)
+def test_a_password_is_refused_and_not_repeated(uri: str) -> None:
+    with pytest.raises(ConfigError, match=r"tracking: uri must not hold a password") as refused:
+        parse_config(SIMULATED | {"tracking": {"uri": uri}})
+    assert PASSWORD not in str(refused.value)
+
+
+@pytest.mark.parametrize("lines", ["tracking:\n\turi: {}\n", "tracking: {{uri: a: {}}}\n"])
+def test_no_line_of_the_file_is_repeated(tmp_path: Path, lines: str) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(lines.format(f"http://me:{PASSWORD}@host"))
+    with pytest.raises(ConfigError) as refused:
+        load_config(path)
+    assert PASSWORD not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["http://host:5000", "postgresql://me@host/runs", "sqlite:////a@b/mlflow.db", "databricks",
+     "postgresql://me:${PW}@host/runs", "http://host/?token=$PW"],
+)  # fmt: skip
+def test_other_uris_are_taken_as_they_are(uri: str) -> None:
+    assert parse_config(SIMULATED | {"tracking": {"uri": uri}}).tracking.uri == uri
+
+
+def test_a_variable_stands_for_it_wherever_it_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    uri = f"http://me:$PW@127.0.0.1:{port}"
+    config = parse_config(SIMULATED | {"tracking": {"uri": uri}, "output": str(tmp_path)})
+    study = Study.create(config)
+    assert PASSWORD not in (study.folder / "config.yaml").read_text()
+    monkeypatch.delenv("PW", raising=False)
+    with pytest.raises(ValueError, match=r"names \$PW, which is not set"):
+        make_tracker(study)
+    monkeypatch.setenv("PW", PASSWORD)
+    tracker = make_tracker(study)()
+    assert tracker.uri == f"http://me:{PASSWORD}@127.0.0.1:{port}"
+    with pytest.raises(TrackingError, match=rf"me:\*\*\*@127\.0\.0\.1:{port} failed") as failed:
+        tracker.start({})
+    assert PASSWORD not in str(failed.value)
+    assert main(["ui", str(study.folder)]) == 0
+    assert PASSWORD not in capsys.readouterr().out
+
+
+def test_a_variable_that_is_not_set_is_told_before_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("PW", raising=False)
+    path = tmp_path / "a.yaml"
+    changed = {"tracking": {"uri": "http://me:$PW@host"}, "output": str(tmp_path)}
+    path.write_text(yaml.safe_dump(SIMULATED | changed))
+    assert main(["search", str(path)]) == 2
+    assert "tracking.uri names $PW, which is not set" in capsys.readouterr().err
+    assert not (tmp_path / "simulated").exists()
