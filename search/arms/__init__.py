@@ -13,6 +13,7 @@ os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 from search.arms.cluster import (
+    begin_arms,
     close_writer,
     cluster_jobs,
     cluster_run,
@@ -25,6 +26,7 @@ from search.arms.trials import run_arms
 
 __all__ = [
     "Display",
+    "begin_arms",
     "close_writer",
     "cluster_jobs",
     "cluster_run",

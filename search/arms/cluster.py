@@ -4,7 +4,7 @@ import os
 import socket
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -203,6 +203,15 @@ def start_writer(
     )
     _get(writer.ready.remote())
     return writer
+
+
+def begin_arms(writer: Any, arms: Iterable[tuple[str, int]], scored_on: Mapping[str, str]) -> None:
+    """Keep what the scores of arms, by strategy and seed, depend on, before they are run.
+
+    Raises:
+        RecordError: It could not be written.
+    """
+    _get(writer.begin.remote(list(arms), dict(scored_on)))
 
 
 def close_writer(writer: Any, finish: Callable[[Any, list[Candidate]], None]) -> str | None:

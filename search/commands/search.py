@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from rich.console import Console
 
 from search.arms import (
     Display,
+    begin_arms,
     close_writer,
     cluster_jobs,
     connect,
@@ -21,6 +23,7 @@ from search.calibration import read_trust
 from search.commands.report import finish_mirror, make_tracker
 from search.config import FinishConfig, StudyConfig, dump_config
 from search.study import (
+    Basis,
     Run,
     Say,
     Study,
@@ -72,7 +75,15 @@ def search(config: StudyConfig, *, resume: bool = False, console: Console | None
     status = "KILLED"
     try:
         run = cluster_jobs(config.schedule)
-        supplies = supplies_by_seed(config, run, display.say)
+        scored_on = dict(study.basis)
+        accepted = study.check()
+
+        def check(found: Basis) -> None:
+            accepted(found)
+            scored_on.update(found)
+
+        supplies = supplies_by_seed(config, run, display.say, check)
+        begin_arms(writer, product(config.strategies, config.seeds), scored_on)
         study.keep_facts(supplies[min(supplies)].knowledge)
         objective = replace(config.objective, reference=study.reference())
         config = replace(config, objective=objective)

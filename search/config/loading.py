@@ -36,8 +36,10 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> StudyConfig:
         raise ConfigError(f"{file} is not valid YAML: {error}") from error
     if not isinstance(raw, dict):
         raise ConfigError(f"{file} must hold a mapping of keys to values, got {type(raw).__name__}")
-    if "version" in raw:  # a study keeps its config, which can be searched again elsewhere
+    if "version" in raw:  # a study keeps its config, by which it goes on, wherever it lies now
+        folder = file.absolute().parent
         raw = without_header(raw, file)
+        raw |= {"name": folder.name, "output": str(folder.parent)}
     for override in overrides:
         _override(raw, override)
     return parse_config(raw)
@@ -71,7 +73,7 @@ def parse_config(raw: Mapping[str, Any]) -> StudyConfig:
 
 
 def without_header(raw: Mapping[str, Any], file: Path) -> dict[str, Any]:
-    """The config that a study keeps, without its format and version.
+    """The config that a study keeps, without its format, version and id.
 
     Args:
         raw: The whole file.
@@ -81,7 +83,7 @@ def without_header(raw: Mapping[str, Any], file: Path) -> dict[str, Any]:
         FormatError: It is not of the version that is read.
     """
     STUDY.check(raw.get("version"), file)
-    return {key: value for key, value in raw.items() if key not in STUDY.header}
+    return {key: value for key, value in raw.items() if key not in {*STUDY.header, "id"}}
 
 
 def _find(path: str | Path) -> Path:
