@@ -23,7 +23,6 @@ from search.calibration import read_trust
 from search.commands.report import finish_mirror, make_tracker
 from search.config import FinishConfig, StudyConfig, dump_config
 from search.study import (
-    Basis,
     Run,
     Say,
     Study,
@@ -76,13 +75,7 @@ def search(config: StudyConfig, *, resume: bool = False, console: Console | None
     try:
         run = cluster_jobs(config.schedule)
         scored_on = dict(study.basis)
-        accepted = study.check()
-
-        def check(found: Basis) -> None:
-            accepted(found)
-            scored_on.update(found)
-
-        supplies = supplies_by_seed(config, run, display.say, check)
+        supplies = supplies_by_seed(config, run, display.say, study.check(scored_on))
         begin_arms(writer, product(config.strategies, config.seeds), scored_on)
         study.keep_facts(supplies[min(supplies)].knowledge)
         objective = replace(config.objective, reference=study.reference())

@@ -11,7 +11,6 @@ from search.study.assembly import (
     check_strategies,
     cost_range,
 )
-from search.study.basis import Basis
 from search.study.features import feature_cache
 from search.study.folder import Study, StudyError, require_writable
 from search.study.foundation import (
@@ -29,7 +28,6 @@ from search.study.training import TrainedPick
 from search.study.tried import Tried
 
 __all__ = [
-    "Basis",
     "Foundation",
     "Jobs",
     "Run",

@@ -206,8 +206,11 @@ class Study:
         """What scores depend on before anything is loaded."""
         return {"the study": self._id}
 
-    def check(self) -> Check:
+    def check(self, passed: dict[str, str] | None = None) -> Check:
         """What refuses to go on where scores depend on something that is another now.
+
+        Args:
+            passed: Gets the digests that were checked.
 
         Returns:
             A function of digests; it raises StudyError and says what they are of.
@@ -223,6 +226,8 @@ class Study:
                     f"now; what changed: {what}. Put that back as it was, or search anew under "
                     "another name"
                 )
+            if passed is not None:
+                passed.update(found)
 
         return check
 
