@@ -32,7 +32,8 @@ range too, before anything is computed.
   and entries of a list go by `name` or position: `--set "seeds=[0,1]"`,
   `--set tasks.digits.limit=500`.
 - **Paths**: `data_root` and `trunk.checkpoint` are looked for below the working folder, then below
-  the project's; `output` and `cache` lie below the working folder.
+  the project's; `output` and `cache` lie below the working folder. A study keeps what
+  it needs in its own folder, and goes on by its own `config.yaml` wherever it was moved or copied.
 """
 
 #: A small piece of YAML for every section; a test reads each as part of a whole config.
