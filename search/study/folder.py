@@ -62,7 +62,8 @@ class Study:
         try:
             raw = yaml.safe_load(path.read_text())
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise StudyError(f"{path} is damaged, it is not YAML: {error}. {RESTORE}") from error
+            said = " ".join(str(error).split())
+            raise StudyError(f"{path} is damaged, it is not YAML: {said}. {RESTORE}") from error
         if not isinstance(raw, dict):
             raise StudyError(
                 f"{path} is damaged: it must hold a mapping, got {raw!r:.60}. {RESTORE}"

@@ -3,6 +3,7 @@
 import logging
 import shutil
 from collections.abc import Callable
+from itertools import cycle
 from pathlib import Path
 
 import pytest
@@ -46,13 +47,10 @@ def study_of(project: Path) -> Path:
     return project / "studies" / "t"
 
 
-@pytest.mark.parametrize("damage", [cut, empty, flip])
-def test_a_damaged_cache_is_made_again_for_the_next_study(
-    project: Path, damage: Callable[[Path], None]
-) -> None:
+def test_a_damaged_cache_is_made_again_for_the_next_study(project: Path) -> None:
     cache = project / "studies" / "cache"
     before = {path.name: content(path) for path in cache.iterdir()}
-    for name in before:
+    for name, damage in zip(before, cycle([cut, empty, flip]), strict=False):
         damage(cache / name)
     said: list[str] = []
     searched(config(project, name="u"), say=said.append)
@@ -83,8 +81,15 @@ def test_the_cache_mends_nothing_that_is_whole(project: Path) -> None:
     searched(config(project, candidates=3), run=no_jobs)
 
 
-@pytest.mark.parametrize("name", ["seed0.safetensors", "seed0.json"])
-@pytest.mark.parametrize("damage", [cut, empty, flip, Path.unlink])
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("seed0.safetensors", flip),
+        ("seed0.safetensors", Path.unlink),
+        ("seed0.json", cut),
+        ("seed0.json", flip),
+    ],
+)
 def test_a_damaged_training_is_repeated(
     project: Path, name: str, damage: Callable[[Path], None]
 ) -> None:
@@ -107,15 +112,15 @@ def test_the_table_of_trainings_leaves_out_a_damaged_one(project: Path) -> None:
     assert "seed0.json is damaged" in said[0]
 
 
-@pytest.mark.parametrize("damage", [cut, empty, flip])
+@pytest.mark.parametrize("damage", [cut, flip])
 def test_facts_of_the_tasks(project: Path, damage: Callable[[Path], None]) -> None:
     study = Study(study_of(project))
-    whole = study.knowledge()
+    whole = study.knowledge().tasks
     damage(study.folder / "tasks.json")
     with pytest.raises(StudyError, match=r"tasks.json is damaged.*--resume writes it anew"):
         study.summary()
     again = searched(load_config(study.folder / "config.yaml"), run=no_jobs)
-    assert again.knowledge() == whole
+    assert again.knowledge().tasks == whole
 
 
 def test_an_emptied_config(project: Path) -> None:
