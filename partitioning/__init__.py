@@ -9,7 +9,7 @@ from partitioning.baselines import (
     share_all,
     share_half,
 )
-from partitioning.files import write_atomically, write_json
+from partitioning.files import DamagedFileError, read_json, write_atomically, write_json
 from partitioning.formats import EXPORT, RECORD, STUDY, TRAINING, FormatError
 from partitioning.masks import ChannelGroup, MaskFileError, Masks, VirtualNetwork
 from partitioning.nested import NestedSpace
@@ -45,6 +45,7 @@ __all__ = [
     "Baseline",
     "BoolArray",
     "ChannelGroup",
+    "DamagedFileError",
     "Decoded",
     "FloatArray",
     "FormatError",
@@ -67,6 +68,7 @@ __all__ = [
     "pairwise_bounds",
     "project",
     "random_masks",
+    "read_json",
     "realised",
     "refine",
     "refine_backward",

@@ -1,5 +1,6 @@
-"""Files that are there complete or not at all."""
+"""Files that are there complete or not at all, and known to be damaged where they are."""
 
+import hashlib
 import json
 import os
 import uuid
@@ -7,6 +8,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+
+class DamagedFileError(ValueError):
+    """A file is not what was written: cut short, or changed since; the message names it."""
 
 
 @contextmanager
@@ -45,12 +50,42 @@ def write_atomically(path: Path) -> Iterator[Path]:
         raise
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
+def write_json(path: Path, content: Mapping[str, Any], *, sealed: bool = False) -> None:
     """Writes an object as JSON, complete or not at all.
+
+    Args:
+        path: The file; its folder exists.
+        content: The object, without a key "checksum" where it is sealed.
+        sealed: Add a checksum, by which `read_json` notices any later change.
 
     Raises:
         OSError: The folder is missing, read-only or full.
         ValueError: A number is NaN or infinite, which JSON cannot hold.
     """
+    whole = {**content, "checksum": _checksum(content)} if sealed else content
     with write_atomically(path) as partial:
-        partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        partial.write_text(json.dumps(whole, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads what `write_json` wrote, without the checksum.
+
+    Raises:
+        DamagedFileError: It is no JSON object, or was changed after it was sealed.
+        OSError: The file cannot be read.
+    """
+    try:
+        content = json.loads(path.read_bytes().decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise DamagedFileError(f"{path} is damaged, it is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise DamagedFileError(f"{path} is damaged: it must hold an object, got {content!r:.60}")
+    if "checksum" in content and content.pop("checksum") != _checksum(content):
+        raise DamagedFileError(f"{path} is damaged: it was changed since it was written")
+    return content
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    """Of an object, whatever the order and layout of its keys."""
+    plain = json.loads(json.dumps(content))  # tuples become lists, and keys text, as in the file
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()

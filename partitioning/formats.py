@@ -63,19 +63,19 @@ class Format:
 MASKS = Format(name="apportion-masks", version=1, what="masks", mend="make the masks again")
 STUDY = Format(
     name="apportion-study",
-    version=1,
+    version=2,  # since studies have an id and name no folders
     what="a study",
     mend="search anew, under another name or in another folder",
 )
 RECORD = Format(
     name="apportion-record",
-    version=1,
+    version=2,  # since lines are sealed
     what="a record",
     mend="move it away and search anew",
 )
 TRAINING = Format(
     name="apportion-training",
-    version=1,
+    version=2,  # since trainings say what they were made of
     what="a training",
     mend="delete it to train again",
 )

@@ -13,11 +13,15 @@ from partitioning import EXPORT, RECORD, STUDY, TRAINING, FormatError, write_jso
 from search.candidates import Candidate
 from search.config import dump_config, load_config
 from search.record import Record, RecordError, read_record
+from search.record.lines import sealed
 from search.study import Study, StudyError, run_here
-from search.study.training import train_candidate
+from search.study.training import _made_of, train_candidate
 from tests.helpers.small_networks import candidate
 from tests.helpers.studies import simulated
 from trainers.export import read_export
+from trainers.teachers import Trained, store
+
+SEAL = ("arm", "line", "checksum")
 
 
 def test_formats_differ_in_name() -> None:
@@ -34,14 +38,15 @@ def test_a_study_of_another_version(tmp_path: Path) -> None:
     path = study.folder / "config.yaml"
     kept = yaml.safe_load(path.read_text())
     # The config that a study keeps is one that can be searched again.
-    assert dump_config(load_config(path)) == dump_config(study.config) | {"output": str(tmp_path)}
-    path.write_text(yaml.safe_dump(kept | {"version": 2}))
+    places = {"output": str(tmp_path), "cache": None, "data_root": str(Path.cwd())}
+    assert dump_config(load_config(path)) == dump_config(study.config) | places
+    path.write_text(yaml.safe_dump(kept | {"version": 1}))
     for use in (Study, load_config):
         with pytest.raises(
-            (StudyError, FormatError), match=r"config.yaml holds a study of version 2"
+            (StudyError, FormatError), match=r"config.yaml holds a study of version 1"
         ):
             use(study.folder if use is Study else path)
-    with pytest.raises(StudyError, match="of version 2, but this Apportion reads version 1"):
+    with pytest.raises(StudyError, match="of version 1, but this Apportion reads version 2"):
         Study.create(simulated(output=str(tmp_path)), resume=True)
     path.write_text(yaml.safe_dump({k: v for k, v in kept.items() if k not in STUDY.header}))
     with pytest.raises(StudyError, match="a study made before versions were kept"):
@@ -64,18 +69,26 @@ def record(tmp_path: Path) -> Path:
 def test_a_record_carries_its_version_as_optuna_does(record: Path) -> None:
     storage = JournalStorage(JournalFileBackend(str(record)))
     study = optuna.load_study(study_name="s/random/0", storage=storage)
-    assert study.user_attrs == {"apportion-record": 1}
+    assert study.user_attrs == {"apportion-record": 2}
     assert len(read_record(record, "s")) == 1
 
 
 def test_a_record_of_another_version(record: Path) -> None:
-    lines = record.read_text().splitlines(keepends=True)
-    (position,) = (i for i, line in enumerate(lines) if "apportion-record" in line)
-    entry = json.loads(lines[position])
-    for version, words in ((2, "a record of version 2"), (None, "made before versions were kept")):
+    entries = [json.loads(line) for line in record.read_text().splitlines()]
+    (entry,) = (entry for entry in entries if "apportion-record" in entry.get("user_attr", {}))
+    # Lines of version 1 were neither numbered nor sealed; those of a later one may be.
+    for version, seals, words in (
+        (1, False, "a record of version 1"),
+        (3, True, "a record of version 3"),
+        (None, False, "made before versions were kept"),
+    ):
         entry["user_attr"] = {"apportion-record": version}
-        kept = [json.dumps(entry, separators=(",", ":")) + "\n"] if version else []
-        record.write_text("".join([*lines[:position], *kept, *lines[position + 1 :]]))
+        kept = [each for each in entries if version or each is not entry]
+        plain = [{k: v for k, v in each.items() if k not in SEAL} for each in kept]
+        numbered = [each | {"arm": "s/random/0", "line": n} for n, each in enumerate(plain)]
+        written = [sealed(each) for each in numbered] if seals else plain
+        lines = [json.dumps(each, separators=(",", ":")) + "\n" for each in written]
+        record.write_text("".join(lines))
         with pytest.raises(RecordError, match=f"{record} holds .*{words}.* move it away"):
             read_record(record, "s")
         with pytest.raises(RecordError, match=words):
@@ -98,7 +111,9 @@ def test_a_crash_before_the_version_was_written(record: Path) -> None:
 
 def test_a_training_of_another_version(tmp_path: Path) -> None:
     settings = simulated(output=str(tmp_path))
-    saved = {"accuracy": {"test": {"a": 0.5}}, "settings": dump_config(settings)["train"]}
+    saved = {"accuracy": {"test": {"a": 0.5}}, "weights": "w"}
+    saved |= _made_of(settings, candidate(0), {})
+    store(Trained(state={}, accuracy=0.5, digest="w"), tmp_path / "seed0.safetensors")
 
     def train(header: dict[str, str | int]) -> None:
         write_json(tmp_path / "seed0.json", header | saved)
@@ -109,8 +124,8 @@ def test_a_training_of_another_version(tmp_path: Path) -> None:
         assert trained.accuracy == {0: saved["accuracy"]}
 
     train(TRAINING.header)
-    with pytest.raises(FormatError, match=r"seed0.json holds a training of version 2.*delete it"):
-        train(TRAINING.header | {"version": 2})
+    with pytest.raises(FormatError, match=r"seed0.json holds a training of version 1.*delete it"):
+        train(TRAINING.header | {"version": 1})
     with pytest.raises(FormatError, match="a training made before versions were kept"):
         train({})
 

@@ -7,6 +7,7 @@ import pytest
 
 from search.strategies import STRATEGIES
 from tests.goldens.make import FRAGILE, HERE, INITIAL, processor, proposals, scores, search_config
+from trainers.proxy import SCORING_VERSION
 
 VECTORS = json.loads((HERE / "strategies.json").read_text())
 SCORES = json.loads((HERE / "proxy.json").read_text())
@@ -26,11 +27,12 @@ def test_proposals(name: str) -> None:
 
 def test_scores() -> None:
     found, golden = scores(), SCORES["scores"]
+    assert SCORES["scoring_version"] == SCORING_VERSION, "make the goldens anew"
     assert found.keys() == golden.keys()
     same = processor() == SCORES["processor"]
     for name, score in found.items():
         for key in ("accuracy", "loss"):
             assert score[key] == pytest.approx(
                 golden[name][key], abs=1e-6 if same else 0.02, rel=1e-6 if same else 0.02
-            )
+            ), "where scores change on purpose, raise SCORING_VERSION and make the goldens anew"
         assert score["relative_macs"] == pytest.approx(golden[name]["relative_macs"])

@@ -11,11 +11,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
-from partitioning import write_atomically
+from partitioning import DamagedFileError
 from trainers.backbones import BackboneConfig
 from trainers.data import Task, augment, draw_batch
 from trainers.device import ComputeConfig, autocast, resolve_device
@@ -30,10 +30,11 @@ from trainers.network import (
     to_channels_last,
 )
 from trainers.optim import SGD, RowSGD, SGDConfig, norm_parameters
+from trainers.tensor_files import CONTENT, load_arrays, save_arrays
 
 #: Raised when the trunk, the teachers or their training change in a way that old files must not
-#: survive.
-CACHE_VERSION = 1
+#: survive. 2 says by a hash whether a file is what was written.
+CACHE_VERSION = 2
 
 
 class CheckpointError(ValueError):
@@ -62,11 +63,13 @@ class Trained:
         state: State dict of a one-row `Network` without masks.
         accuracy: Share of validation images classified correctly; NaN for a given checkpoint.
         digest: Hash of all that determines the weights.
+        content: Hash of the weights themselves; empty before they are stored.
     """
 
     state: Mapping[str, Tensor]
     accuracy: float
     digest: str
+    content: str = ""
 
 
 def fingerprint(**parts: object) -> str:
@@ -277,23 +280,34 @@ def load_checkpoint(config: BackboneConfig, path: Path) -> Trained:
                 f"{tuple(tensor.shape)}; set backbone.width to the checkpoint's"
             )
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Trained(state=state, accuracy=float("nan"), digest=digest)
+    return Trained(state=state, accuracy=float("nan"), digest=digest, content=digest)
 
 
 def store(trained: Trained, path: Path) -> None:
     """Write weights as safetensors, in full or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     metadata = {"accuracy": repr(trained.accuracy), "digest": trained.digest}
-    with write_atomically(path) as partial:
-        save_file(dict(trained.state), partial, metadata=metadata)
+    save_arrays({name: tensor.numpy() for name, tensor in trained.state.items()}, path, metadata)
 
 
-def load(path: Path) -> Trained:
-    """Read what `store` wrote."""
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata()
+def load(path: Path, digest: str | None = None) -> Trained:
+    """Read what `store` wrote.
+
+    Args:
+        path: The file.
+        digest: What its weights must have been determined by; None takes any.
+
+    Raises:
+        DamagedFileError: The file was cut short or changed, or holds other weights.
+        OSError: It cannot be read.
+    """
+    arrays, metadata = load_arrays(path)
+    if digest not in (None, metadata["digest"]):
+        raise DamagedFileError(f"{path} is damaged: it holds other weights than its name says")
     return Trained(
-        state=load_file(path), accuracy=float(metadata["accuracy"]), digest=metadata["digest"]
+        state={name: torch.from_numpy(array) for name, array in arrays.items()},
+        accuracy=float(metadata["accuracy"]),
+        digest=metadata["digest"],
+        content=metadata[CONTENT],
     )
 
 

@@ -14,6 +14,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 from search.arms.cluster import (
     WriterLostError,
+    begin_arms,
     close_writer,
     cluster_jobs,
     cluster_run,
@@ -27,6 +28,7 @@ from search.arms.trials import run_arms
 __all__ = [
     "Display",
     "WriterLostError",
+    "begin_arms",
     "close_writer",
     "cluster_jobs",
     "cluster_run",

@@ -1,7 +1,7 @@
 """The Ray cluster: what it has to give, and jobs and actors that run on it."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -142,6 +142,15 @@ def start_writer(
     )
     _get(writer.ready.remote())
     return writer
+
+
+def begin_arms(writer: Any, arms: Iterable[tuple[str, int]], scored_on: Mapping[str, str]) -> None:
+    """Keep what the scores of arms, by strategy and seed, depend on, before they are run.
+
+    Raises:
+        RecordError: It could not be written.
+    """
+    _get(writer.begin.remote(list(arms), dict(scored_on)))
 
 
 def close_writer(

@@ -18,8 +18,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from partitioning import Space
+from search.arms.repeats import Repeats
 from search.arms.scoring import Pool
-from search.arms.stages import broken, decoded, measured, outcome, quality_at
+from search.arms.stages import broken, decoded, measured, outcome, quality_at, repeated
 from search.candidates import Candidate, Rung, promoted
 from search.strategies import Strategy
 
@@ -132,6 +133,7 @@ class Arm:
         #: Cohorts that wait for the pool and that it has, by the index of their first candidate.
         self._waiting: dict[int, tuple[_Bracket, list[int]]] = {}
         self._flying: dict[int, tuple[_Bracket, list[int]]] = {}
+        self._repeats: Repeats[tuple[_Bracket, int]] = Repeats()
         self._ask()
         while self._brackets:
             if not self._brackets[0].finished:
@@ -194,6 +196,7 @@ class Arm:
             if before is not None:
                 self._check_proposal(before, vector)
                 bracket.candidates[index] = before
+                self._repeats.remember(before)
                 continue
             proposed = self._propose(index, vector)
             bracket.candidates[index] = proposed
@@ -224,8 +227,20 @@ class Arm:
         return decoded(self.space, candidate, realisable=self.realisable)
 
     def _queue(self, bracket: _Bracket, indices: Sequence[int]) -> None:
-        """Have those that have no score at the bracket's rung scored there, in cohorts."""
-        missing = [i for i in indices if not self._done(bracket.candidates[i], bracket.rung)]
+        """Have those that have no score at the bracket's rung scored there, in cohorts.
+
+        A design that was scored there before is not scored again.
+        """
+        missing = []
+        for index in indices:
+            candidate = bracket.candidates[index]
+            if self._done(candidate, bracket.rung):
+                continue
+            first = self._repeats.first(candidate, bracket.rung)
+            if first is not None:
+                self._take(bracket, repeated(candidate, first, bracket.rung))
+            elif self._repeats.give_out(candidate, bracket.rung, (bracket, index)):
+                missing.append(index)
         for start in range(0, len(missing), self.budget.cohort):
             self._waiting[missing[start]] = bracket, missing[start : start + self.budget.cohort]
         self._submit()
@@ -242,18 +257,28 @@ class Arm:
         """Wait for a cohort and make durable what is said of its candidates."""
         ticket, results = self.pool.wait()
         bracket, indices = self._flying.pop(ticket)
-        last = bracket.rung == len(self.ladder) - 1
+        rung = bracket.rung
+        waiting: list[tuple[_Bracket, int]] = []
         for index, scored in zip(indices, results, strict=True):
             candidate = measured(
-                bracket.candidates[index], self.ladder[bracket.rung], scored, cost=self.cost
+                bracket.candidates[index], self.ladder[rung], scored, cost=self.cost
             )
-            bracket.candidates[index] = candidate
-            if last or broken(candidate):
-                self.record(candidate)
-            else:
-                self.keep(candidate)
-        self._climb(bracket)
+            self._take(bracket, candidate)
+            self._repeats.remember(candidate)
+            waiting += self._repeats.taken_back(candidate, rung)
+        for other, index in waiting:
+            self._queue(other, [index])
+        for each in {id(b): b for b in (bracket, *(other for other, _ in waiting))}.values():
+            self._climb(each)
         self._submit()
+
+    def _take(self, bracket: _Bracket, candidate: Candidate) -> None:
+        """Make durable what a bracket's rung said of a candidate."""
+        bracket.candidates[candidate.index] = candidate
+        if bracket.rung == len(self.ladder) - 1 or broken(candidate):
+            self.record(candidate)
+        else:
+            self.keep(candidate)
 
     def _climb(self, bracket: _Bracket) -> None:
         """Go on to the next rung for as long as all have a score at the present one."""

@@ -68,6 +68,28 @@ def measured(candidate: Candidate, rung: Rung, scored: Scored, *, cost: str) -> 
     )
 
 
+def repeated(candidate: Candidate, first: Candidate, rung: int) -> Candidate:
+    """A candidate with what a rung said of an equal design.
+
+    It counts as many seconds, though it took none: what a budget of seconds ends with must not
+    depend on which of two was scored first.
+
+    Args:
+        candidate: As the rungs below left it.
+        first: The one that was scored, without failing.
+        rung: Position of the rung, from 0.
+    """
+    said = replace(first.rungs[rung], evaluator=f"as {first.id}")
+    return replace(
+        candidate,
+        quality=said.quality,
+        cost=first.cost,
+        costs=first.costs,
+        rungs=(*candidate.rungs, said),
+        finished=time.time(),
+    )
+
+
 def outcome(candidate: Candidate) -> Outcome:
     """What a strategy is told of a candidate that goes no further."""
     decoding = candidate.decoding

@@ -1,6 +1,5 @@
 """A study's calibration, candidate by candidate; every result is kept as soon as it is there."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from partitioning import Masks, write_json
+from partitioning import DamagedFileError, Masks, read_json, write_json
 from search.calibration.choice import Chosen, choose, trained_twice
 from search.calibration.measurement import measure
 from search.config import StudyConfig, dump_config
@@ -18,6 +17,7 @@ from search.study import (
     Study,
     build_space,
     foundations,
+    move_aside,
     run_here,
 )
 from trainers.joint import TrainConfig
@@ -74,14 +74,14 @@ def measure_calibration(
     """
     config, folder = study.config, calibration_folder(study)
     folder.mkdir(parents=True, exist_ok=True)
-    chosen = _kept_choice(study, folder / "candidates.json")
+    chosen = _kept_choice(study, folder / "candidates.json", say)
     digests = _digests(chosen, config)
-    found = {pair: _read(result_path(folder, *pair), digests[pair]) for pair in digests}
+    found = {pair: _read(result_path(folder, *pair), digests[pair], say) for pair in digests}
     missing = {result_path(folder, *pair).stem: pair for pair in found if found[pair] is None}
     if missing:
         steps = full_training(config).sgd.steps
         say(f"calibration: {len(missing)} of {len(found)} trainings of {steps} steps to do")
-        jobs = _jobs(missing, chosen, config, run, say)
+        jobs = _jobs(missing, chosen, study, run, say)
         for done, (key, measured) in enumerate(run(measure, jobs), start=1):
             index, seed = pair = missing[key]
             result = {
@@ -94,7 +94,7 @@ def measure_calibration(
                 **measured,
                 "digest": digests[pair],
             }
-            write_json(result_path(folder, index, seed), result)
+            write_json(result_path(folder, index, seed), result, sealed=True)
             found[pair] = result
             say(f"calibration {done}/{len(missing)}: {_line(result)}")
     return [result for result in found.values() if result is not None]
@@ -128,13 +128,14 @@ def _seed(chosen: Chosen, config: StudyConfig) -> int:
 def _jobs(
     missing: Mapping[str, tuple[int, int]],
     chosen: Sequence[Chosen],
-    config: StudyConfig,
+    study: Study,
     run: Run,
     say: Say,
 ) -> dict[str, dict[str, Any]]:
     """Arguments of `measure` for every measurement that is missing."""
+    config = study.config
     seeds = {index: _seed(chosen[index], config) for index, _ in missing.values()}
-    found = foundations(config, sorted(set(seeds.values())), run, say)
+    found = foundations(config, sorted(set(seeds.values())), run, say, study.check())
     given = {
         "backbone": config.backbone,
         "training": full_training(config),
@@ -159,7 +160,7 @@ def result_path(folder: Path, index: int, seed: int) -> Path:
     return folder / f"candidate{index:03d}-seed{seed}.json"
 
 
-def _kept_choice(study: Study, path: Path) -> list[Chosen]:
+def _kept_choice(study: Study, path: Path, say: Say) -> list[Chosen]:
     """The candidates chosen before, or chosen now and kept: a record that grows changes none."""
     config = study.config
     content = dump_config(config)
@@ -169,7 +170,7 @@ def _kept_choice(study: Study, path: Path) -> list[Chosen]:
         seed=config.calibration.seed,
         **{name: content[name] for name in CHOICE},
     )
-    kept = json.loads(path.read_text()) if path.exists() else {}
+    kept = _kept(path, say)
     if kept.get("digest") != key:
         chosen = choose(study.candidates(), build_space(config), config.calibration)
         entries = [
@@ -177,7 +178,7 @@ def _kept_choice(study: Study, path: Path) -> list[Chosen]:
             for c in chosen
         ]
         kept = {"digest": key, "candidates": entries}
-        write_json(path, kept)
+        write_json(path, kept, sealed=True)
     return [
         Chosen(
             candidate=entry["candidate"],
@@ -188,12 +189,19 @@ def _kept_choice(study: Study, path: Path) -> list[Chosen]:
     ]
 
 
-def _read(path: Path, digest: str) -> dict[str, Any] | None:
+def _read(path: Path, digest: str, say: Say) -> dict[str, Any] | None:
     """A finished result of these masks and settings; None if there is none."""
-    if not path.exists():
-        return None
-    kept: dict[str, Any] = json.loads(path.read_text())
+    kept = _kept(path, say)
     return kept if kept.get("digest") == digest else None
+
+
+def _kept(path: Path, say: Say) -> dict[str, Any]:
+    """What a file of the calibration holds; nothing where there is none, or a damaged one."""
+    try:
+        return read_json(path) if path.exists() else {}
+    except DamagedFileError as error:
+        move_aside(path, error, say)
+        return {}
 
 
 def _line(result: Mapping[str, Any]) -> str:

@@ -1,15 +1,17 @@
 """What a study keeps of its calibration, and whether it may be read as the study is now."""
 
-import json
+import logging
 from pathlib import Path
 from typing import Any
 
-from partitioning import write_json
+from partitioning import DamagedFileError, read_json, write_json
 from search.calibration.results import calibration_folder, settings_digest
 from search.calibration.scatter import scatter_figure
 from search.calibration.summary import Results, calibration_table, summarise
 from search.calibration.verdict import judged
 from search.study import Study
+
+logger = logging.getLogger(__name__)
 
 
 def write_calibration(study: Study, results: Results) -> dict[str, Any]:
@@ -31,7 +33,11 @@ def read_trust(study: Study) -> dict[str, Any] | None:
     path = calibration_folder(study) / "calibration.json"
     if not path.is_file():
         return None
-    kept = json.loads(path.read_text())
+    try:
+        kept = read_json(path)
+    except DamagedFileError as error:
+        logger.warning("warning: %s. `apportion calibrate` writes it anew", error)
+        return None
     if kept.get("settings") != settings_digest(study.config):
         return None
     return judged(kept, study.config.calibration.threshold)

@@ -25,12 +25,21 @@ def coordinates(candidates: Sequence[Candidate]) -> NDArray[np.float64]:
 
 
 def front(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Those that no other dominates, from the cheapest to the best."""
+    """Those that no other dominates, from the cheapest to the best; of equal designs the first."""
     found = scored(candidates)
     cost_N, quality_N = coordinates(found).T
     on_N = non_dominated(quality_N, cost_N)
     members = [candidate for candidate, on in zip(found, on_N, strict=True) if on]
-    return sorted(members, key=lambda c: (c.cost, c.strategy, c.seed, c.index))
+    designs: dict[tuple[float | None, float | None], list[Candidate]] = {}
+    for member in sorted(members, key=lambda c: (c.cost, c.strategy, c.seed, c.index)):
+        equals = designs.setdefault((member.cost, member.quality), [])
+        if not any(_same_masks(member, other) for other in equals):
+            equals.append(member)
+    return [member for equals in designs.values() for member in equals]
+
+
+def _same_masks(a: Candidate, b: Candidate) -> bool:
+    return a.decoding is not None and b.decoding is not None and a.masks == b.masks
 
 
 def study_hypervolume(

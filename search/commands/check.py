@@ -74,9 +74,7 @@ def _understand(prefix: str, task: TaskConfig, root: str, size: int, say: Say) -
         ValueError: Its data cannot be used.
     """
     loaded = load_task(task, DataConfig(tasks=(task,), root=root, input_size=size))
-    splits = ", ".join(f"{name} {len(split)}" for name, split in loaded.splits.items())
-    classes = ", ".join(loaded.classes[:5]) + (", ..." if loaded.num_classes > 5 else "")
-    say(f"{prefix}task {task.name}: {loaded.num_classes} classes ({classes}), images: {splits}")
+    say(f"{prefix}task {task.name}: {loaded.summary()}")
 
 
 def _problems(test: Callable[[], object]) -> list[str]:

@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from rich.console import Console
 from search.arms import (
     Display,
     WriterLostError,
+    begin_arms,
     close_writer,
     cluster_jobs,
     connect,
@@ -79,7 +81,9 @@ def search(config: StudyConfig, *, resume: bool = False, console: Console | None
     status = "KILLED"
     try:
         run = cluster_jobs(config.schedule)
-        supplies = supplies_by_seed(config, run, display.say)
+        scored_on = dict(study.basis)
+        supplies = supplies_by_seed(config, run, display.say, study.check(scored_on))
+        begin_arms(writer, product(config.strategies, config.seeds), scored_on)
         study.keep_facts(supplies[min(supplies)].knowledge)
         objective = replace(config.objective, reference=study.reference())
         config = replace(config, objective=objective)

@@ -7,10 +7,10 @@ from search.config.study_config import StudyConfig
 
 #: Sections that may change when a study is resumed: none of them decides a proposal or a score,
 #: but for `train` where the last rung trains with it (its steps are the rung's own), and for
-#: the budgets where there are rungs.
+#: the budgets where there are rungs. Where data lies does not matter: the record knows what it is.
 MUTABLE = {
-    "output", "cache", "candidates", "device_seconds", "schedule", "tracking", "finish", "train",
-    "calibration", "seeds",
+    "output", "cache", "data_root", "candidates", "device_seconds", "schedule", "tracking",
+    "finish", "train", "calibration", "seeds",
 }  # fmt: skip
 
 
@@ -39,7 +39,8 @@ def differences(old: StudyConfig, new: StudyConfig) -> list[str]:
         for key in sorted(a.keys() | b.keys())
         if a.get(key) != b.get(key)
         and key.split(".")[0] not in MUTABLE - immutable
-        and key not in ("compute.threads", "train.sgd.steps")
+        and key not in ("compute.threads", "train.sgd.steps", "trunk.checkpoint")
+        and not key.endswith(".path")
     ]
 
 

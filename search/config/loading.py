@@ -31,8 +31,10 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> StudyConfig:
     if not isinstance(raw, dict):
         found = "nothing" if raw is None else shown(raw)
         raise ConfigError(f"{file} must hold a mapping of keys to values, got {found}")
-    if "version" in raw:  # a study keeps its config, which can be searched again elsewhere
+    if "version" in raw:  # a study keeps its config, by which it goes on, wherever it lies now
+        folder = file.absolute().parent
         raw = without_header(raw, file)
+        raw |= {"name": folder.name, "output": str(folder.parent)}
     for override in overrides:
         raw = overridden(raw, override)
     try:
@@ -78,7 +80,7 @@ def _strategies(raw: Any, found: list[str]) -> Any:
 
 
 def without_header(raw: Mapping[str, Any], file: Path) -> dict[str, Any]:
-    """The config that a study keeps, without its format and version.
+    """The config that a study keeps, without its format, version and id.
 
     Args:
         raw: The whole file.
@@ -88,7 +90,7 @@ def without_header(raw: Mapping[str, Any], file: Path) -> dict[str, Any]:
         FormatError: It is not of the version that is read.
     """
     STUDY.check(raw.get("version"), file)
-    return {key: value for key, value in raw.items() if key not in STUDY.header}
+    return {key: value for key, value in raw.items() if key not in {*STUDY.header, "id"}}
 
 
 def _find(path: str | Path) -> Path:

@@ -6,6 +6,7 @@ import urllib.error
 import urllib.request
 import uuid
 import warnings
+from contextlib import closing, suppress
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
@@ -64,6 +65,35 @@ def connect_store(uri: str) -> MlflowClient:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+def follow_folder(database: Path, artifacts: str) -> None:
+    """Let a store that was moved or copied with its study keep artifacts where the study lies now.
+
+    MLflow keeps their place in full, so a copy would write into the original's folder.
+
+    Args:
+        database: The SQLite store in a study's folder; nothing is done where there is none.
+        artifacts: URI of the study's folder of artifacts.
+    """
+    if not database.is_file():
+        return
+    with closing(sqlite3.connect(database)) as store, suppress(sqlite3.OperationalError), store:
+        places = store.execute(
+            "SELECT DISTINCT artifact_location FROM experiments "
+            "WHERE artifact_location LIKE 'file:%/artifacts' AND artifact_location != ?",
+            (artifacts,),
+        ).fetchall()
+        for (old,) in places:
+            store.execute(
+                "UPDATE experiments SET artifact_location = ? WHERE artifact_location = ?",
+                (artifacts, old),
+            )
+            store.execute(
+                "UPDATE runs SET artifact_uri = ? || substr(artifact_uri, ?) "
+                "WHERE substr(artifact_uri, 1, ?) = ?",
+                (artifacts, len(old) + 1, len(old) + 1, f"{old}/"),
+            )
 
 
 def identity(path: Path) -> str:

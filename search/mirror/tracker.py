@@ -24,7 +24,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from search.candidates import REFERENCE, Candidate, history
 from search.config import masked
 from search.mirror import shown as tracked
-from search.mirror.store import TrackingError, connect_store, default_uri, identity
+from search.mirror.store import (
+    TrackingError,
+    connect_store,
+    default_uri,
+    follow_folder,
+    identity,
+)
 
 STUDY, ID, KIND = "apportion.study", "apportion.id", "apportion.kind"
 PARENT = "mlflow.parentRunId"
@@ -83,6 +89,8 @@ class Tracker:
             TrackingError: MLflow cannot be reached.
         """
         with self._told():
+            if self.uri == default_uri(self.folder):
+                follow_folder(self.folder / "mlflow.db", self._artifacts)
             self._client = connect_store(self.uri)
             self._id = identity(self.folder / "mlflow.id")
             self._experiment_id = self._find_experiment()
@@ -233,13 +241,17 @@ class Tracker:
             for run_id in (*self._arms.values(), self.run_id):
                 self._client.set_terminated(run_id, status)
 
+    @property
+    def _artifacts(self) -> str:
+        return (self.folder / "artifacts").as_uri()
+
     def _find_experiment(self) -> str:
         found = self._client.get_experiment_by_name(self.experiment)
         if found is None:
             # A server keeps artifacts where it likes; beside SQLite they go where the study is.
             location = None
             if not self.uri.startswith(("http", "databricks")):
-                location = (self.folder / "artifacts").as_uri()
+                location = self._artifacts
             kind = {"mlflow.experimentKind": "custom_model_development"}  # not generative AI
             return str(self._client.create_experiment(self.experiment, location, kind))
         if found.lifecycle_stage != "active":

@@ -3,7 +3,24 @@
 What is under way and not yet a candidate is kept in a log beside it.
 """
 
-from search.record.record import Record, RecordError, read_record, require_no_writer
+from search.record.record import (
+    Contents,
+    Record,
+    RecordError,
+    read_contents,
+    read_record,
+    require_no_writer,
+    was_begun,
+)
 from search.record.writer import Writer
 
-__all__ = ["Record", "RecordError", "Writer", "read_record", "require_no_writer"]
+__all__ = [
+    "Contents",
+    "Record",
+    "RecordError",
+    "Writer",
+    "read_contents",
+    "read_record",
+    "require_no_writer",
+    "was_begun",
+]

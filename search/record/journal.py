@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import socket
 from pathlib import Path
 from typing import IO
@@ -22,12 +23,9 @@ def lock_for_writing(path: Path) -> IO[str]:
     lock = open(lock_path, "a+")  # noqa: SIM115 - open for as long as the lock is held
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {socket.gethostname()}")
-        lock.flush()
     except BlockingIOError as error:
         lock.seek(0)
-        holder = lock.read() or "another process"
+        holder = lock.read().partition(",")[0] or "another process"
         lock.close()
         raise BlockingIOError(
             error.errno, f"it is being written by {holder}", str(lock_path)
@@ -36,6 +34,27 @@ def lock_for_writing(path: Path) -> IO[str]:
         lock.close()
         raise
     return lock
+
+
+def say_written(lock: IO[str], lines: int) -> None:
+    """Notes in the lock file who holds it, and how many lines its file has.
+
+    So lines that are gone from the end of the file, or with the whole file, are noticed.
+    """
+    lock.seek(0)
+    lock.truncate(0)
+    lock.write(f"process {os.getpid()} on {socket.gethostname()}, {lines} lines written\n")
+    lock.flush()
+
+
+def lines_written(path: Path) -> int | None:
+    """How many lines of the file at `path` its last writer has noted; None where none did."""
+    try:
+        note = path.with_name(path.name + ".writer").read_text()
+    except (OSError, ValueError):
+        return None
+    found = re.search(r", (\d+) lines written\n", note)
+    return int(found[1]) if found else None
 
 
 def mend(path: Path, begins: bytes) -> None:
@@ -47,10 +66,10 @@ def mend(path: Path, begins: bytes) -> None:
 
     Args:
         path: the file.
-        begins: how every such file begins, lest another kind of file is cut.
+        begins: how every line of such a file begins, lest another kind of file is cut.
 
     Raises:
-        ValueError: the file begins otherwise.
+        ValueError: no line begins so.
         OSError: the file or its folder cannot be written.
     """
     for stale in path.parent.glob(f"{path.name}.lock*"):
@@ -59,8 +78,8 @@ def mend(path: Path, begins: bytes) -> None:
     with open(path, "ab+") as lines:
         size = lines.seek(0, os.SEEK_END)
         lines.seek(0)
-        if not lines.read(len(begins)) == begins[:size]:
-            raise ValueError(f"it does not begin with {begins!r}")
+        if size and not any(line.startswith(begins) or begins.startswith(line) for line in lines):
+            raise ValueError(f"no line begins with {begins.decode()}")
         whole = _end_of_sound_lines(lines, size)
         if whole < size:
             lines.truncate(whole)

@@ -1,10 +1,12 @@
 """Candidates under way: what lower rungs said of them, kept until they are in the record.
 
 A log beside the record, so that a search that is killed loses no score. It holds nothing that a
-finished study needs and is gone when no candidate is under way.
+finished study needs and is gone when no candidate is under way. Its lines are sealed as the
+record's are; one that is damaged is passed over, and its candidate scored anew.
 """
 
 import json
+import logging
 import os
 from collections.abc import Collection
 from contextlib import suppress
@@ -13,7 +15,10 @@ from pathlib import Path
 from search.candidates import Candidate
 from search.record.attributes import from_attributes, to_attributes
 from search.record.journal import mend
+from search.record.lines import sealed, unsealed
 from search.record.record import RecordError
+
+logger = logging.getLogger(__name__)
 
 
 class UnderWay:
@@ -34,13 +39,21 @@ class UnderWay:
             return
         try:
             mend(path, begins=b'{"strategy":')
-            for line in path.read_text().splitlines():
-                self._put(_from_json(line))
+            lines = list(map(unsealed, path.read_bytes().splitlines()))
+            for content in filter(None, lines):
+                self._put(from_attributes(content.pop("attributes"), **content))
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise RecordError(
                 f"{path} cannot be read: {error}. Move it away: the search then scores anew what "
                 "was under way"
             ) from error
+        damaged = [str(number) for number, line in enumerate(lines, start=1) if line is None]
+        if damaged:
+            logger.warning(
+                "warning: %s is damaged in line %s; what was under way there is scored anew",
+                path,
+                ", ".join(damaged),
+            )
         for name in recorded:
             self.forget(name)
 
@@ -58,7 +71,7 @@ class UnderWay:
         Raises:
             RecordError: It could not be written, say because the disk is full.
         """
-        line = _to_json(candidate).encode() + b"\n"
+        line = _to_line(candidate)
         try:
             with open(self.path, "ab") as log:
                 size = log.tell()
@@ -83,11 +96,16 @@ class UnderWay:
         if self._candidates.pop(name, None) is not None and not self._candidates:
             self.path.unlink(missing_ok=True)
 
+    def forget_arm(self, strategy: str, seed: int) -> None:
+        """Drop the candidates of an arm, whose scores depend on what is no longer there."""
+        for candidate in self.of(strategy, seed).values():
+            self.forget(candidate.id)
+
     def _put(self, candidate: Candidate) -> None:
         self._candidates[candidate.id] = candidate
 
 
-def _to_json(candidate: Candidate) -> str:
+def _to_line(candidate: Candidate) -> bytes:
     content = {
         "strategy": candidate.strategy,
         "seed": candidate.seed,
@@ -95,9 +113,5 @@ def _to_json(candidate: Candidate) -> str:
         "scores": [candidate.quality, candidate.cost],
         "attributes": to_attributes(candidate),
     }
-    return json.dumps(content, default=float)  # NumPy's scalars, too
-
-
-def _from_json(line: str) -> Candidate:
-    content = json.loads(line)
-    return from_attributes(content.pop("attributes"), **content)
+    plain = json.loads(json.dumps(content, default=float))  # NumPy's scalars become numbers
+    return json.dumps(sealed(plain), separators=(",", ":")).encode() + b"\n"

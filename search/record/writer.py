@@ -3,7 +3,7 @@
 import logging
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -122,6 +122,15 @@ class Writer:
         """Open the record; how many candidates it holds."""
         self.open()
         return len(self._candidates)
+
+    def begin(self, arms: Iterable[tuple[str, int]], scored_on: Mapping[str, str]) -> None:
+        """Keep what the scores of arms depend on; it is durable when this returns.
+
+        What an arm has under way goes where it was scored on something else.
+        """
+        for strategy, seed in arms:
+            if self.open().begin(strategy, seed, scored_on):
+                self._log().forget_arm(strategy, seed)
 
     def known(self, strategy: str, seed: int) -> dict[int, Candidate]:
         """The recorded candidates of an arm, by index."""

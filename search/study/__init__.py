@@ -11,18 +11,18 @@ from search.study.assembly import (
     check_strategies,
     cost_range,
 )
+from search.study.features import feature_cache
 from search.study.folder import Study, StudyError, require_writable
 from search.study.foundation import (
     Foundation,
     Jobs,
     Run,
-    Say,
     build_foundation,
     check_inputs,
-    feature_cache,
     run_here,
     task_knowledge,
 )
+from search.study.shelf import Say, move_aside
 from search.study.supplies import Supplies, foundations, supplies_by_seed
 from search.study.training import TrainedPick
 from search.study.tried import Tried
@@ -47,6 +47,7 @@ __all__ = [
     "cost_range",
     "feature_cache",
     "foundations",
+    "move_aside",
     "require_writable",
     "run_here",
     "supplies_by_seed",

@@ -1,7 +1,7 @@
 """A study's folder, and what can be done with it from Python."""
 
-import json
 import tempfile
+import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -9,7 +9,15 @@ from typing import Any
 
 import yaml
 
-from partitioning import STUDY, FormatError, Masks, write_atomically, write_json
+from partitioning import (
+    STUDY,
+    DamagedFileError,
+    FormatError,
+    Masks,
+    read_json,
+    write_atomically,
+    write_json,
+)
 from search.candidates import REFERENCE, SHARE_ALL, Candidate, coordinates, front, knee, scored
 from search.config import (
     ConfigError,
@@ -19,13 +27,18 @@ from search.config import (
     parse_config,
     without_header,
 )
-from search.record import read_record
+from search.record import Contents, read_contents, was_begun
 from search.report import summary
 from search.strategies import TaskFacts, TaskKnowledge
-from search.study.foundation import Foundation, Run, Say, build_foundation, run_here
+from search.study.basis import Basis, Check, changed
+from search.study.foundation import Foundation, Run, build_foundation, run_here
+from search.study.shelf import Say, own_folder
 from search.study.training import TrainedPick, export_trained, read_trained, train_candidate
 from search.study.tried import Tried, tried
 from trainers.export import ExportCheck
+
+#: What to do about a damaged config.
+RESTORE = "Put it back from a copy of the study"
 
 
 class StudyError(ValueError):
@@ -50,20 +63,27 @@ class Study:
         try:
             raw = yaml.safe_load(path.read_text())
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise StudyError(f"{path} is damaged, it is not YAML: {error}") from error
+            said = " ".join(str(error).split())
+            raise StudyError(f"{path} is damaged, it is not YAML: {said}. {RESTORE}") from error
         if not isinstance(raw, dict):
-            raise StudyError(f"{path} is damaged: it must hold a mapping, got {raw!r:.60}")
+            raise StudyError(
+                f"{path} is damaged: it must hold a mapping, got {raw!r:.60}. {RESTORE}"
+            )
         try:
             config = parse_config(without_header(raw, path))
         except FormatError as error:
             raise StudyError(str(error)) from error
         except ConfigError as error:
             raise StudyError(
-                f"{path} is damaged, or of another version of Apportion: {error}"
+                f"{path} is damaged, or of another version of Apportion: {error}. {RESTORE}"
             ) from error
-        # The folder may have been moved since; what it was called then does not matter.
-        self.config = replace(config, output=str(self.folder.parent), name=self.folder.name)
+        # The folder may have been moved or copied since; all that it needs is in it.
+        folder = self.folder.absolute()
+        self.config = replace(
+            config, name=folder.name, output=str(folder.parent), cache=str(own_folder(folder))
+        )
         self._name = config.name
+        self._id = str(raw.get("id", ""))
 
     @classmethod
     def create(cls, config: StudyConfig, *, resume: bool = False) -> "Study":
@@ -75,22 +95,28 @@ class Study:
         """
         folder = config.folder
         path = folder / "config.yaml"
-        kept = config.name
-        if path.is_file():
+        name, identity = config.name, uuid.uuid4().hex
+        known = path.is_file()
+        if known:
             before = cls(folder)
             _refuse_other(before, config, resume)
-            kept = before.name  # of a renamed folder, under which the record has its candidates
+            # Of a renamed folder: under this name the record has its candidates.
+            name, identity = before.name, before._id
         elif folder.exists() and any(folder.iterdir()):
             raise StudyError(
                 f"{folder} is not empty and holds no study; choose another name or output"
             )
         elif resume:
             raise StudyError(f"{folder} holds no study to resume; leave out --resume to start one")
-        # Absolute, so that the study finds its trunk and teachers from wherever it is used.
-        places = {"name": kept, "cache": str(config.cache_folder.absolute())}
-        text = yaml.safe_dump(STUDY.header | dump_config(config) | places, sort_keys=False)
+        content = dump_config(config)
+        for place in ("output", "cache"):  # the folder itself, wherever it lies
+            del content[place]
+        # Absolute, so that the study finds its data from wherever it is used.
+        content |= {"name": name, "data_root": config.data_root or str(Path.cwd())}
+        text = yaml.safe_dump(STUDY.header | {"id": identity} | content, sort_keys=False)
         require_writable(folder)
-        require_writable(config.cache_folder)
+        if not known:
+            require_writable(config.cache_folder)
         try:
             with write_atomically(path) as partial:
                 partial.write_text(text)
@@ -98,7 +124,10 @@ class Study:
             raise StudyError(
                 f"the study's config {path} cannot be written: {error.strerror}"
             ) from error
-        return cls(folder)
+        study = cls(folder)
+        # What other studies made already is taken from the cache that they share.
+        study.config = replace(study.config, cache=str(config.cache_folder.absolute()))
+        return study
 
     @property
     def name(self) -> str:
@@ -127,7 +156,8 @@ class Study:
         Args:
             knowledge: That of any seed; their teachers' accuracies alone may differ.
         """
-        write_json(self._facts_path, {"tasks": [asdict(facts) for facts in knowledge.tasks]})
+        facts = {"tasks": [asdict(facts) for facts in knowledge.tasks]}
+        write_json(self._facts_path, facts, sealed=True)
 
     def knowledge(self) -> TaskKnowledge:
         """Facts of the tasks; none of a study whose tasks have not been looked at yet."""
@@ -135,8 +165,14 @@ class Study:
             return self.config.simulated.knowledge
         if not self._facts_path.exists():
             return TaskKnowledge()
-        entries = json.loads(self._facts_path.read_text())["tasks"]
-        return TaskKnowledge(tasks=tuple(TaskFacts(**entry) for entry in entries))
+        try:
+            entries = read_json(self._facts_path)["tasks"]
+            return TaskKnowledge(tasks=tuple(TaskFacts(**entry) for entry in entries))
+        except (DamagedFileError, KeyError, TypeError) as error:
+            said = (
+                error if isinstance(error, DamagedFileError) else f"{self._facts_path} is damaged"
+            )
+            raise StudyError(f"{said}. `apportion search` with --resume writes it anew") from error
 
     def reference(self) -> tuple[float, float]:
         """Quality and cost of the point that this study's hypervolumes are seen from.
@@ -147,8 +183,55 @@ class Study:
         return self.config.objective.reference or (self.knowledge().floor, REFERENCE[1])
 
     def candidates(self) -> list[Candidate]:
-        """All recorded candidates, by strategy, seed and index."""
-        return read_record(self.record_path, self.name) if self.record_path.exists() else []
+        """All recorded candidates, by strategy, seed and index.
+
+        Raises:
+            RecordError: The record cannot be read.
+            StudyError: It is that of another study.
+        """
+        return self._contents().candidates
+
+    def _contents(self) -> Contents:
+        """What the record holds; nothing where it has not been begun."""
+        if not was_begun(self.record_path):
+            return Contents(candidates=[], scored_on={})
+        contents = read_contents(self.record_path, self.name)
+        if changed(contents.scored_on, self.basis):
+            raise StudyError(
+                f"{self.record_path} is the record of another study of that name: put the "
+                "study's own record back"
+            )
+        return contents
+
+    @property
+    def basis(self) -> Basis:
+        """What scores depend on before anything is loaded."""
+        return {"the study": self._id}
+
+    def check(self, passed: dict[str, str] | None = None) -> Check:
+        """What refuses to go on where scores depend on something that is another now.
+
+        Args:
+            passed: Gets the digests that were checked.
+
+        Returns:
+            A function of digests; it raises StudyError and says what they are of.
+        """
+        before = self._contents().scored_on
+
+        def check(found: Basis) -> None:
+            if differing := changed(before, found):
+                *most, last = differing
+                what = f"{', '.join(most)} and {last}" if most else last
+                raise StudyError(
+                    f"{self.folder} was scored with other data, weights or program than there is "
+                    f"now; what changed: {what}. Put that back as it was, or search anew under "
+                    "another name"
+                )
+            if passed is not None:
+                passed.update(found)
+
+        return check
 
     def summary(self) -> dict[str, Any]:
         """What `apportion front --json` prints."""
@@ -227,7 +310,7 @@ class Study:
             base: Tasks, trunk and teachers of the candidate's seed if they are loaded already.
 
         Raises:
-            StudyError: There is no such candidate.
+            StudyError: There is no such candidate, or what it was scored on has changed.
         """
         if seeds < 1:
             raise StudyError(f"seeds must be at least 1, got {seeds}")
@@ -241,12 +324,21 @@ class Study:
             say=say,
             run=run,
             base=base,
+            scored_on=self._contents().scored_on,
+            check=self.check(),
         )
 
-    def tried(self) -> list[Tried]:
-        """All candidates that were trained in full, held against sharing every channel."""
-        by_id = {candidate.id: candidate for candidate in self.candidates()}
-        trained = read_trained(self.config, self.folder / "trained")
+    def tried(self, say: Say = print) -> list[Tried]:
+        """All candidates that were trained in full, held against sharing every channel.
+
+        Args:
+            say: Called with a line for each training that is damaged, which is left out.
+        """
+        contents = self._contents()
+        by_id = {candidate.id: candidate for candidate in contents.candidates}
+        masks = {c.id: c.masks for c in contents.candidates if c.decoding is not None}
+        folder = self.folder / "trained"
+        trained = read_trained(self.config, folder, masks, contents.scored_on, say)
         known = [by_id[pick.candidate] for pick in trained if pick.candidate in by_id]
         # Of foundations that arms share, one candidate that shares every channel stands for all.
         share_all = {self._foundation(c): c.id for c in known if c.label == SHARE_ALL}
@@ -280,13 +372,14 @@ class Study:
             base: Tasks, trunk and teachers of the candidate's seed if they are loaded already.
 
         Raises:
-            StudyError: There is no such candidate, or the folder cannot be written.
+            StudyError: There is no such candidate, what it was scored on has changed, or the
+                folder cannot be written.
             ExportError: A compact network does not compute what the masked one does.
         """
         out = Path(out)
         config = self.config.of_seed(self.pick(pick).seed)
         require_writable(out)
-        base = base or build_foundation(config, run, say)
+        base = base or build_foundation(config, run, say, check=self.check())
         trained = self.train(pick, say=say, run=run, base=base)
         return export_trained(config, trained, base, out, say=say)
 

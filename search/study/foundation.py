@@ -1,7 +1,7 @@
-"""Trunk, teachers and features of a study: computed once, then read from the cache."""
+"""Tasks, trunk and teachers of a study: made once, then read from where they are kept."""
 
+import functools
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,20 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from partitioning import write_atomically
+from partitioning import DamagedFileError, FloatArray, write_atomically
 from search.config import ConfigError, StudyConfig, TrunkConfig
 from search.strategies import TaskFacts, TaskKnowledge
+from search.study.basis import Check, accept, data_basis, origin, program_basis, weights_basis
+from search.study.shelf import Say, Shelf
 from trainers.data import Task, check_tasks, commonest_share, load_task, load_tasks
-from trainers.proxy import (
-    FeatureCache,
-    TaskFeatures,
-    build_cache,
-    compute_features,
-    feature_bytes,
-    features_digest,
-    load_features,
-    save_features,
-)
 from trainers.similarity import linear_cka, probe_images, similarity_digest, teacher_features
 from trainers.teachers import (
     Trained,
@@ -39,11 +31,6 @@ from trainers.teachers import (
 #: it can be kept at once. The scheduler's runs them on the cluster; `run_here` in this process.
 Jobs = Mapping[str, Mapping[str, Any]]
 Run = Callable[[Callable[..., Any], Jobs], Iterator[tuple[str, Any]]]
-Say = Callable[[str], None]
-
-# Of the memory that is free: Ray's object store takes a third of all memory by default, and the
-# evaluators need some, too.
-SHARE_OF_MEMORY = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -84,81 +71,37 @@ def check_inputs(config: StudyConfig) -> None:
 
 
 def build_foundation(
-    config: StudyConfig, run: Run, say: Say, tasks: Mapping[str, Task] | None = None
+    config: StudyConfig,
+    run: Run,
+    say: Say,
+    tasks: Mapping[str, Task] | None = None,
+    check: Check = accept,
 ) -> Foundation:
     """Load the tasks, then make or load the trunk and the teachers.
+
+    Files that are damaged are moved aside and made again.
 
     Args:
         config: The study; that of a seed where seeds have foundations of their own.
         run: Where training runs.
         say: Called with one line per thing that was done.
         tasks: The tasks if they are loaded already.
+        check: Called with digests of all this depends on, each before anything is made of it.
 
     Raises:
+        DataError: A task's data is missing, or not what the config says.
         ConfigError: The study's scores are simulated: there is nothing to train on.
     """
     if config.evaluator == "simulated" or config.trunk is None:
         raise ConfigError(
             f"the study {config.name} is simulated: it has no images to train networks on"
         )
+    check(program_basis())
     tasks = tasks or _tasks(config, say)
-    trunk = _trunk(config, config.trunk, run, say)
-    teachers = _teachers(config, tasks, trunk, config.trunk.seed, run, say)
+    check(data_basis(tasks))
+    trunk = _trunk(config, config.trunk, run, say, check)
+    teachers = _teachers(config, tasks, trunk, config.trunk.seed, run, say, check)
     return Foundation(tasks=tasks, trunk=trunk, teachers=teachers)
-
-
-def feature_cache(
-    config: StudyConfig, base: Foundation, run: Run, say: Say, more: int = 0
-) -> FeatureCache:
-    """Compute or load the cached features of every task.
-
-    Args:
-        config: The study; that of a seed where seeds have foundations of their own.
-        base: Tasks and teachers.
-        run: Where the forward passes run.
-        say: Called with one line per thing that was done.
-        more: How many caches as large as this are to be held beside it and are not there yet.
-    """
-    needs = {name: _feature_bytes(config, task) for name, task in base.tasks.items()}
-    mapped = _say_size(config, sum(needs.values()), more, say)
-    paths = {
-        name: config.cache_folder
-        / "features-{}-{}.safetensors".format(
-            name,
-            features_digest(
-                base.teachers[name],
-                task,
-                images=config.proxy.images,
-                seed=config.proxy.seed,
-                precision=config.compute.precision,
-            )[:20],
-        )
-        for name, task in base.tasks.items()
-    }
-    missing = sum(needs[name] for name in needs if not paths[name].exists())
-    _require_space(config, missing * (1 + more))
-    computed = run(
-        compute_features,
-        {
-            name: {
-                "config": config.backbone,
-                "teacher": base.teachers[name],
-                "task": task,
-                "images": config.proxy.images,
-                "seed": config.proxy.seed,
-                "compute": config.compute,
-            }
-            for name, task in base.tasks.items()
-            if not paths[name].exists()
-        },
-    )
-    for name, result in computed:
-        save_features(result, paths[name])
-    # Read back even what was just computed, so that a resumed study scores with the same bits.
-    features: dict[str, TaskFeatures] = {
-        name: load_features(path, mapped=mapped) for name, path in paths.items()
-    }
-    return build_cache(config.backbone, base.trunk, features, input_size=config.input_size)
 
 
 def task_knowledge(config: StudyConfig, base: Foundation, run: Run, say: Say) -> TaskKnowledge:
@@ -171,23 +114,25 @@ def task_knowledge(config: StudyConfig, base: Foundation, run: Run, say: Say) ->
         say: Called with one line per thing that was done.
     """
     digest = similarity_digest(base.teachers, base.tasks, precision=config.compute.precision)
-    path = config.cache_folder / f"similarity-{digest[:20]}.npy"
-    if not path.exists():
+    shelf, name = Shelf.of(config), f"similarity-{digest[:20]}.npy"
+    read = functools.partial(_read_similarity, tasks=len(base.tasks))
+    similarity = shelf.find(name, read, say)
+    if similarity is None:
         say("similarity of the teachers: every teacher is shown images of every task")
         images = probe_images(list(base.tasks.values()))
         jobs = {
-            name: {
+            task: {
                 "config": config.backbone,
-                "teacher": base.teachers[name],
-                "task": task,
+                "teacher": base.teachers[task],
+                "task": base.tasks[task],
                 "images": images,
                 "compute": config.compute,
             }
-            for name, task in base.tasks.items()
+            for task in base.tasks
         }
         found = dict(run(teacher_features, jobs))
-        with write_atomically(path) as partial:
-            np.save(partial, linear_cka([found[name] for name in base.tasks]))
+        similarity = linear_cka([found[task] for task in base.tasks])
+        shelf.keep(name, functools.partial(_write_array, array=similarity))
     facts = tuple(
         TaskFacts(
             name=name,
@@ -198,59 +143,36 @@ def task_knowledge(config: StudyConfig, base: Foundation, run: Run, say: Say) ->
         )
         for name, task in base.tasks.items()
     )
-    return TaskKnowledge(tasks=facts, similarity=np.load(path))
+    return TaskKnowledge(tasks=facts, similarity=similarity)
+
+
+def _read_similarity(path: Path, tasks: int) -> FloatArray:
+    try:
+        similarity: FloatArray = np.load(path)
+    except (ValueError, EOFError, OSError) as error:
+        raise DamagedFileError(f"{path} is damaged, it cannot be read: {error}") from error
+    if similarity.shape != (tasks, tasks) or not (np.abs(similarity) <= 1 + 1e-6).all():
+        raise DamagedFileError(f"{path} is damaged: it holds no similarity of {tasks} tasks")
+    return similarity
+
+
+def _write_array(path: Path, array: FloatArray) -> None:
+    with write_atomically(path) as partial:
+        np.save(partial, array)
 
 
 def _tasks(config: StudyConfig, say: Say) -> Mapping[str, Task]:
     """The tasks, loaded, with a line for each."""
-    tasks = load_tasks(config.data)
+    try:
+        tasks = load_tasks(config.data)
+    except ValueError as error:
+        kept = config.folder / "config.yaml"
+        if not kept.is_file():
+            raise
+        raise ConfigError(f"{error}. {kept} says where the data lies: data_root") from error
     for name, task in tasks.items():
         say(f"task {name}: {task.summary()}")
     return tasks
-
-
-def _say_size(config: StudyConfig, need: int, more: int, say: Say) -> bool:
-    """Say how many bytes features need, with `more` times as many to come; whether to map them."""
-    mapped = need * (1 + more) > SHARE_OF_MEMORY * _free_memory()
-    text = f"feature cache: {need / 2**20:.0f} MiB"
-    if mapped:
-        text += ", with those of other seeds" if more else ""
-        text += (
-            f", more than half of the free memory: read from {config.cache_folder}, which every "
-            "node must see"
-        )
-    say(text)
-    return mapped
-
-
-def _feature_bytes(config: StudyConfig, task: Task) -> int:
-    return feature_bytes(
-        config.backbone,
-        input_size=config.input_size,
-        train_images=min(config.proxy.images, len(task.splits["train"])),
-        validation_images=len(task.splits["validation"]),
-    )
-
-
-def _free_memory() -> int:
-    """Bytes of memory that can be had; all of it where the system does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(x.split()[1]) * 1024 for x in lines if x.startswith("MemAvailable:"))
-    except (OSError, StopIteration):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-def _require_space(config: StudyConfig, need: int) -> None:
-    """Refuse a feature cache that the disk has no room for, before any of it is computed."""
-    folder = config.cache_folder
-    folder.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder).free
-    if need > free:
-        raise OSError(
-            f"the feature cache needs {need / 2**30:.1f} GiB more in {folder}, which has "
-            f"{free / 2**30:.1f} GiB left; lower proxy.images, or name another folder as cache"
-        )
 
 
 def _checkpoint(source: TrunkConfig) -> Path:
@@ -258,17 +180,22 @@ def _checkpoint(source: TrunkConfig) -> Path:
     return Path(source.checkpoint).expanduser()
 
 
-def _trunk(config: StudyConfig, source: TrunkConfig, run: Run, say: Say) -> Trained:
+def _trunk(config: StudyConfig, source: TrunkConfig, run: Run, say: Say, check: Check) -> Trained:
+    what = f"the trunk of seed {source.seed}"
     if source.dataset is None:
         trunk = load_checkpoint(config.backbone, _checkpoint(source))
+        check(weights_basis(what, trunk))
         say(f"trunk: {source.checkpoint}")
         return trunk
     task = load_task(source.dataset, config.data)
     say(f"trunk's dataset {task.name}: {task.summary()}")
+    check(data_basis({task.name: task}, "the trunk's dataset"))
     sgd, seed = source.sgd, source.seed
     digest = trunk_digest(config.backbone, task, sgd, seed=seed, precision=config.compute.precision)
-    path = config.cache_folder / f"trunk-{digest[:20]}.safetensors"
-    if not path.exists():
+    check(origin(what, digest))
+    shelf, name = Shelf.of(config), f"trunk-{digest[:20]}.safetensors"
+    found = shelf.find(name, functools.partial(load, digest=digest), say)
+    if found is None:
         say(f"trunk: pretraining on {task.name} for {sgd.steps} steps of {sgd.batch_size} images")
         job = {
             "config": config.backbone,
@@ -278,11 +205,11 @@ def _trunk(config: StudyConfig, source: TrunkConfig, run: Run, say: Say) -> Trai
             # Nothing else can run before the trunk is there, so it takes every core.
             "compute": replace(config.compute, threads=os.cpu_count() or 1),
         }
-        for _, trained in run(pretrain_trunk, {"trunk": job}):
-            store(trained, path)
-    trunk = load(path)
-    say(f"trunk: {trunk.accuracy:.3f} validation accuracy on {task.name}")
-    return trunk
+        ((_, trained),) = run(pretrain_trunk, {"trunk": job})
+        found = load(shelf.keep(name, functools.partial(store, trained)))
+    check(weights_basis(what, found))
+    say(f"trunk: {found.accuracy:.3f} validation accuracy on {task.name}")
+    return found
 
 
 def _teachers(
@@ -292,29 +219,42 @@ def _teachers(
     seed: int,
     run: Run,
     say: Say,
+    check: Check,
 ) -> dict[str, Trained]:
-    paths: dict[str, Path] = {}
-    jobs: dict[str, dict[str, Any]] = {}
+    shelf = Shelf.of(config)
+    files: dict[str, str] = {}
+    teachers: dict[str, Trained] = {}
     for name, task in tasks.items():
         digest = teacher_digest(
             config.backbone, trunk, task, config.teachers, seed=seed,
             precision=config.compute.precision,
         )  # fmt: skip
-        paths[name] = config.cache_folder / f"teacher-{name}-{digest[:20]}.safetensors"
-        if not paths[name].exists():
-            jobs[name] = {
-                "config": config.backbone,
-                "trunk": trunk,
-                "task": task,
-                "teacher": config.teachers,
-                "seed": seed,
-                "compute": config.compute,
-            }
+        check(origin(_teacher(name, seed), digest))
+        files[name] = f"teacher-{name}-{digest[:20]}.safetensors"
+        found = shelf.find(files[name], functools.partial(load, digest=digest), say)
+        if found is not None:
+            teachers[name] = found
+    jobs = {
+        name: {
+            "config": config.backbone,
+            "trunk": trunk,
+            "task": tasks[name],
+            "teacher": config.teachers,
+            "seed": seed,
+            "compute": config.compute,
+        }
+        for name in tasks
+        if name not in teachers
+    }
     if jobs:
         say(f"teachers: training {len(jobs)} for {config.teachers.sgd.steps} steps each")
     for name, trained in run(train_teacher, jobs):
-        store(trained, paths[name])
-    teachers = {name: load(path) for name, path in paths.items()}
-    for name, teacher in teachers.items():
-        say(f"teacher {name}: {teacher.accuracy:.3f} validation accuracy")
-    return teachers
+        teachers[name] = load(shelf.keep(files[name], functools.partial(store, trained)))
+    for name in tasks:
+        check(weights_basis(_teacher(name, seed), teachers[name]))
+        say(f"teacher {name}: {teachers[name].accuracy:.3f} validation accuracy")
+    return {name: teachers[name] for name in tasks}
+
+
+def _teacher(task: str, seed: int) -> str:
+    return f"the teacher of {task} of seed {seed}"

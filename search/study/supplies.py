@@ -5,14 +5,10 @@ from dataclasses import dataclass
 
 from search.config import StudyConfig
 from search.strategies import TaskKnowledge
-from search.study.foundation import (
-    Foundation,
-    Run,
-    Say,
-    build_foundation,
-    feature_cache,
-    task_knowledge,
-)
+from search.study.basis import Check, accept, program_basis
+from search.study.features import feature_cache
+from search.study.foundation import Foundation, Run, build_foundation, task_knowledge
+from search.study.shelf import Say
 from trainers.proxy import FeatureCache
 
 
@@ -31,21 +27,25 @@ class Supplies:
     cache: FeatureCache | None = None
 
 
-def supplies_by_seed(config: StudyConfig, run: Run, say: Say) -> dict[int, Supplies]:
+def supplies_by_seed(
+    config: StudyConfig, run: Run, say: Say, check: Check = accept
+) -> dict[int, Supplies]:
     """Make or load what the arms of each of the study's seeds are given.
 
     Args:
         config: The study.
         run: Where training and forward passes run.
         say: Called with one line per thing that was done.
+        check: Called with digests of all that scores depend on, before anything is computed of it.
 
     Returns:
         By seed; one and the same for all seeds where they share a foundation, or none has any.
     """
     if config.evaluator == "simulated":
+        check(program_basis())
         return dict.fromkeys(config.seeds, Supplies(knowledge=config.simulated.knowledge))
     made: dict[Foundation, Supplies] = {}
-    found = foundations(config, config.seeds, run, say)
+    found = foundations(config, config.seeds, run, say, check)
     for seed, (base, cache) in found.items():
         if base not in made:
             knowledge = task_knowledge(config.of_seed(seed), base, run, say)
@@ -54,7 +54,7 @@ def supplies_by_seed(config: StudyConfig, run: Run, say: Say) -> dict[int, Suppl
 
 
 def foundations(
-    config: StudyConfig, seeds: Sequence[int], run: Run, say: Say
+    config: StudyConfig, seeds: Sequence[int], run: Run, say: Say, check: Check = accept
 ) -> dict[int, tuple[Foundation, FeatureCache]]:
     """Make or load trunk, teachers and features for arms of these seeds.
 
@@ -63,19 +63,23 @@ def foundations(
         seeds: Different ones, at least one.
         run: Where training and forward passes run.
         say: Called with one line per thing that was done.
+        check: Called with digests of all that scores depend on, before anything is computed of it.
 
     Returns:
         By seed; one and the same for all seeds where the config says that they share it.
     """
     if config.foundations == "shared":
-        base = build_foundation(config, run, say)
-        return dict.fromkeys(seeds, (base, feature_cache(config, base, run, say)))
+        base = build_foundation(config, run, say, check=check)
+        return dict.fromkeys(seeds, (base, feature_cache(config, base, run, say, check=check)))
     bases: dict[int, Foundation] = {}
     for seed in seeds:
         say(f"foundation of seed {seed}")
         loaded = next(iter(bases.values())).tasks if bases else None
-        bases[seed] = build_foundation(config.of_seed(seed), run, say, loaded)
+        bases[seed] = build_foundation(config.of_seed(seed), run, say, loaded, check)
     return {
-        seed: (base, feature_cache(config.of_seed(seed), base, run, say, len(bases) - number))
+        seed: (
+            base,
+            feature_cache(config.of_seed(seed), base, run, say, len(bases) - number, check),
+        )
         for number, (seed, base) in enumerate(bases.items(), start=1)
     }

@@ -4,22 +4,24 @@ A training is two files in the study's `trained/<candidate>/`: `seed<N>.safetens
 `seed<N>.json`, which is written last and says that the training is whole.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from partitioning import TRAINING, Masks, write_json
-from search.config import StudyConfig, dump_config
-from search.study.foundation import Foundation, Run, Say, build_foundation
+from partitioning import TRAINING, DamagedFileError, Masks, read_json, write_json
+from search.config import StudyConfig
+from search.study.basis import Basis, Check, accept, training_basis
+from search.study.foundation import Foundation, Run, build_foundation
+from search.study.shelf import Say, move_aside
 from trainers.backbones import BACKBONES
 from trainers.export import ExportCheck, export_networks
 from trainers.joint import TrainResult, train_jointly
 from trainers.network import Network
-from trainers.teachers import Trained, load, store
+from trainers.teachers import Trained, fingerprint, load, store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +74,12 @@ def train_candidate(
     say: Say,
     run: Run,
     base: Foundation | None,
+    scored_on: Basis = MappingProxyType({}),
+    check: Check = accept,
 ) -> TrainedPick:
-    """Train masks in full, once per seed; trainings with the same settings are not repeated.
+    """Train masks in full, once per seed; trainings made of the same are not repeated.
+
+    Those that are damaged are moved aside and repeated.
 
     Args:
         config: The study.
@@ -84,43 +90,51 @@ def train_candidate(
         say: Called with one line per thing that was done.
         run: Where training runs.
         base: Tasks, trunk and teachers; None has them made or loaded where a training is missing.
+        scored_on: Digests of what the candidate was scored on, as the record keeps them.
+        check: Refuses a foundation that is another now.
 
     Raises:
         FormatError: A training that is there was written by an Apportion of another version.
     """
-    settings = dump_config(config)["train"]
-    done = {seed: _finished(folder, seed, settings) for seed in range(seeds)}
+    made_of = _made_of(config, masks, scored_on)
+    done = {seed: _finished(folder, seed, made_of, say) for seed in range(seeds)}
     missing = [seed for seed, accuracy in done.items() if accuracy is None]
     if missing:
-        base = base or build_foundation(config, run, say)
+        base = base or build_foundation(config, run, say, check=check)
         folder.mkdir(parents=True, exist_ok=True)
         masks.save(folder / "masks.json")
         say(f"training {candidate} for {config.train.sgd.steps} steps")
         jobs = {str(seed): _job(config, masks, base, seed) for seed in missing}
         for key, result in run(train_jointly, jobs):
-            about = {"candidate": candidate, "settings": settings}
-            mean = _keep(result, masks, folder, int(key), about)
+            mean = _keep(result, folder, int(key), {"candidate": candidate, **made_of})
             done[int(key)] = result.accuracy
             say(f"trained {candidate}, seed {key}: {mean:.3f} mean validation accuracy")
     accuracy = {seed: found for seed, found in done.items() if found is not None}
     return TrainedPick(candidate=candidate, folder=folder, accuracy=accuracy)
 
 
-def read_trained(config: StudyConfig, folder: Path) -> list[TrainedPick]:
+def read_trained(
+    config: StudyConfig, folder: Path, masks: Mapping[str, Masks], scored_on: Basis, say: Say
+) -> list[TrainedPick]:
     """All candidates that were trained with the study's settings, with all their seeds.
 
     Args:
         config: The study.
         folder: Of the trainings, with a folder for every candidate.
+        masks: Of the study's candidates, by name.
+        scored_on: Digests of what they were scored on.
+        say: Called with a line for each training that is damaged, which is left out.
 
     Raises:
         FormatError: A training was written by an Apportion of another version.
     """
-    settings = dump_config(config)["train"]
     found = []
     for own in sorted(folder.glob("*/")):
+        if own.name not in masks:
+            continue
+        made_of = _made_of(config, masks[own.name], scored_on)
         seeds = sorted(int(path.stem.removeprefix("seed")) for path in own.glob("seed*.json"))
-        kept = {seed: _finished(own, seed, settings) for seed in seeds}
+        kept = {seed: _finished(own, seed, made_of, say) for seed in seeds}
         accuracy = {seed: runs for seed, runs in kept.items() if runs is not None}
         if accuracy:
             found.append(TrainedPick(candidate=own.name, folder=own, accuracy=accuracy))
@@ -159,17 +173,43 @@ def _weights(folder: Path, seed: int) -> Path:
     return folder / f"seed{seed}.safetensors"
 
 
+def _made_of(config: StudyConfig, masks: Masks, scored_on: Basis) -> dict[str, str]:
+    """Digests of all that decides a training but its seed."""
+    basis = training_basis(scored_on, config.trunk.seed if config.trunk else 0)
+    return {
+        "masks": masks.digest(),
+        "settings": fingerprint(train=config.train),
+        "basis": fingerprint(**basis),
+    }
+
+
 def _finished(
-    folder: Path, seed: int, settings: Mapping[str, Any]
+    folder: Path, seed: int, made_of: Mapping[str, str], say: Say
 ) -> Mapping[str, Mapping[str, float]] | None:
-    """Accuracies of a finished training with these settings; None if there is none."""
+    """Accuracies of a finished training that was made of this; None if there is none.
+
+    One that is damaged is moved aside.
+
+    Raises:
+        FormatError: It was written by an Apportion of another version.
+    """
     path = folder / f"seed{seed}.json"
     if not path.exists():
         return None
-    saved = json.loads(path.read_text())
-    TRAINING.check(saved.get("version"), path)
-    accuracy: Mapping[str, Mapping[str, float]] = saved["accuracy"]
-    return accuracy if saved["settings"] == settings else None
+    try:
+        saved = read_json(path)
+        TRAINING.check(saved.get("version"), path)
+        if any(saved[what] != digest for what, digest in made_of.items()):
+            return None
+        load(_weights(folder, seed), digest=saved["weights"])
+        accuracy: Mapping[str, Mapping[str, float]] = saved["accuracy"]
+    except DamagedFileError as error:
+        for part in (path, _weights(folder, seed)):
+            move_aside(part, error, say)
+        return None
+    except (KeyError, FileNotFoundError):
+        return None
+    return accuracy
 
 
 def _job(config: StudyConfig, masks: Masks, base: Foundation, seed: int) -> dict[str, Any]:
@@ -185,20 +225,20 @@ def _job(config: StudyConfig, masks: Masks, base: Foundation, seed: int) -> dict
     }
 
 
-def _keep(
-    result: TrainResult, masks: Masks, folder: Path, seed: int, about: Mapping[str, Any]
-) -> float:
+def _keep(result: TrainResult, folder: Path, seed: int, about: Mapping[str, Any]) -> float:
     """Write a finished training; returns its mean validation accuracy over networks."""
     mean = float(np.mean(list(result.accuracy["validation"].values())))
     state = {k: v.contiguous() for k, v in result.network.state_dict().items()}
-    store(Trained(state=state, accuracy=mean, digest=masks.digest()), _weights(folder, seed))
+    digest = fingerprint(seed=seed, **about)
+    store(Trained(state=state, accuracy=mean, digest=digest), _weights(folder, seed))
     saved = {
         **TRAINING.header,
         **about,
+        "weights": digest,
         "seed": seed,
         "accuracy": result.accuracy,
         "drawn": result.drawn,
         "seconds": result.seconds,
     }
-    write_json(folder / f"seed{seed}.json", saved)
+    write_json(folder / f"seed{seed}.json", saved, sealed=True)
     return mean

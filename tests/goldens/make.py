@@ -34,7 +34,7 @@ from search.study import (
     run_here,
 )
 from trainers.backbones import channel_groups
-from trainers.proxy import distill
+from trainers.proxy import SCORING_VERSION, distill
 
 HERE = Path(__file__).parent
 VECTORS = 40
@@ -163,7 +163,11 @@ def make() -> dict[str, Any]:
             "processor": processor(),
             "vectors": {name: proposals(config, name) for name in config.strategies},
         },
-        "proxy.json": {"processor": processor(), "scores": scores()},
+        "proxy.json": {
+            "processor": processor(),
+            "scoring_version": SCORING_VERSION,
+            "scores": scores(),
+        },
     }
 
 
@@ -182,6 +186,13 @@ def main() -> int:
     for name, content in make().items():
         path = HERE / name
         if write:
+            before = json.loads(path.read_text())
+            if before.get("scores") != json.loads(text(content)).get("scores") and (
+                before.get("scoring_version") == SCORING_VERSION
+                and before["processor"] == processor()
+            ):
+                print(f"{path} is left: scores change, so raise trainers.proxy.SCORING_VERSION")
+                return 1
             path.write_text(text(content))
             print(f"wrote {path}")
         elif json.loads(path.read_text()) != json.loads(text(content)):

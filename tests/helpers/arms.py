@@ -125,6 +125,16 @@ def _or_new(begun: dict[int, Candidate] | None) -> dict[int, Candidate]:
     return {} if begun is None else begun
 
 
+def steps_of(recorded: Mapping[int, Candidate], *, repeats: bool = True) -> int:
+    """Steps of all scorings that are recorded, with or without those of designs scored before."""
+    return sum(
+        said.steps
+        for candidate in recorded.values()
+        for said in candidate.rungs
+        if repeats or not said.evaluator.startswith("as ")
+    )
+
+
 def vectors(recorded: Mapping[int, Candidate]) -> list[tuple[float, ...]]:
     """The proposals of an arm, in the order of asking."""
     return [recorded[index].vector for index in range(len(recorded))]

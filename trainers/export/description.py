@@ -1,10 +1,9 @@
 """What is written beside an exported network, read back."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-from partitioning import EXPORT
+from partitioning import EXPORT, read_json
 
 
 def read_export(folder: str | Path) -> dict[str, Any]:
@@ -19,9 +18,10 @@ def read_export(folder: str | Path) -> dict[str, Any]:
 
     Raises:
         FormatError: It was exported by an Apportion that wrote another version.
+        DamagedFileError: What is written beside it is not JSON.
         OSError: There is no exported network.
     """
     path = Path(folder) / "network.json"
-    description: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    description = read_json(path)
     EXPORT.check(description.get("version"), path)
     return description

@@ -14,6 +14,7 @@ from trainers.proxy.features import (
     save_features,
 )
 from trainers.proxy.proxy import (
+    SCORING_VERSION,
     DivergedError,
     Evaluation,
     Proxy,
@@ -23,6 +24,7 @@ from trainers.proxy.proxy import (
 )
 
 __all__ = [
+    "SCORING_VERSION",
     "DivergedError",
     "Evaluation",
     "FeatureCache",

@@ -7,7 +7,6 @@ Legend: N images, K blocks, B batch, C channels, H and W of a map.
 """
 
 import functools
-import json
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
@@ -17,16 +16,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
-from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
-from partitioning import write_atomically
+from partitioning import DamagedFileError
 from trainers.backbones import BackboneConfig
 from trainers.data import Split, Task, normalise
 from trainers.device import ComputeConfig, autocast, resolve_device
 from trainers.network import EVALUATION_BATCH, Network, place, to_channels_last
 from trainers.teachers import CACHE_VERSION, Trained, fingerprint, new_network
+from trainers.tensor_files import CONTENT, load_arrays, save_arrays
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,6 +40,7 @@ class TaskFeatures:
         accuracy: The teacher's validation accuracy in [0, 1].
         path: The file that the features are mapped from, and read again from by any process that
             they are sent to; None where they are in memory.
+        content: Hash of everything but the path; empty before they are saved.
     """
 
     inputs: NDArray[np.float16]
@@ -51,11 +50,13 @@ class TaskFeatures:
     teacher: Mapping[str, NDArray[np.float32]]
     accuracy: float
     path: Path | None = None
+    content: str = ""
 
     def __reduce__(self) -> tuple[Callable[..., "TaskFeatures"], tuple[Any, ...]]:
         """Send the path of mapped features, not what it holds."""
         if self.path is not None:
-            return functools.partial(load_features, mapped=True), (self.path,)
+            # Whoever sends it has checked the file.
+            return functools.partial(load_features, mapped=True, checked=False), (self.path,)
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return functools.partial(TaskFeatures, **values), ()
 
@@ -228,8 +229,14 @@ def features_digest(teacher: Trained, task: Task, *, images: int, seed: int, pre
     )
 
 
-def save_features(features: TaskFeatures, path: Path) -> None:
-    """Write one task's features as safetensors, so that a resumed study reads the very same."""
+def save_features(features: TaskFeatures, path: Path, digest: str = "") -> None:
+    """Write one task's features as safetensors, so that a resumed study reads the very same.
+
+    Args:
+        features: Of the task.
+        path: The file; its folder is made if it is missing.
+        digest: Hash of all that determines them.
+    """
     arrays: dict[str, NDArray[np.generic]] = {
         "inputs": features.inputs,
         "validation": features.validation,
@@ -237,22 +244,28 @@ def save_features(features: TaskFeatures, path: Path) -> None:
     }
     arrays |= {f"targets.{k}": target for k, target in enumerate(features.targets)}
     arrays |= {f"teacher.{name}": np.ascontiguousarray(a) for name, a in features.teacher.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with write_atomically(path) as partial:
-        save_file(arrays, partial, metadata={"accuracy": repr(features.accuracy)})
+    save_arrays(arrays, path, {"accuracy": repr(features.accuracy), "digest": digest})
 
 
-def load_features(path: Path, *, mapped: bool = False) -> TaskFeatures:
+def load_features(
+    path: Path, digest: str | None = None, *, mapped: bool = False, checked: bool = True
+) -> TaskFeatures:
     """Read one task's features back.
 
     Args:
         path: What `save_features` wrote.
+        digest: What they must have been determined by; None takes any.
         mapped: Leave the features in the file; batches are read as they are asked for, and the
             operating system keeps what fits into memory, once for all processes.
+        checked: Make sure that the file is what was written, which reads all of it.
+
+    Raises:
+        DamagedFileError: The file was cut short or changed, or holds other features.
+        OSError: It cannot be read.
     """
-    arrays = _map_file(path) if mapped else load_file(path)
-    with safe_open(path, framework="np") as file:
-        accuracy = float(file.metadata()["accuracy"])
+    arrays, metadata = load_arrays(path, mapped=mapped, checked=checked)
+    if digest not in (None, metadata["digest"]):
+        raise DamagedFileError(f"{path} is damaged: it holds other features than its name says")
     blocks = sum(name.startswith("targets.") for name in arrays)
     return TaskFeatures(
         inputs=arrays["inputs"],
@@ -264,25 +277,7 @@ def load_features(path: Path, *, mapped: bool = False) -> TaskFeatures:
             for name, array in arrays.items()
             if name.startswith("teacher.")
         },
-        accuracy=accuracy,
+        accuracy=float(metadata["accuracy"]),
         path=path.absolute() if mapped else None,
+        content=metadata[CONTENT],
     )
-
-
-def _map_file(path: Path) -> dict[str, NDArray[Any]]:
-    """The arrays of a safetensors file, where they lie: a length, a JSON header, then the data."""
-    with path.open("rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        header: dict[str, Any] = json.loads(file.read(size))
-    kinds = {"F16": np.float16, "F32": np.float32, "I64": np.int64}
-    return {
-        name: np.memmap(
-            path,
-            dtype=kinds[entry["dtype"]],
-            mode="r",
-            offset=8 + size + entry["data_offsets"][0],
-            shape=tuple(entry["shape"]),
-        )
-        for name, entry in header.items()
-        if name != "__metadata__"
-    }

@@ -69,6 +69,11 @@ class ProxyConfig:
     repeats: Annotated[int, at_least(1)] = 1
 
 
+#: Raised by hand where the same masks get other scores than before, by the proxy, by a short
+#: training or by a simulated problem: studies that were scored before do not go on then.
+SCORING_VERSION = 1
+
+
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """What the proxy measured of one candidate.

@@ -26,7 +26,7 @@ from search.mirror import shown as tracked
 from search.record import Record
 from search.record.attributes import from_attributes, to_attributes
 from search.report import summary
-from tests.helpers.arms import LEARNERS, ArmRun, vectors
+from tests.helpers.arms import LEARNERS, ArmRun, steps_of, vectors
 from tests.helpers.pools import ShuffledPool, score, sometimes
 
 LADDER = (Rung(steps=5, keep=0.5), Rung(steps=20, keep=0.5), Rung(steps=100))
@@ -75,7 +75,8 @@ def test_who_goes_on_is_what_halving_says(fails: object) -> None:
     assert [
         recorded[i] in scored(list(recorded.values())) for i in indices
     ] == told.final_N.tolist()
-    assert pool.steps == pytest.approx(told.compute * 45 * 100)
+    assert steps_of(recorded) == pytest.approx(told.compute * 45 * 100)
+    assert pool.steps == steps_of(recorded, repeats=False)
     for i in indices:
         rungs = recorded[i].rungs
         assert [r.steps for r in rungs] == [5, 20, 100][: len(rungs)]
@@ -92,8 +93,9 @@ def test_who_goes_on_is_what_halving_says(fails: object) -> None:
 
 def test_compute_is_what_the_formula_says() -> None:
     pool = ShuffledPool(0)
-    halved("random", candidates=64).run(pool)
-    assert pool.steps == 64 * (5 + 20 / 2 + 100 / 4)
+    recorded = halved("random", candidates=64).run(pool)
+    assert steps_of(recorded) == 64 * (5 + 20 / 2 + 100 / 4)
+    assert pool.steps == steps_of(recorded, repeats=False)
 
 
 @pytest.mark.parametrize("name", LEARNERS)
@@ -123,7 +125,8 @@ def test_resumed_equals_uninterrupted(name: str, stop_after: int) -> None:
         resumed = arm.run(later, known=half, begun=begun)
         assert outline(resumed) == outline(whole)
         # Nothing that was kept is scored again; the cohort that was being kept is lost.
-        assert first.scored <= pool.scored + later.scored <= first.scored + 4 * 3
+        designs = {(c.masks.digest(), r.steps) for c in whole.values() for r in c.rungs}
+        assert len(designs) <= pool.scored + later.scored <= first.scored + 4 * 3
 
 
 def through_json(candidate: Candidate) -> Candidate:
@@ -141,7 +144,8 @@ def test_keeping_all_measures_every_rung_of_every_candidate() -> None:
     pool = ShuffledPool(0)
     recorded = halved("random", ladder=ALL, candidates=21).run(pool)
     assert all(len(c.rungs) == 3 and not c.stopped for c in recorded.values())
-    assert pool.steps == 21 * 125
+    assert steps_of(recorded) == 21 * 125
+    assert pool.steps == steps_of(recorded, repeats=False)
 
 
 def test_brackets_end_where_the_strategy_waits() -> None:

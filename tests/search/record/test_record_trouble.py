@@ -21,7 +21,8 @@ class TestCrash:
         code = "record = Record(Path(sys.argv[1]), 'toy')\nfor i in range(10**6):\n"
         code += "    record.add(make(index=i)); print(i, flush=True)"
         for _ in range(3):
-            Path.unlink(path, missing_ok=True)
+            for file in path.parent.iterdir():
+                file.unlink()
             writer = subprocess.Popen(process(code, path), stdout=subprocess.PIPE, text=True)
             assert writer.stdout is not None
             told = [int(next(writer.stdout)) for _ in range(20)]
@@ -77,21 +78,6 @@ class TestCrash:
         with Record(path, "toy") as record:
             record.add(make())
         assert len(read_record(path, "toy")) == 1
-
-    def test_damage_in_the_middle_is_told(self, path: Path) -> None:
-        with Record(path, "toy") as record:
-            record.add(make())
-            record.add(make(index=1))
-        lines = path.read_bytes().splitlines(keepends=True)
-        damaged = b"".join([*lines[:-2], lines[-2][:-30] + b"\n", lines[-1]])
-        path.write_bytes(damaged)
-        with pytest.raises(RecordError, match="damaged"):
-            read_record(path, "toy")
-        with pytest.raises(RecordError, match="damaged"):
-            Record(path, "toy")
-        assert path.read_bytes() == damaged
-        path.write_bytes(b"".join(lines))
-        Record(path, "toy").close()  # and the lock had been freed
 
     def test_another_kind_of_file_is_left_alone(self, path: Path) -> None:
         path.write_bytes(b"dear diary\nno newline")

@@ -77,7 +77,7 @@ def test_a_line_cut_short_is_dropped(tmp_path: Path) -> None:
 
 def test_another_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "record.underway").write_text("dear diary\n")
-    with pytest.raises(RecordError, match=r"record\.underway cannot be read: it does not"):
+    with pytest.raises(RecordError, match=r"record\.underway cannot be read: no line begins"):
         opened(tmp_path)
 
 

@@ -1,0 +1,88 @@
+"""What scores depend on has changed since they were made: refused, in words, before any compute."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from search.config import load_config
+from search.study import Study, StudyError, basis
+from tests.helpers.kept_studies import no_jobs, searched, silent, tree, write_data
+
+
+@pytest.fixture
+def study(original: Path, tmp_path: Path) -> Path:
+    """A copy of the study with data of its own."""
+    folder = tmp_path / "studies" / "t"
+    shutil.copytree(original / "studies" / "t", folder)
+    shutil.copytree(original / "data", tmp_path / "data")
+    kept = folder / "config.yaml"
+    kept.write_text(kept.read_text().replace(str(original), str(tmp_path)))
+    return folder
+
+
+def refuses(folder: Path, words: str) -> None:
+    """Neither search, training nor export goes on, and nothing is computed or lost."""
+    before = tree(folder)
+    config = load_config(folder / "config.yaml", ["candidates=3"])
+    uses: list[Any] = [
+        lambda: Study(folder).train("best", seeds=2, say=silent, run=no_jobs),
+        lambda: Study(folder).export("best", folder / "out", say=silent, run=no_jobs),
+        lambda: searched(config, run=no_jobs),
+    ]
+    for use in uses:
+        with pytest.raises(StudyError, match=words):
+            use()
+    after = tree(folder)
+    assert {name: after[name] for name in before if name != "config.yaml"} == {
+        name: digest for name, digest in before.items() if name != "config.yaml"
+    }
+
+
+def test_labels_permuted_under_the_same_path(study: Path, tmp_path: Path) -> None:
+    trained = Study(study).train("best", say=silent)
+    write_data(tmp_path / "data", shift=1)
+    refuses(study, "what changed: the train labels of task parts. Put that back")
+    write_data(tmp_path / "data")
+    assert Study(study).train("best", say=silent, run=no_jobs).accuracy == trained.accuracy
+    Study(study).export("best", tmp_path / "out", say=silent, run=no_jobs)
+
+
+def test_a_program_that_scores_otherwise(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(basis, "SCORING_VERSION", 99)
+    refuses(study, "what changed: the program's SCORING_VERSION")
+    assert len(Study(study).candidates()) == 2, "the front can still be looked at"
+
+
+def test_teachers_of_other_weights(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where they were lost, and made again on another device."""
+    from trainers.teachers import load, store
+
+    (path,) = (study / "foundation").glob("teacher-digits-*")
+    teacher = load(path)
+    changed = {name: tensor * 1.5 for name, tensor in teacher.state.items()}
+    store(type(teacher)(state=changed, accuracy=0.5, digest=teacher.digest), path)
+    refuses(study, "what changed: the weights of the teacher of digits of seed 0")
+
+
+def test_the_record_of_another_study_of_that_name(study: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(study, other / "t")
+    kept = other / "t" / "config.yaml"
+    text = kept.read_text()
+    start = text.index("id: ") + 4
+    kept.write_text(text[:start] + "0" * 32 + text[start + 32 :])
+    with pytest.raises(StudyError, match=r"record.journal is the record of another study"):
+        Study(other / "t").candidates()
+
+
+def test_trainings_of_other_data_are_not_taken_for_these(study: Path, tmp_path: Path) -> None:
+    before = Study(study).train("best", say=silent)
+    for name in ("record.journal", "record.journal.writer", "record.journal.lock"):
+        (study / name).unlink(missing_ok=True)
+    write_data(tmp_path / "data", shift=1)
+    again = searched(load_config(study / "config.yaml"))
+    said: list[str] = []
+    again.train(before.candidate, say=said.append)
+    assert any(line.startswith("training random-0-") for line in said)

@@ -1,0 +1,73 @@
+"""A study works wherever it lies, from wherever it is used, and touches nothing else."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from search.calibration import measure_calibration
+from search.config import ConfigError, load_config
+from search.study import Study
+from tests.helpers.kept_studies import FOUNDATION, no_jobs, searched, silent, tree
+
+
+@pytest.fixture
+def copy(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the study alone, where nothing else is, to be used from another folder."""
+    folder = tmp_path / "elsewhere" / "renamed"
+    shutil.copytree(original / "studies" / "t", folder)
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+    return folder
+
+
+def test_a_copy_goes_on_by_itself(original: Path, copy: Path, tmp_path: Path) -> None:
+    before = tree(original)
+    config = load_config(copy / "config.yaml", ["candidates=3"])
+    assert config.folder == copy
+    study = searched(config, run=no_jobs)
+    assert [c.index for c in study.candidates()] == [0, 1, 2]
+    study = Study(copy)
+    trained = study.train("best", say=silent)
+    assert study.export("best", copy / "exported", say=silent).keys() == {"parts", "digits"}
+    assert study.train("best", run=no_jobs).accuracy == trained.accuracy
+    study.config = replace(
+        study.config, calibration=replace(study.config.calibration, candidates=3, trained_twice=0)
+    )
+    assert len(measure_calibration(study, say=silent)) == 3
+    assert tree(original) == before, "the original is untouched"
+    assert [path.name for path in copy.parent.iterdir()] == ["renamed"]
+    assert not list((tmp_path / "cwd").iterdir())
+
+
+def test_the_kept_config_names_no_folder_of_studies(original: Path) -> None:
+    text = (original / "studies" / "t" / "config.yaml").read_text()
+    assert str(original / "studies") not in text
+    for kind in FOUNDATION:
+        assert list((original / "studies" / "t" / "foundation").glob(kind)), kind
+
+
+def test_a_study_without_its_cache(original: Path, tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    shutil.copytree(original, project)
+    shutil.rmtree(project / "studies" / "cache")
+    study = Study(project / "studies" / "t")
+    study.train("best", say=silent)
+    assert not (project / "studies" / "cache").exists()
+
+
+def test_data_that_was_moved(original: Path, tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    shutil.copytree(original, project)
+    text = (project / "studies" / "t" / "config.yaml").read_text()
+    assert f"data_root: {original}" in text
+    (project / "studies" / "t" / "config.yaml").write_text(
+        text.replace(f"data_root: {original}", "data_root: /nowhere")
+    )
+    kept = project / "studies" / "t" / "config.yaml"
+    with pytest.raises(ConfigError, match=rf"/nowhere/data/parts.npz.*{kept} says where the data"):
+        Study(kept.parent).train("best", say=silent)
+    searched(load_config(kept, [f"data_root={project}"]), run=no_jobs)
+    assert f"data_root: {project}" in kept.read_text()
+    Study(kept.parent).train("best", say=silent)
