@@ -134,7 +134,7 @@ def read_trained(
             continue
         made_of = _made_of(config, masks[own.name], scored_on)
         seeds = sorted(int(path.stem.removeprefix("seed")) for path in own.glob("seed*.json"))
-        kept = {seed: _finished(own, seed, made_of, say) for seed in seeds}
+        kept = {seed: _finished(own, seed, made_of, say, weights=False) for seed in seeds}
         accuracy = {seed: runs for seed, runs in kept.items() if runs is not None}
         if accuracy:
             found.append(TrainedPick(candidate=own.name, folder=own, accuracy=accuracy))
@@ -184,11 +184,11 @@ def _made_of(config: StudyConfig, masks: Masks, scored_on: Basis) -> dict[str, s
 
 
 def _finished(
-    folder: Path, seed: int, made_of: Mapping[str, str], say: Say
+    folder: Path, seed: int, made_of: Mapping[str, str], say: Say, *, weights: bool = True
 ) -> Mapping[str, Mapping[str, float]] | None:
     """Accuracies of a finished training that was made of this; None if there is none.
 
-    One that is damaged is moved aside.
+    One that is damaged is moved aside. Its weights are looked at where they are asked for.
 
     Raises:
         FormatError: It was written by an Apportion of another version.
@@ -201,7 +201,8 @@ def _finished(
         TRAINING.check(saved.get("version"), path)
         if any(saved[what] != digest for what, digest in made_of.items()):
             return None
-        load(_weights(folder, seed), digest=saved["weights"])
+        if weights:
+            load(_weights(folder, seed), digest=saved["weights"])
         accuracy: Mapping[str, Mapping[str, float]] = saved["accuracy"]
     except DamagedFileError as error:
         for part in (path, _weights(folder, seed)):

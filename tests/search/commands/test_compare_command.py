@@ -110,7 +110,7 @@ def test_bad_commands(
 ) -> None:
     assert "is not a study" in refused(capsys, "compare", tmp_path)
     assert "does not exist" in refused(capsys, "compare", tmp_path / "none.yaml")
-    for text in ("{a: [", "[1]", "", "version: 1"):
+    for text in ("{a: [", "[1]", "", "version: 2"):
         (tmp_path / "damaged").mkdir(exist_ok=True)
         (tmp_path / "damaged" / "config.yaml").write_text(text)
         assert "config.yaml is damaged" in refused(capsys, "compare", tmp_path / "damaged")

@@ -9,11 +9,12 @@ import pytest
 from scipy.stats import ttest_ind
 
 from partitioning import TRAINING
-from search.config import dump_config, parse_config
+from search.config import parse_config
 from search.record import Record
 from search.study import Study
-from search.study.training import TrainedPick
+from search.study.training import TrainedPick, _made_of
 from search.study.tried import tried
+from tests.helpers.candidates import decoding, whole_masks
 from tests.helpers.comparisons import make
 
 SHARE_ALL = [0.80, 0.81, 0.82, 0.80, 0.81]
@@ -109,18 +110,22 @@ def test_a_study_lists_what_was_trained_with_its_settings(tmp_path: Path) -> Non
     )
     study = Study.create(config)
     with Record(study.record_path, study.name) as record:
-        record.add(make(0.8, 1.0, "baselines", 0, 0, label="share_all"))
-        record.add(replace(make(0.7, 0.5, "es", 0, 0)))
+        for found in (
+            make(0.8, 1.0, "baselines", 0, 0, label="share_all"),
+            make(0.7, 0.5, "es", 0, 0),
+            make(0.7, 0.6, "es", 0, 1),
+        ):
+            record.add(replace(found, decoding=decoding(("a",))))
     assert study.pick("share_all").id == "baselines-0-0"
-    settings = dump_config(config)["train"]
+    made_of = _made_of(config, whole_masks(("a",)), {})
     for name, values, given in (
-        ("baselines-0-0", SHARE_ALL, settings),
-        ("es-0-0", GOOD, settings),
-        ("es-0-1", CLOSE, {**settings, "other": 1}),
+        ("baselines-0-0", SHARE_ALL, made_of),
+        ("es-0-0", GOOD, made_of),
+        ("es-0-1", CLOSE, {**made_of, "settings": "others"}),
     ):
         (study.folder / "trained" / name).mkdir(parents=True)
         for seed, value in enumerate(values):
-            saved = {**TRAINING.header, "settings": given, "accuracy": {"test": {"a": value}}}
+            saved = {**TRAINING.header, **given, "accuracy": {"test": {"a": value}}}
             (study.folder / "trained" / name / f"seed{seed}.json").write_text(json.dumps(saved))
     assert [(e.candidate, e.seeds) for e in study.tried()] == [("es-0-0", 5), ("baselines-0-0", 5)]
     assert study.tried()[0].p < 0.01
