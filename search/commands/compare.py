@@ -35,8 +35,8 @@ def search_to_compare(config: StudyConfig, *, console: Console | None = None) ->
         ValueError, RecordError, ArmsError: As `search`.
     """
     contestants = config.strategies.keys()
-    searching = contestants - set(baseline_strategies(config))
-    refuse_few(config.seeds, contestants if searching else [])
+    fixed = baseline_strategies(config)
+    refuse_few(config.seeds, contestants - set(fixed), fixed)
     console = console or Console()
     needed = fewest_seeds(len(contestants))
     if len(config.seeds) < needed:

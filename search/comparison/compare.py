@@ -3,7 +3,7 @@
 Legend of shapes: N seeds, F members of a front.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -186,7 +186,7 @@ def compare_strategies(candidates: Sequence[Candidate], terms: Terms) -> Compari
         notes=(
             *selection.notes,
             *_left_out(points, terms),
-            *_notes(searching, selection, terms),
+            *_notes(searching, max(counted), selection, terms),
         ),
         verdict=verdict_of(pairs, len(selection.seeds), points=points, where=where, fixed=fixed),
         reference=terms.reference,
@@ -249,19 +249,10 @@ def _left_out(points: Sequence[Point], terms: Terms) -> Iterator[str]:
 
 
 def _notes(
-    searching: Mapping[str, Sequence[ArmCurve]], selection: Selection, terms: Terms
+    searching: Mapping[str, Sequence[ArmCurve]], most: int, selection: Selection, terms: Terms
 ) -> Iterator[str]:
     """Why nothing can be told, and who made evaluators wait."""
-    proposed = {
-        seed: {
-            tuple(c.vector for c in selection.arms[name, seed][: terms.initial + 1])
-            for name in searching
-        }
-        for seed in selection.seeds
-    }
-    counted = max(len(curve.volume_K) for own in searching.values() for curve in own)
-    alike = all(len(vectors) == 1 for vectors in proposed.values())
-    if counted <= terms.initial and len(searching) > 1 and alike:
+    if most <= terms.initial and len(searching) > 1 and _start_alike(searching, selection):
         yield (
             f"nothing can be told apart: the first {count(terms.initial, 'candidate')} (initial) "
             "of a seed are the same for all strategies that search"
@@ -273,6 +264,14 @@ def _notes(
                 f"evaluators of {name} waited {idle:.0%} of their time, more than {IDLE:.0%}: give "
                 "an arm fewer evaluators, or such that divide a generation of the strategy"
             )
+
+
+def _start_alike(names: Iterable[str], selection: Selection) -> bool:
+    """Whether the arms of every seed have the same vectors."""
+    return all(
+        len({tuple(c.vector for c in selection.arms[name, seed]) for name in names}) == 1
+        for seed in selection.seeds
+    )
 
 
 def _figures(

@@ -135,18 +135,23 @@ def true_hypervolume(config: StudyConfig, reference: tuple[float, float]) -> flo
 
 
 def refuse_few(
-    seeds: Collection[int], contestants: Collection[str], absent: Sequence[str] = ()
+    seeds: Collection[int],
+    searching: Collection[str],
+    fixed: Collection[str] = (),
+    absent: Sequence[str] = (),
 ) -> None:
     """Refuse what has nothing to compare.
 
     Args:
         seeds: That all strategies have.
-        contestants: Strategies that search, and fixed baselines.
+        searching: Strategies that search.
+        fixed: Fixed baselines, which alone are nothing to compare.
         absent: Others of which nothing is recorded.
 
     Raises:
         CompareError: There are fewer than two of either, or more than `MOST_STRATEGIES`.
     """
+    contestants = [*searching, *fixed] if searching else []
     if len(contestants) > MOST_STRATEGIES:
         raise CompareError(
             f"at most {MOST_STRATEGIES} strategies can be compared, got {len(contestants)}: among "
@@ -190,11 +195,11 @@ def select(candidates: Sequence[Candidate], terms: Terms) -> Selection:
     spent = {key: np.cumsum([terms.price(c) for c in arm]) for key, arm in arms.items()}
     complete = _complete(spent, searching)
     fixed = [name for name in terms.strategies if name in terms.baselines and name in recorded]
-    refuse_few(complete, [*searching, *fixed] if searching else [], absent)
+    refuse_few(complete, searching, fixed, absent)
     seeds = _chosen(complete)
     untested = [name for name in fixed if not _scored_alike(name, arms, seeds)]
-    contestants = [*searching, *(name for name in fixed if name not in untested)]
-    refuse_few(complete, contestants, [*absent, *untested])
+    tested = [name for name in fixed if name not in untested]
+    refuse_few(complete, searching, tested, [*absent, *untested])
     most = min(complete[seed] for seed in seeds)
     common = min(most, terms.limit)
     chosen = {
@@ -207,7 +212,7 @@ def select(candidates: Sequence[Candidate], terms: Terms) -> Selection:
         seeds=seeds,
         arms=chosen | {key: arm for key, arm in baselines.items() if key[1] in seeds},
         searching=searching,
-        contestants=contestants,
+        contestants=[*searching, *tested],
         common=common,
         notes=(
             *_notes(terms, absent, {seed for _, seed in arms} - set(seeds), most),

@@ -276,9 +276,9 @@ class Study:
         """
         found = {name: self.pick(name) for name in names}
         grounds = {self._foundation(one) for name, one in found.items() if name != one.label}
-        chosen = []
+        candidates, chosen = scored(self.candidates()), []
         for name, candidate in found.items():
-            labelled = [one for one in scored(self.candidates()) if one.label == name]
+            labelled = [one for one in candidates if one.label == name]
             first = {self._foundation(one): one for one in reversed(labelled)}
             chosen += [first[ground] for ground in sorted(grounds & first.keys())] or [candidate]
         return list({one.id: one for one in chosen}.values())

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from search.comparison import CompareError
+from search.comparison import CompareError, refuse_few
 from search.comparison.tables import comparison_markdown, curve_table, strategy_table
 from search.stats import LEVEL, MOST_STRATEGIES, least_p
 from tests.helpers.candidates import measurement
@@ -198,6 +198,8 @@ class TestWhatIsCompared:
         ):
             with pytest.raises(CompareError, match=message):
                 compared([*candidates])
+        with pytest.raises(CompareError, match="got none that searches"):
+            refuse_few([0, 1], [], ["baselines", "others"])
 
     def test_more_strategies_than_pairs_can_tell_apart(self) -> None:
         assert math.comb(MOST_STRATEGIES, 2) * least_p(64) < LEVEL

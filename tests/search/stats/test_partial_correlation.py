@@ -12,7 +12,7 @@ Floats = NDArray[np.float64]
 
 
 def powers(covariate: Floats, inner: int = 3) -> list[Floats]:
-    """Cubic splines of the logarithm, by truncated powers; 40 candidates have three inner knots"""
+    """Cubic splines of the logarithm, by truncated powers; 40 candidates have three inner knots."""
     log = np.log(covariate / covariate.max() + OFFSET)
     knots = np.quantile(log, np.linspace(0, 1, inner + 2))[1:-1]
     return [*(log**power for power in (1, 2, 3)), *(np.clip(log - k, 0, None) ** 3 for k in knots)]
