@@ -5,6 +5,7 @@ import json
 import os
 import re
 import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -20,7 +21,7 @@ def lock_for_writing(path: Path) -> IO[str]:
         OSError: the folder cannot be written, or its file system has no locks.
     """
     lock_path = path.with_name(path.name + ".writer")
-    lock = open(lock_path, "a+")  # noqa: SIM115 - open for as long as the lock is held
+    lock = open(lock_path, "r+", opener=_make_or_open)  # noqa: SIM115 - as long as it is held
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -39,12 +40,17 @@ def lock_for_writing(path: Path) -> IO[str]:
 def say_written(lock: IO[str], lines: int) -> None:
     """Notes in the lock file who holds it, and how many lines its file has.
 
-    So lines that are gone from the end of the file, or with the whole file, are noticed.
+    So lines that are gone from the end of the file, or with the whole file, are noticed. A disk
+    that has no room for the note is no reason to fail: the lines themselves are written.
     """
-    lock.seek(0)
-    lock.truncate(0)
-    lock.write(f"process {os.getpid()} on {socket.gethostname()}, {lines} lines written\n")
-    lock.flush()
+    note = f"process {os.getpid()} on {socket.gethostname()}, {lines} lines written\n".encode()
+    with suppress(OSError):
+        os.pwrite(lock.fileno(), note, 0)  # over the old note, which takes no more room
+        os.ftruncate(lock.fileno(), len(note))
+
+
+def _make_or_open(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CREAT, 0o666)
 
 
 def lines_written(path: Path) -> int | None:

@@ -26,7 +26,7 @@ _MARK = b',"checksum":"'
 
 
 class NoRecordError(ValueError):
-    """A file that is something else than a record."""
+    """A file that is something else than one record."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,13 +92,14 @@ def read_lines(path: Path, written: int | None = None) -> Lines:
         written: How many lines are known to have been written; None where that is not known.
 
     Raises:
-        NoRecordError: It is something else.
+        NoRecordError: It is something else, or two records in one.
         FormatError: It is the record of another version.
         OSError: It cannot be read.
     """
     found: dict[int, tuple[int, dict[str, Any]]] = {}
     faults: list[str] = []
     others = broken = 0
+    last = -1
     with open(path, "rb") as file:
         for position, raw in enumerate(file, start=1):
             if not raw.endswith(b"\n"):
@@ -113,10 +114,17 @@ def read_lines(path: Path, written: int | None = None) -> Lines:
                 continue
             _check_version(content, path)
             number = content["line"]
-            if number in found:
-                faults.append(f"line {position} repeats line {found[number][0]}")
-            else:
-                found[number] = position, content
+            place, known = found.setdefault(number, (position, content))
+            if place != position:
+                if _dump(known) != _dump(content):
+                    raise NoRecordError(
+                        f"line {position} and line {place} are both number {number}, so two "
+                        "records are mixed in it"
+                    )
+                faults.append(f"line {position} repeats line {place}")
+            elif number < last:
+                faults.append(f"line {position} is out of its order")
+            last = max(last, number)
     if faults and not found and not others:
         raise NoRecordError(f"{faults[0]}, and no other line is one of a record")
     end = max(max(found, default=-1) + 1, written or 0)

@@ -105,7 +105,7 @@ class Record:
             scored_on: Digests, by what they are of.
 
         Returns:
-            Whether something else was kept, on which no recorded candidate depends.
+            Whether what is under way may depend on something else: that, or nothing, was kept.
 
         Raises:
             RecordError: it could not be written.
@@ -115,7 +115,8 @@ class Record:
             before = arm.user_attrs.get(SCORED_ON, {})
             if before != before | dict(scored_on):
                 arm.set_user_attr(SCORED_ON, before | dict(scored_on))
-        return any(before.get(what, digest) != digest for what, digest in scored_on.items())
+        differs = any(before.get(what, digest) != digest for what, digest in scored_on.items())
+        return differs or not before
 
     def add(self, candidate: Candidate) -> None:
         """Adds a candidate; it is on the disk when this returns.
@@ -269,7 +270,7 @@ def read_contents(path: Path, study: str) -> Contents:
     written = lines_written(path)  # before the file, which may grow
     try:
         lines = read_lines(path, written)
-    except (ValueError, OSError) as error:
+    except (ValueError, KeyError, OSError) as error:
         raise _refused(path, error) from error
     if lines.faults:
         _warn(
@@ -300,15 +301,15 @@ def _lock(path: Path) -> IO[str]:
 
 
 def _require_present(path: Path) -> None:
-    """Refuses to take a record that was deleted for one that has not been begun.
+    """Refuses to take a record that was deleted or emptied for one that has not been begun.
 
     Raises:
-        RecordError: lines were written, but there is no file.
+        RecordError: lines were written, but there are none.
     """
-    if not path.exists() and (written := lines_written(path)):
+    if not (path.exists() and path.stat().st_size) and (written := lines_written(path)):
         raise RecordError(
-            f"the record {path} is gone, of which {written} lines were written: put it back from a "
-            f"copy, or delete {path.name}.writer, too, to begin the study anew"
+            f"the record {path} is gone, or empty, of which {written} lines were written: put it "
+            f"back from a copy, or delete {path.name}.writer, too, to begin the study anew"
         )
 
 

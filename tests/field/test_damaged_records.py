@@ -31,6 +31,10 @@ DAMAGES: dict[str, tuple[Damage, str, list[str]]] = {
     "changed": (changed, "line 5 was changed", ["es-0-1"]),
     "lost": (lambda lines: lines[:4] + lines[5:], "1 line is missing, the first after line 4",
              ["es-0-1"]),
+    "swapped": (lambda lines: [*lines[:4], lines[5], lines[4], *lines[6:]],
+                "line 6 is out of its order", []),
+    "beginning moved": (lambda lines: [*lines[1:6], lines[0], *lines[6:]],
+                        "line 6 is out of its order", []),
     "doubled": (lambda lines: lines[:5] + lines[4:], "line 6 repeats line 5", []),
     "first lost": (lambda lines: lines[1:], "1 line is missing, the first at the beginning", []),
     "first torn": (lambda lines: [lines[0][:9] + b"\n", *lines[1:]], "line 1 is cut short", []),
@@ -93,18 +97,54 @@ def test_read_past_said_and_mended(path: Path, name: str, caplog: pytest.LogCapt
     assert len(trials) == 6, "as plain Optuna reads it"
 
 
-def test_a_record_that_is_gone(path: Path) -> None:
+def test_a_record_that_is_gone_or_empty(path: Path) -> None:
     content = path.read_bytes()
     path.unlink()
+    words = r"gone, or empty, of which 12 lines.*from a copy, or delete"
     for use in (read_record, Record):
-        with pytest.raises(RecordError, match=r"gone, of which 12 lines.*from a copy, or delete"):
+        with pytest.raises(RecordError, match=words):
             use(path, "toy")
     assert not path.exists()
+    path.write_bytes(b"")
+    for use in (read_record, Record):
+        with pytest.raises(RecordError, match=words):
+            use(path, "toy")
     path.write_bytes(content)
     assert len(read_record(path, "toy")) == 6
     path.unlink()
     path.with_name("record.journal.writer").unlink()
     Record(path, "toy").close()
+
+
+def test_two_records_in_one(path: Path) -> None:
+    """Of one name and number by number alike, as runs of a config at two places are."""
+    other = path.with_name("other.journal")
+    with Record(other, "toy") as record:
+        record.add(make(index=0, quality=0.1))
+    for mixed in (path.read_bytes() + other.read_bytes(), other.read_bytes() + path.read_bytes()):
+        path.write_bytes(mixed)
+        for use in (read_record, Record):
+            with pytest.raises(RecordError, match=r"are both number 0, so two records are mixed"):
+                use(path, "toy")
+        assert path.read_bytes() == mixed
+
+
+def test_a_note_that_finds_no_room(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk takes the candidate but not the note beside it: it is not recorded twice."""
+
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    with Record(path, "toy") as record:
+        monkeypatch.setattr("os.pwrite", full)
+        record.add(make(index=4))
+        monkeypatch.undo()
+        with pytest.raises(RecordError, match="already"):
+            record.add(make(index=4))
+        record.add(make(index=5))
+    assert [c.id for c in read_record(path, "toy")][4:6] == ["es-0-4", "es-0-5"]
+    noted = path.with_name("record.journal.writer").read_text()
+    assert noted.endswith(f", {len(path.read_bytes().splitlines())} lines written\n")
 
 
 def test_what_others_append_is_passed_over_in_silence(

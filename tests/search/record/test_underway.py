@@ -112,3 +112,19 @@ def test_the_writer_forgets_what_is_recorded(tmp_path: Path) -> None:
     again.add(b)
     assert not (tmp_path / "record.underway").exists()
     again.close(lambda tracker, candidates: None)
+
+
+def test_what_was_under_way_goes_with_its_record(tmp_path: Path) -> None:
+    """Who begins a study anew may have other data."""
+    (a, *_) = six_candidates()
+    path = tmp_path / "record.journal"
+    for data in ("one", "other"):
+        writer = Writer(path, "s", None, {})
+        writer.begin([("random", 0)], {"data": data})
+        assert writer.begun("random", 0) == {}
+        writer.keep(a)
+        writer.begin([("random", 0)], {"data": data})
+        assert writer.begun("random", 0) == {a.index: a}
+        writer.close(lambda tracker, candidates: None)
+        path.unlink()
+        (tmp_path / "record.journal.writer").unlink()
