@@ -101,7 +101,11 @@ def full_masks(config: BackboneConfig, names: Sequence[str]) -> Masks:
 
 @torch.no_grad()
 def accuracy(network: Network, task: Task, row: int, split: str = "validation") -> float:
-    """The share of a split's images that a row classifies correctly, in [0, 1]."""
+    """The share of a split's images that a row classifies correctly, in [0, 1].
+
+    Raises:
+        FloatingPointError: Its outputs are infinite or NaN; names the task.
+    """
     network.eval()
     data = task.splits[split]
     correct = 0
@@ -109,6 +113,11 @@ def accuracy(network: Network, task: Task, row: int, split: str = "validation") 
         images = data.images[start : start + EVALUATION_BATCH]
         labels = data.labels[start : start + EVALUATION_BATCH]
         logits = network(to_channels_last(normalise(images, task)), row)
+        if not bool(logits.isfinite().all()):  # the last step is followed by no loss
+            raise FloatingPointError(
+                f"the trained network of {task.name} gives outputs that are not finite; lower the "
+                "sgd.learning_rate that it was trained with"
+            )
         correct += int((logits.argmax(dim=1) == labels).sum())
     return correct / len(data)
 

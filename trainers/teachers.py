@@ -15,7 +15,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from partitioning import DamagedFileError
 from trainers.backbones import BackboneConfig
 from trainers.data import Task, augment, draw_batch
 from trainers.device import ComputeConfig, autocast, resolve_device
@@ -240,7 +239,8 @@ def load_checkpoint(config: BackboneConfig, path: Path) -> Trained:
             shapes are those of a one-row `Network`; heads are ignored.
 
     Raises:
-        CheckpointError: The file is missing, would need unpickling, or does not fit the backbone.
+        CheckpointError: The file is missing, would need unpickling, does not fit the backbone, or
+            holds weights that are not finite.
     """
     if not path.is_file():
         raise CheckpointError(f"trunk checkpoint {path} does not exist")
@@ -279,6 +279,8 @@ def load_checkpoint(config: BackboneConfig, path: Path) -> Trained:
                 f"{tuple(state[name].shape)}, but backbone.width {config.width} needs "
                 f"{tuple(tensor.shape)}; set backbone.width to the checkpoint's"
             )
+        if not bool(state[name].isfinite().all()):
+            raise CheckpointError(f"trunk checkpoint {path}: {name} has values that are not finite")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return Trained(state=state, accuracy=float("nan"), digest=digest, content=digest)
 
@@ -300,9 +302,7 @@ def load(path: Path, digest: str | None = None) -> Trained:
         DamagedFileError: The file was cut short or changed, or holds other weights.
         OSError: It cannot be read.
     """
-    arrays, metadata = load_arrays(path)
-    if digest not in (None, metadata["digest"]):
-        raise DamagedFileError(f"{path} is damaged: it holds other weights than its name says")
+    arrays, metadata = load_arrays(path, digest)
     return Trained(
         state={name: torch.from_numpy(array) for name, array in arrays.items()},
         accuracy=float(metadata["accuracy"]),

@@ -36,16 +36,20 @@ def save_arrays(arrays: Arrays, path: Path, metadata: Mapping[str, str]) -> None
     path.parent.mkdir(parents=True, exist_ok=True)
     whole = {**metadata, CONTENT: _content(arrays, metadata)}
     with write_atomically(path) as partial:
-        save_file(dict(arrays), partial, metadata=whole)
+        try:
+            save_file(dict(arrays), partial, metadata=whole)
+        except SafetensorError as error:
+            raise OSError(f"{path} cannot be written: {error}") from error
 
 
 def load_arrays(
-    path: Path, *, mapped: bool = False, checked: bool = True
+    path: Path, digest: str | None = None, *, mapped: bool = False, checked: bool = True
 ) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     """Read what `save_arrays` wrote.
 
     Args:
         path: The file.
+        digest: What its metadata must have under this name; None takes any.
         mapped: Leave the arrays in the file, read-only, to be read as they are asked for.
         checked: Compute the hash, which reads the whole file.
 
@@ -53,9 +57,11 @@ def load_arrays(
         The arrays and the metadata, among it `CONTENT`, the hash of everything else (hex).
 
     Raises:
-        DamagedFileError: It was cut short or changed since it was written.
+        DamagedFileError: It was cut short or changed since it was written, or is another file.
         OSError: The file cannot be read.
     """
+    if path.is_dir():
+        raise DamagedFileError(f"{path} is damaged: it is a folder")
     with path.open("rb") as file:  # who cannot open it is told why; a damaged file opens
         try:
             size = int.from_bytes(file.read(8), "little")
@@ -68,6 +74,8 @@ def load_arrays(
     rest = {key: value for key, value in metadata.items() if key != CONTENT}
     if checked and _content(arrays, rest) != kept:
         raise DamagedFileError(f"{path} is damaged: it was changed since it was written")
+    if digest not in (None, metadata.get("digest")):
+        raise DamagedFileError(f"{path} is damaged: it holds something else than its name says")
     return arrays, metadata
 
 

@@ -10,12 +10,14 @@ from safetensors.torch import save_file
 
 from tests.helpers.small_networks import BACKBONE, COMPUTE, SGD
 from trainers.data import Task
+from trainers.network import accuracy
 from trainers.teachers import (
     CheckpointError,
     TeacherConfig,
     Trained,
     load,
     load_checkpoint,
+    new_network,
     store,
     teacher_digest,
     train_teacher,
@@ -93,6 +95,12 @@ def test_checkpoints(tmp_path: Path, trunk: Trained) -> None:
     (tmp_path / "broken.safetensors").write_bytes(b"not safetensors")
     with pytest.raises(CheckpointError, match="not a safetensors file"):
         load_checkpoint(BACKBONE, tmp_path / "broken.safetensors")
+    infinite = dict(trunk.state) | {"trunk.conv.weight": trunk.state["trunk.conv.weight"] / 0}
+    save_file(infinite, tmp_path / "infinite.safetensors")
+    with pytest.raises(
+        CheckpointError, match=r"trunk\.conv\.weight has values that are not finite"
+    ):
+        load_checkpoint(BACKBONE, tmp_path / "infinite.safetensors")
     short = {k: v for k, v in trunk.state.items() if k != "trunk.conv.weight"}
     save_file(short, tmp_path / "short.safetensors")
     with pytest.raises(CheckpointError, match=r"no tensor 'trunk\.conv\.weight'"):
@@ -117,3 +125,11 @@ def test_a_checkpoint_that_needs_unpickling_is_refused_and_not_run(tmp_path: Pat
         with pytest.raises(CheckpointError, match="would have to be unpickled"):
             load_checkpoint(BACKBONE, tmp_path / name)
     assert not trap.exists()
+
+
+def test_weights_that_the_last_step_made_infinite_have_no_accuracy(tasks: dict[str, Task]) -> None:
+    network = new_network(BACKBONE, tasks["a"], seed=0)
+    with torch.no_grad():
+        next(network.tail.parameters()).fill_(torch.inf)
+    with pytest.raises(FloatingPointError, match="network of a gives outputs that are not finite"):
+        accuracy(network, tasks["a"], 0)

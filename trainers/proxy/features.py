@@ -18,7 +18,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from partitioning import DamagedFileError
 from trainers.backbones import BackboneConfig
 from trainers.data import Split, Task, normalise
 from trainers.device import ComputeConfig, autocast, resolve_device
@@ -263,9 +262,7 @@ def load_features(
         DamagedFileError: The file was cut short or changed, or holds other features.
         OSError: It cannot be read.
     """
-    arrays, metadata = load_arrays(path, mapped=mapped, checked=checked)
-    if digest not in (None, metadata["digest"]):
-        raise DamagedFileError(f"{path} is damaged: it holds other features than its name says")
+    arrays, metadata = load_arrays(path, digest, mapped=mapped, checked=checked)
     blocks = sum(name.startswith("targets.") for name in arrays)
     return TaskFeatures(
         inputs=arrays["inputs"],
