@@ -45,8 +45,10 @@ def write_atomically(path: Path) -> Iterator[Path]:
         with open(partial, "rb") as file:
             os.fsync(file.fileno())
         os.replace(partial, path)
-    except BaseException:
+    except BaseException as error:
         partial.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno and not error.filename:
+            error.filename = str(path)  # a full disk does not say where it is full
         raise
 
 
@@ -76,7 +78,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         content = json.loads(path.read_bytes().decode("utf-8"))
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError, IsADirectoryError) as error:
         raise DamagedFileError(f"{path} is damaged, it is not JSON: {error}") from error
     if not isinstance(content, dict):
         raise DamagedFileError(f"{path} is damaged: it must hold an object, got {content!r:.60}")

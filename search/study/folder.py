@@ -247,7 +247,8 @@ class Study:
         candidates = self.candidates()
         found = scored(candidates)
         if not found:
-            raise StudyError(f"{self.folder} has no scored candidate to pick from")
+            failed = [f"; {c.id} failed: {c.reason}" for c in candidates if c.failed][:1]
+            raise StudyError("".join([f"{self.folder} has no candidate with a score", *failed]))
         if name == "knee":
             cost_N, quality_N = coordinates(found).T
             return found[knee(quality_N, cost_N)]
@@ -377,11 +378,12 @@ class Study:
             ExportError: A compact network does not compute what the masked one does.
         """
         out = Path(out)
-        config = self.config.of_seed(self.pick(pick).seed)
+        candidate = self.pick(pick)
+        config = self.config.of_seed(candidate.seed)
         require_writable(out)
         base = base or build_foundation(config, run, say, check=self.check())
-        trained = self.train(pick, say=say, run=run, base=base)
-        return export_trained(config, trained, base, out, say=say)
+        trained = self.train(candidate.id, say=say, run=run, base=base)
+        return export_trained(config, trained, self.masks(candidate), base, out, say=say)
 
 
 def require_writable(folder: Path) -> None:
@@ -402,9 +404,11 @@ def require_writable(folder: Path) -> None:
 
 def _refuse_other(study: Study, config: StudyConfig, resume: bool) -> None:
     count = len(study.candidates())
-    if not count:
-        return  # nothing would be lost
     changed = differences(study.config, config)
+    if not count:
+        if changed:  # what is under way was scored otherwise; nothing else would be lost
+            study.record_path.with_suffix(".underway").unlink(missing_ok=True)
+        return
     if changed:
         lines = "\n  ".join(changed)
         raise StudyError(

@@ -7,9 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from partitioning import DamagedFileError, FloatArray, write_atomically
 from search.config import ConfigError, StudyConfig, TrunkConfig
 from search.strategies import TaskFacts, TaskKnowledge
 from search.study.basis import Check, accept, data_basis, origin, program_basis, weights_basis
@@ -26,6 +23,7 @@ from trainers.teachers import (
     train_teacher,
     trunk_digest,
 )
+from trainers.tensor_files import load_arrays, save_arrays
 
 #: Runs `function(**arguments)` for every entry and yields key and result as each is done, so that
 #: it can be kept at once. The scheduler's runs them on the cluster; `run_here` in this process.
@@ -92,12 +90,9 @@ def build_foundation(
         DataError: A task's data is missing, or not what the config says.
         ConfigError: The study's scores are simulated: there is nothing to train on.
     """
-    if config.evaluator == "simulated" or config.trunk is None:
-        raise ConfigError(
-            f"the study {config.name} is simulated: it has no images to train networks on"
-        )
     check(program_basis())
-    tasks = tasks or _tasks(config, say)
+    tasks = tasks or read_tasks(config, say)
+    assert config.trunk is not None, "only simulated studies have none"
     check(data_basis(tasks))
     trunk = _trunk(config, config.trunk, run, say, check)
     teachers = _teachers(config, tasks, trunk, config.trunk.seed, run, say, check)
@@ -114,10 +109,11 @@ def task_knowledge(config: StudyConfig, base: Foundation, run: Run, say: Say) ->
         say: Called with one line per thing that was done.
     """
     digest = similarity_digest(base.teachers, base.tasks, precision=config.compute.precision)
-    shelf, name = Shelf.of(config), f"similarity-{digest[:20]}.npy"
-    read = functools.partial(_read_similarity, tasks=len(base.tasks))
-    similarity = shelf.find(name, read, say)
-    if similarity is None:
+    shelf, name = Shelf.of(config), f"similarity-{digest[:20]}.safetensors"
+    kept = shelf.find(name, functools.partial(load_arrays, digest=digest), say)
+    if kept is not None:
+        similarity = kept[0]["similarity"]
+    else:
         say("similarity of the teachers: every teacher is shown images of every task")
         images = probe_images(list(base.tasks.values()))
         jobs = {
@@ -132,7 +128,8 @@ def task_knowledge(config: StudyConfig, base: Foundation, run: Run, say: Say) ->
         }
         found = dict(run(teacher_features, jobs))
         similarity = linear_cka([found[task] for task in base.tasks])
-        shelf.keep(name, functools.partial(_write_array, array=similarity))
+        arrays, metadata = {"similarity": similarity}, {"digest": digest}
+        shelf.keep(name, functools.partial(save_arrays, arrays, metadata=metadata))
     facts = tuple(
         TaskFacts(
             name=name,
@@ -146,23 +143,17 @@ def task_knowledge(config: StudyConfig, base: Foundation, run: Run, say: Say) ->
     return TaskKnowledge(tasks=facts, similarity=similarity)
 
 
-def _read_similarity(path: Path, tasks: int) -> FloatArray:
-    try:
-        similarity: FloatArray = np.load(path)
-    except (ValueError, EOFError, OSError) as error:
-        raise DamagedFileError(f"{path} is damaged, it cannot be read: {error}") from error
-    if similarity.shape != (tasks, tasks) or not (np.abs(similarity) <= 1 + 1e-6).all():
-        raise DamagedFileError(f"{path} is damaged: it holds no similarity of {tasks} tasks")
-    return similarity
+def read_tasks(config: StudyConfig, say: Say) -> Mapping[str, Task]:
+    """The tasks of a study, with a line for each.
 
-
-def _write_array(path: Path, array: FloatArray) -> None:
-    with write_atomically(path) as partial:
-        np.save(partial, array)
-
-
-def _tasks(config: StudyConfig, say: Say) -> Mapping[str, Task]:
-    """The tasks, loaded, with a line for each."""
+    Raises:
+        DataError: A task's data is missing, or not what the config says.
+        ConfigError: The same, of a study that is there; or its scores are simulated.
+    """
+    if config.evaluator == "simulated":
+        raise ConfigError(
+            f"the study {config.name} is simulated: it has no images to train networks on"
+        )
     try:
         tasks = load_tasks(config.data)
     except ValueError as error:

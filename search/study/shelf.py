@@ -56,7 +56,7 @@ class Shelf:
             OSError: A file cannot be read.
         """
         for folder in dict.fromkeys((self.own, self.shared)):
-            if not (path := folder / name).is_file():
+            if not (path := folder / name).exists():
                 continue
             try:
                 found = read(path)

@@ -17,7 +17,6 @@ from search.config import StudyConfig
 from search.study.basis import Basis, Check, accept, training_basis
 from search.study.foundation import Foundation, Run, build_foundation
 from search.study.shelf import Say, move_aside
-from trainers.backbones import BACKBONES
 from trainers.export import ExportCheck, export_networks
 from trainers.joint import TrainResult, train_jointly
 from trainers.network import Network
@@ -133,7 +132,8 @@ def read_trained(
         if own.name not in masks:
             continue
         made_of = _made_of(config, masks[own.name], scored_on)
-        seeds = sorted(int(path.stem.removeprefix("seed")) for path in own.glob("seed*.json"))
+        names = (path.stem.removeprefix("seed") for path in own.glob("seed*.json"))
+        seeds = sorted(int(name) for name in names if name.isdecimal())
         kept = {seed: _finished(own, seed, made_of, say, weights=False) for seed in seeds}
         accuracy = {seed: runs for seed, runs in kept.items() if runs is not None}
         if accuracy:
@@ -142,13 +142,20 @@ def read_trained(
 
 
 def export_trained(
-    config: StudyConfig, trained: TrainedPick, base: Foundation, out: Path, *, say: Say
+    config: StudyConfig,
+    trained: TrainedPick,
+    masks: Masks,
+    base: Foundation,
+    out: Path,
+    *,
+    say: Say,
 ) -> dict[str, ExportCheck]:
     """Write one compact network per virtual network of a training, its first seed's.
 
     Args:
         config: The study.
         trained: With seed 0.
+        masks: What it was trained with.
         base: The tasks that every network is checked on.
         out: Folder of the networks.
         say: Called with one line per network.
@@ -156,9 +163,6 @@ def export_trained(
     Raises:
         ExportError: A compact network does not compute what the masked one does.
     """
-    groups = BACKBONES[config.backbone.family].groups(config.backbone)
-    tasks = [task.name for task in config.tasks]
-    masks = Masks.load(trained.folder / "masks.json", groups=groups, tasks=tasks)
     classes = [base.tasks[network.task].num_classes for network in masks.networks]
     network = Network(config.backbone, masks, classes, generator=None)
     network.load_state_dict(dict(load(trained.weights(0)).state))

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from partitioning import EXPORT, write_atomically, write_json
 from trainers.cost import costs
 from trainers.data import Task, normalise
 from trainers.network import EVALUATION_BATCH, Network
+from trainers.tensor_files import save_arrays
 
 #: Largest difference between logits of the compact and the masked network that counts as equal,
 #: relative to the largest logit. Removing channels only changes the order of float32 sums.
@@ -167,7 +167,6 @@ def _write(network: Network, row: int, task: Task, target: Path) -> ExportCheck:
     with write_atomically(target / "network.pt2") as partial:
         torch.export.save(program, partial)
         check = check_export(torch.export.load(partial).module(), network, row, task, split)
-    state = {k: v.contiguous() for k, v in compact.state_dict().items()}
-    with write_atomically(target / "weights.safetensors") as partial:
-        save_file(state, partial)
+    state = {name: tensor.contiguous().numpy() for name, tensor in compact.state_dict().items()}
+    save_arrays(state, target / "weights.safetensors", {})
     return check
