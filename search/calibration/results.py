@@ -16,10 +16,13 @@ from search.study import (
     Say,
     Study,
     build_space,
+    data_basis,
     foundations,
     move_aside,
+    read_tasks,
     run_here,
 )
+from trainers.data import Task
 from trainers.joint import TrainConfig
 from trainers.teachers import fingerprint
 
@@ -77,11 +80,17 @@ def measure_calibration(
     chosen = _kept_choice(study, folder / "candidates.json", say)
     digests = _digests(chosen, config)
     found = {pair: _read(result_path(folder, *pair), digests[pair], say) for pair in digests}
-    missing = {result_path(folder, *pair).stem: pair for pair in found if found[pair] is None}
-    if missing:
+    if None in found.values():
+        tasks = read_tasks(config, say)
+        data = fingerprint(**data_basis(tasks))
+        # What was measured of other data under the same path is measured anew.
+        found = {
+            p: kept if kept and kept.get("data") == data else None for p, kept in found.items()
+        }
+        missing = {result_path(folder, *pair).stem: pair for pair in found if found[pair] is None}
         steps = full_training(config).sgd.steps
         say(f"calibration: {len(missing)} of {len(found)} trainings of {steps} steps to do")
-        jobs = _jobs(missing, chosen, study, run, say)
+        jobs = _jobs(missing, chosen, study, tasks, run, say)
         for done, (key, measured) in enumerate(run(measure, jobs), start=1):
             index, seed = pair = missing[key]
             result = {
@@ -93,6 +102,7 @@ def measure_calibration(
                 "masks": chosen[index].masks.to_dict(),
                 **measured,
                 "digest": digests[pair],
+                "data": data,
             }
             write_json(result_path(folder, index, seed), result, sealed=True)
             found[pair] = result
@@ -129,13 +139,14 @@ def _jobs(
     missing: Mapping[str, tuple[int, int]],
     chosen: Sequence[Chosen],
     study: Study,
+    tasks: Mapping[str, Task],
     run: Run,
     say: Say,
 ) -> dict[str, dict[str, Any]]:
     """Arguments of `measure` for every measurement that is missing."""
     config = study.config
     seeds = {index: _seed(chosen[index], config) for index, _ in missing.values()}
-    found = foundations(config, sorted(set(seeds.values())), run, say, study.check())
+    found = foundations(config, sorted(set(seeds.values())), run, say, study.check(), tasks)
     given = {
         "backbone": config.backbone,
         "training": full_training(config),

@@ -21,7 +21,7 @@ def write_calibration(study: Study, results: Results) -> dict[str, Any]:
     table = calibration_table(results)
     table.to_csv(folder / "calibration.csv", index=False)
     scatter_figure(table, summary, folder / "calibration.png")
-    write_json(folder / "calibration.json", summary)
+    write_json(folder / "calibration.json", summary, sealed=True)
     return summary
 
 

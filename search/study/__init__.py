@@ -11,6 +11,7 @@ from search.study.assembly import (
     check_strategies,
     cost_range,
 )
+from search.study.basis import data_basis
 from search.study.features import feature_cache
 from search.study.folder import Study, StudyError, require_writable
 from search.study.foundation import (
@@ -19,6 +20,7 @@ from search.study.foundation import (
     Run,
     build_foundation,
     check_inputs,
+    read_tasks,
     run_here,
     task_knowledge,
 )
@@ -45,9 +47,11 @@ __all__ = [
     "check_inputs",
     "check_strategies",
     "cost_range",
+    "data_basis",
     "feature_cache",
     "foundations",
     "move_aside",
+    "read_tasks",
     "require_writable",
     "run_here",
     "supplies_by_seed",

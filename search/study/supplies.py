@@ -1,6 +1,6 @@
 """What the arms of each seed of a study are given: foundation, features, what is known of tasks."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from search.config import StudyConfig
@@ -9,6 +9,7 @@ from search.study.basis import Check, accept, program_basis
 from search.study.features import feature_cache
 from search.study.foundation import Foundation, Run, build_foundation, task_knowledge
 from search.study.shelf import Say
+from trainers.data import Task
 from trainers.proxy import FeatureCache
 
 
@@ -54,7 +55,12 @@ def supplies_by_seed(
 
 
 def foundations(
-    config: StudyConfig, seeds: Sequence[int], run: Run, say: Say, check: Check = accept
+    config: StudyConfig,
+    seeds: Sequence[int],
+    run: Run,
+    say: Say,
+    check: Check = accept,
+    tasks: Mapping[str, Task] | None = None,
 ) -> dict[int, tuple[Foundation, FeatureCache]]:
     """Make or load trunk, teachers and features for arms of these seeds.
 
@@ -64,18 +70,19 @@ def foundations(
         run: Where training and forward passes run.
         say: Called with one line per thing that was done.
         check: Called with digests of all that scores depend on, before anything is computed of it.
+        tasks: The tasks if they are loaded already.
 
     Returns:
         By seed; one and the same for all seeds where the config says that they share it.
     """
     if config.foundations == "shared":
-        base = build_foundation(config, run, say, check=check)
+        base = build_foundation(config, run, say, tasks, check)
         return dict.fromkeys(seeds, (base, feature_cache(config, base, run, say, check=check)))
     bases: dict[int, Foundation] = {}
     for seed in seeds:
         say(f"foundation of seed {seed}")
-        loaded = next(iter(bases.values())).tasks if bases else None
-        bases[seed] = build_foundation(config.of_seed(seed), run, say, loaded, check)
+        bases[seed] = build_foundation(config.of_seed(seed), run, say, tasks, check)
+        tasks = bases[seed].tasks
     return {
         seed: (
             base,

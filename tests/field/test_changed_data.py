@@ -1,14 +1,17 @@
 """What scores depend on has changed since they were made: refused, in words, before any compute."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from search.config import load_config
+from search.calibration import measure_calibration
+from search.config import load_config, parse_config
 from search.study import Study, StudyError, basis
 from tests.helpers.kept_studies import no_jobs, searched, silent, tree, write_data
+from tests.helpers.studies import SIMULATED
 
 
 @pytest.fixture
@@ -66,6 +69,19 @@ def test_teachers_of_other_weights(study: Path, monkeypatch: pytest.MonkeyPatch)
     refuses(study, "what changed: the weights of the teacher of digits of seed 0")
 
 
+def test_a_calibration_is_of_one_dataset(study: Path, tmp_path: Path) -> None:
+    """Stopped, the labels rotated, and begun again: nothing of the first dataset is kept."""
+    for path in study.glob("record.journal*"):
+        path.unlink()  # as of a calibration before the search
+    config = load_config(study / "config.yaml", ["calibration={candidates: 3, trained_twice: 0}"])
+    before = measure_calibration(Study.create(config, resume=True), say=silent)
+    (study / "calibration" / "candidate002-seed0.json").unlink()
+    write_data(tmp_path / "data", shift=1)
+    after = measure_calibration(Study(study), say=silent)
+    assert [a["data"] == b["data"] for a, b in zip(after, before, strict=True)] == [False] * 3
+    assert len({result["data"] for result in after}) == 1
+
+
 def test_the_record_of_another_study_of_that_name(study: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(study, other / "t")
@@ -86,3 +102,14 @@ def test_trainings_of_other_data_are_not_taken_for_these(study: Path, tmp_path: 
     said: list[str] = []
     again.train(before.candidate, say=said.append)
     assert any(line.startswith("training random-0-") for line in said)
+
+
+def test_what_is_under_way_under_other_settings_is_dropped(tmp_path: Path) -> None:
+    """A search that was killed before its first candidate goes on with what the config says now."""
+    config = parse_config(SIMULATED | {"output": str(tmp_path)})
+    underway = Study.create(config).record_path.with_suffix(".underway")
+    underway.write_text("scored on a lower rung")
+    Study.create(replace(config, seeds=(0, 1)), resume=True)
+    assert underway.exists()
+    Study.create(replace(config, input_size=64), resume=True)
+    assert not underway.exists()

@@ -14,6 +14,7 @@ from PIL import Image
 from rich.console import Console
 from scipy import stats
 
+from partitioning import read_json
 from search.calibration import read_trust, show_calibration, write_calibration
 from search.calibration.results import calibration_folder
 from search.calibration.summary import calibration_table, summarise
@@ -239,7 +240,7 @@ def study(tmp_path: Path) -> Study:
 def test_what_is_kept(study: Study) -> None:
     folder = calibration_folder(study)
     summary = read_trust(study)
-    assert summary == json.loads((folder / "calibration.json").read_text())
+    assert summary == read_json(folder / "calibration.json")
     with Image.open(folder / "calibration.png") as picture:
         assert picture.width > 600
         colours = picture.convert("RGB").getcolors(2**24)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from partitioning import read_json
 from search.calibration import write_calibration
 from search.cli import main
 from search.config import dump_config
@@ -34,7 +35,7 @@ def test_the_command(
         assert (folder / name).stat().st_size > 100
     assert main(["calibrate", str(config.folder), "--json"]) == 0
     summary = json.loads(capsys.readouterr().out)
-    assert summary == json.loads((folder / "calibration.json").read_text())
+    assert summary == read_json(folder / "calibration.json")
     assert (summary["candidates"], summary["trained_twice"], summary["trusted"]) == (5, 2, None)
     # The search that follows warns, and its page shows the calibration.
     assert main(["search", str(path)]) == 0
