@@ -117,6 +117,7 @@ def run_report(options: argparse.Namespace) -> None:
     if options.sync:
         sync(study)
         print(f"MLflow: {study.store_uri}")
+    require_scores(study)
 
 
 def run_ui(options: argparse.Namespace) -> int:

@@ -4,6 +4,7 @@ from typing import Any
 
 from search.arms import cluster_run
 from search.calibration import measure_calibration, write_calibration
+from search.commands.scores import NoScoresError
 from search.config import StudyConfig
 from search.study import Say, Study, check_inputs, check_strategies
 
@@ -34,8 +35,13 @@ def calibrate(study: Study | StudyConfig, *, say: Say = print) -> dict[str, Any]
 
     Raises:
         ValueError: Something in the config, the data or the folder cannot be used.
+        NoScoresError: Every candidate failed.
     """
     if isinstance(study, StudyConfig):
         study = open_study(study)
     results = measure_calibration(study, say=say, run=cluster_run(study.config))
-    return write_calibration(study, results)
+    summary = write_calibration(study, results)
+    if not summary["candidates"]:
+        first = summary["failed"][0]["error"]
+        raise NoScoresError(f"no candidate of {study.folder} could be measured; the first: {first}")
+    return summary

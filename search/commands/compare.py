@@ -3,6 +3,7 @@
 from rich.console import Console
 
 from search.commands.report import make_tracker
+from search.commands.scores import require_scores
 from search.commands.search import search
 from search.comparison import (
     Comparison,
@@ -65,11 +66,13 @@ def compare(
 
     Raises:
         CompareError: There is nothing to compare; of a config raised before any compute starts.
+        NoScoresError: Every candidate failed.
         StudyError: The folder cannot be written.
         ValueError, RecordError, ArmsError: As `search`, of a config.
     """
     if isinstance(study, StudyConfig):
         study = search_to_compare(study, console=console)
+    require_scores(study)
     config, candidates = study.config, study.candidates()
     comparison = compare_strategies(candidates, Terms.of(study))
     folder = study.folder / "compare"

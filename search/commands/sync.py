@@ -1,5 +1,6 @@
 """`apportion report --sync`: the MLflow mirror, made anew from the record."""
 
+from search.candidates import scored
 from search.commands.compare import compare
 from search.commands.report import finish_mirror, make_tracker
 from search.config import dump_config
@@ -16,6 +17,6 @@ def sync(study: Study) -> None:
     tracker.start(dump_config(study.config))
     candidates = study.candidates()
     tracker.sync(candidates)
-    finish_mirror(study, "FINISHED", tracker, candidates)
+    finish_mirror(study, "FINISHED" if scored(candidates) else "FAILED", tracker, candidates)
     if (study.folder / "compare").is_dir():
         compare(study)

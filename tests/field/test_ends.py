@@ -1,10 +1,12 @@
 """How commands end: failures that looked like success, tracebacks, and readers that go away."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from ray.exceptions import RayTaskError, WorkerCrashedError
@@ -35,14 +37,42 @@ def failed(tmp_path: Path) -> Study:
     return study
 
 
-@pytest.mark.parametrize("arguments", [["front"], ["front", "--json"]])
-def test_a_front_of_nothing_but_failures_says_why(
+@pytest.mark.parametrize(
+    "arguments",
+    [["front"], ["front", "--json"], ["report"], ["compare"],
+     ["train", "--pick", "best"], ["export", "--pick", "knee", "--out", "out"]],
+)  # fmt: skip
+def test_nothing_but_failures_is_no_success(
     failed: Study, arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([arguments[0], str(failed.folder), *arguments[1:]]) == 2
     err = capsys.readouterr().err
-    assert "has a score, all 2 failed; the first, random-0-0: the loss is not finite; lower" in err
+    assert re.search(r"a score.*random-0-0.*: the loss is not finite; lower proxy", err)
     assert err.count("\n") == 1
+
+
+def test_mlflow_is_told_of_a_failure_made_anew_from_the_record(
+    failed: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from search.commands import sync as command
+
+    told: list[str] = []
+    monkeypatch.setattr(command, "make_tracker", lambda study: Mock)
+    monkeypatch.setattr(command, "finish_mirror", lambda study, status, *_: told.append(status))
+    command.sync(failed)
+    assert told == ["FAILED"]
+
+
+def test_a_calibration_of_nothing_but_failures(
+    failed: Study, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from search.commands import calibrate as command
+
+    summary = {"candidates": 0, "failed": [{"index": 0, "seed": 0, "error": "the loss is NaN"}]}
+    monkeypatch.setattr(command, "measure_calibration", Mock())
+    monkeypatch.setattr(command, "write_calibration", lambda *_: summary)
+    assert main(["calibrate", str(failed.folder)]) == 2
+    assert capsys.readouterr().err.endswith("could be measured; the first: the loss is NaN\n")
 
 
 def test_a_study_that_has_just_begun_is_no_failure(tmp_path: Path) -> None:
