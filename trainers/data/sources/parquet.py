@@ -15,7 +15,7 @@ from trainers.data.sources.columns import (
     declared_classes,
     table_split,
 )
-from trainers.data.sources.shards import split_files
+from trainers.data.sources.shards import check_whole, names_split, split_files
 
 
 def open_parquet(request: Request) -> RawSplit:
@@ -50,17 +50,21 @@ def whole_parquet(request: Request) -> RawSplit | None:
         request: path is the file, or the folder that holds no other parquet files.
 
     Returns:
-        The whole dataset; None where there are splits.
+        The whole dataset; None where there are splits, or one alone.
 
     Raises:
         DataError: as for `open_parquet`.
     """
     if request.location.is_file():
+        try:
+            check_whole([request.location])
+        except ValueError as error:
+            raise request.error(str(error)) from error
         return _read(request, [request.location])
     if not request.location.is_dir():
         return None
     found = _split_files(request, request.location)
-    if len(found) != 1 or {*found} & {*request.names}:
+    if len(found) != 1 or any(map(names_split, found)):
         return None
     return _read(request, next(iter(found.values())))
 
