@@ -55,23 +55,20 @@ def whole_parquet(request: Request) -> RawSplit | None:
     Raises:
         DataError: as for `open_parquet`.
     """
-    if request.location.is_file():
-        try:
-            check_whole([request.location])
-        except ValueError as error:
-            raise request.error(str(error)) from error
-        return _read(request, [request.location])
-    if not request.location.is_dir():
+    if not request.location.exists():
         return None
     found = _split_files(request, request.location)
-    if len(found) != 1 or any(map(names_split, found)):
+    if request.location.is_dir() and (len(found) != 1 or any(map(names_split, found))):
         return None
     return _read(request, next(iter(found.values())))
 
 
-def _split_files(request: Request, folder: Path) -> dict[str, list[Path]]:
+def _split_files(request: Request, place: Path) -> dict[str, list[Path]]:
     try:
-        return split_files(folder, request.split)
+        if place.is_dir():
+            return split_files(place, request.split)
+        check_whole([place])
+        return {place.stem: [place]}
     except ValueError as error:
         raise request.error(str(error)) from error
 
