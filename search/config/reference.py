@@ -40,8 +40,8 @@ config and its data at once, and what it understood of every task.
 - **Paths** go where the shell would: `~`, `$HOME` and other variables work in `output`, `cache`,
   `data_root`, `trunk.checkpoint`, `tracking.uri` and the paths of tasks. `data_root` and
   `trunk.checkpoint` are looked for below the working folder, then below the project's; `output` and
-  `cache`, and tasks without `data_root`, lie below the working folder. A study keeps what it needs in its own folder,
-  and goes on by its own `config.yaml` wherever it was moved or copied.
+  `cache`, and tasks without `data_root`, lie below the working folder. A study keeps what it
+  needs in its own folder, and goes on by its own `config.yaml` wherever it was moved or copied.
 """
 
 #: A small piece of YAML for every section; a test reads each as part of a whole config.
