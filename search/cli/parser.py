@@ -36,7 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
         A parser whose options hold `run`, the function of `actions.py` that does what was asked,
         and `interrupted`, what to say after the word when Ctrl-C ends it.
     """
-    parser = _Parser(
+    parser: argparse.ArgumentParser = _Parser(
         prog="apportion",
         description=DESCRIPTION,
         epilog=EXAMPLES,
