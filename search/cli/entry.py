@@ -27,16 +27,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         broken, 2 when it could not be done, 128 and the signal's number when a signal ended it:
         130 is Ctrl-C, 143 SIGTERM, 141 a reader that went away, as `head` does.
     """
-    for stream in (sys.stdout, sys.stderr):
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started us
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
+        stream = getattr(sys, name)
         if hasattr(stream, "reconfigure"):  # a letter that the terminal has not is no error
             stream.reconfigure(errors="backslashreplace")
     try:
         with _ended_by_signals() as received:
             return _run(arguments, received)
-    except BrokenPipeError:
+    except OSError as error:  # of the output: its reader went away, or its disk is full
+        is_gone = isinstance(error, BrokenPipeError)
+        if os.environ.get("APPORTION_DEBUG") and not is_gone:
+            raise
         # What is left to be written goes nowhere, or Python would complain of it at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
+        if is_gone:
+            return 128 + signal.SIGPIPE
+        print(f"apportion: the output cannot be written: {error.strerror}", file=sys.stderr)
+        return 2
 
 
 def _run(arguments: Sequence[str] | None, received: Sequence[int]) -> int:
@@ -47,7 +56,6 @@ def _run(arguments: Sequence[str] | None, received: Sequence[int]) -> int:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     try:
         status: int = options.run(options) or 0
-        sys.stdout.flush()
     except KeyboardInterrupt:
         number = signal.Signals(received[0] if received else signal.SIGINT)
         what = "interrupted" if number == signal.SIGINT else f"ended by {number.name}"
@@ -60,6 +68,7 @@ def _run(arguments: Sequence[str] | None, received: Sequence[int]) -> int:
             raise
         print(f"apportion: {_in_words(error)}", file=sys.stderr)
         return 2
+    sys.stdout.flush()
     return status
 
 

@@ -4,9 +4,10 @@ import argparse
 import importlib.metadata
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 from search.cli import actions
+from search.config import without_passwords
 from search.strategies import STRATEGIES
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -35,7 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
         A parser whose options hold `run`, the function of `actions.py` that does what was asked,
         and `interrupted`, what to say after the word when Ctrl-C ends it.
     """
-    parser = argparse.ArgumentParser(
+    parser: argparse.ArgumentParser = _Parser(
         prog="apportion",
         description=DESCRIPTION,
         epilog=EXAMPLES,
@@ -50,6 +51,13 @@ def build_parser() -> argparse.ArgumentParser:
     _add_using(commands)
     _add_looking(commands)
     return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with a command line, but no password that stands there."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(without_passwords(message))
 
 
 class _Version(argparse.Action):

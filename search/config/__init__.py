@@ -7,7 +7,7 @@ from search.config.build import ConfigError
 from search.config.dumping import differences, dump_config
 from search.config.loading import load_config, parse_config, without_header
 from search.config.paths import PROJECT
-from search.config.secrets import masked, reveal
+from search.config.secrets import masked, reveal, without_passwords
 from search.config.sections import (
     COSTS,
     CalibrationConfig,
@@ -33,4 +33,5 @@ __all__ = [
     "parse_config",
     "reveal",
     "without_header",
+    "without_passwords",
 ]

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from partitioning.settings import problems
+from search.config.secrets import without_passwords
 
 T = TypeVar("T")
 
@@ -22,6 +23,7 @@ class ConfigError(ValueError):
     """
 
     def __init__(self, *problems: str, sound: Mapping[str, Any] | None = None) -> None:
+        problems = tuple(map(without_passwords, problems))
         text = problems[0]
         if len(problems) > 1:
             text = "\n  ".join([f"{len(problems)} things are wrong:", *problems])

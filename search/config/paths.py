@@ -11,6 +11,8 @@ from search.config.build import BROKEN, ConfigError
 #: Where `configs/...` is looked for when it is not below the working folder (a script that `ray
 #: submit` copied elsewhere).
 PROJECT = Path(__file__).resolve().parents[2]
+#: The home folder at the beginning of the path of a URI, or of a path.
+HOME = re.compile(r"^((?:sqlite:///|file:(?://)?)?)~(?=/)")
 
 
 def expand_paths(raw: dict[str, Any], found: list[str]) -> None:
@@ -22,6 +24,10 @@ def expand_paths(raw: dict[str, Any], found: list[str]) -> None:
     """
     _each(raw, ("output", "cache"), "", found)
     _each(raw, ("data_root",), "", found, below_project=True)
+    if isinstance(raw.get("tracking"), Mapping):
+        raw["tracking"] = tracking = dict(raw["tracking"])
+        if isinstance(uri := tracking.get("uri"), str):
+            tracking["uri"] = HOME.sub(lambda m: m[1] + os.path.expanduser("~"), uri)
     if isinstance(raw.get("tasks"), list | tuple):
         tasks = [_copy(task) for task in raw["tasks"]]
         for number, task in enumerate(tasks):
@@ -39,7 +45,7 @@ def shell_path(text: str) -> str:
 
     Raises:
         ConfigError: There is no such user or variable, for which the shell would put something
-            that nobody means.
+            that nobody means; or it asks for more of the shell, as `${NAME:-x}` and `$(x)` do.
 
     Example:
         >>> shell_path("data/parts"), shell_path("~/x").endswith("~/x")
@@ -52,6 +58,8 @@ def shell_path(text: str) -> str:
             raise ConfigError(f"the variable ${name} is not set; set it, or write the path itself")
         return os.environ[name]
 
+    if re.search(r"`|\$\(|\$\{(?![A-Za-z_]\w*\})", text):
+        raise ConfigError(f"only the shell can say what {text} is; write the path itself")
     home = os.path.expanduser(text)
     if home.startswith("~"):
         user = home.partition("/")[0]

@@ -21,6 +21,8 @@ OTHER_NUMBER = re.compile(r"0o[0-7]+|0x[\da-fA-F]+|[-+]?\d+(\.\d*)?(e[-+]?\d+)?"
 DECEPTIVE = re.compile("[\x85\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 #: Quotes of word processors, which are letters to YAML.
 CURLED = "“”„‟‘’‚‛«»‹›"
+#: Behind text: a comment, or what was meant for a part of it, as in `path: run #3`.
+CLOSE_COMMENT = re.compile(r"[ \t]+#[^\s#]")
 #: More values than any config has; aliases of aliases come to billions.
 MOST_VALUES = 100_000
 #: The largest whole number: that of 64 bits, as generators and tensors hold them.
@@ -152,6 +154,12 @@ class _Reader(yaml.SafeLoader):
     def _scalar(self, node: yaml.ScalarNode) -> Any:
         self._check_characters(node)
         text = str(node.value)
+        if node.style == '"' and any(unicodedata.category(letter) == "Cc" for letter in text):
+            raise self._refused(
+                node,
+                "a backslash in double quotes begins an escape, here of a character that cannot be "
+                "seen; use single quotes",
+            )
         if node.style:  # in quotes, or a block
             return text
         if text in ("", "null", "Null", "NULL"):
@@ -166,6 +174,12 @@ class _Reader(yaml.SafeLoader):
             return float(text.lower().replace(".", ""))
         if how := _misread(node, self._raw(node)):
             raise self._refused(node, f"{text} can be misread; {how}")
+        if CLOSE_COMMENT.match(self._text, node.end_mark.index):
+            raise self._refused(
+                node,
+                f"what stands behind {text} can be misread; put the whole in quotes if '#' belongs "
+                "to it, or a space behind '#' if it begins a comment",
+            )
         return text
 
     def _float(self, node: yaml.Node, text: str) -> float:
@@ -198,6 +212,8 @@ def _misread(node: yaml.ScalarNode, raw: str) -> str:
     text, kind = str(node.value), node.tag.rpartition(":")[2]  # the kind by YAML 1.1
     if text == "~":
         return 'write null for nothing, or "~" in quotes for the home folder'
+    if text.lower() in ("none", "nil"):
+        return "write null for nothing, or put it in quotes if it is text"
     if kind == "bool":
         return "write true, false or null, or put it in quotes if it is text"
     if INTEGER.fullmatch(text):

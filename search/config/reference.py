@@ -32,16 +32,16 @@ config and its data at once, and what it understood of every task.
 - **What is written is what is meant**: what people and programs could read differently is refused,
   and the message says how to write it. Numbers are plain and decimal (`10`, `.5`, `1e-3`, but not
   `010`, `0x10`, `1_000` or `1:30`), switches are `true` and `false` (not `yes` and `on`), nothing
-  is `null` (not `~`), and text that looks like one of these stands in quotes. A key stands once.
-  Anchors, aliases and `<<` work as ever; tags do not. The file is UTF-8.
+  is `null` (not `~` or `None`), and text that looks like one of these, or has ` #` in it, stands in
+  quotes. A key stands once. Anchors, aliases and `<<` work as ever; tags do not. The file is UTF-8.
 - **On the command line**, `--set key=value` changes a key by its dotted name. The value is YAML,
   and entries of a list go by `name` or position: `--set "seeds=[0,1]"`,
   `--set tasks.digits.limit=500`.
 - **Paths** go where the shell would: `~`, `$HOME` and other variables work in `output`, `cache`,
-  `data_root`, `trunk.checkpoint` and the paths of tasks. `data_root` and `trunk.checkpoint` are
-  looked for below the working folder, then below the project's; `output` and `cache`, and tasks
-  without `data_root`, lie below the working folder. A study keeps what it needs in its own folder,
-  and goes on by its own `config.yaml` wherever it was moved or copied.
+  `data_root`, `trunk.checkpoint`, `tracking.uri` and the paths of tasks. `data_root` and
+  `trunk.checkpoint` are looked for below the working folder, then below the project's; `output` and
+  `cache`, and tasks without `data_root`, lie below the working folder. A study keeps what it
+  needs in its own folder, and goes on by its own `config.yaml` wherever it was moved or copied.
 """
 
 #: A small piece of YAML for every section; a test reads each as part of a whole config.

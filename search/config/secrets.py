@@ -2,10 +2,11 @@
 
 import os
 import re
+from contextlib import suppress
 from urllib.parse import quote, unquote, urlsplit
 
 VARIABLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\})")
-SECRET = re.compile(r"pass|pwd|token|secret|apikey|api_key|credential", re.IGNORECASE)
+SECRET = re.compile(r"pass|pwd|token|secret|(api|access).?key|auth$|credential", re.IGNORECASE)
 
 
 def refuse_password(uri: str) -> None:
@@ -14,21 +15,39 @@ def refuse_password(uri: str) -> None:
     Raises:
         ValueError: It holds one; the text does not.
     """
-    try:
-        parts = urlsplit(uri)
-        user, password = parts.username, parts.password
-    except ValueError:  # such as a bracket in the password
-        user, password = None, uri.rpartition("@")[0]
-    if password is None and user and parts.scheme in ("http", "https"):
+    user, _, password = unquote(_before_host(uri)).partition(":")
+    if uri.startswith("http") and not password:
         password = user  # a token, as there is nobody to be asked for a password
-    pairs = [pair.partition("=") for pair in re.split("[&;]", unquote(uri.partition("?")[2]))]
+    pairs = [pair.partition("=") for pair in re.split("[?#&;]", unquote(uri))[1:]]
     options = [value for key, _, value in pairs if SECRET.search(key)]
-    if any(VARIABLE.sub("", found) for found in (password or "", *options)):
+    if any(VARIABLE.sub("", found) for found in (password, *options)):
         raise ValueError(
             "uri must not hold a password, since the study keeps it: name a variable in its place, "
             "as in postgresql://me:$DB_PASSWORD@host/runs, or set MLFLOW_TRACKING_USERNAME and "
             "MLFLOW_TRACKING_PASSWORD for a server; keep the password out of files"
         )
+
+
+def _before_host(uri: str) -> str:
+    """User and password of a URI, even where a letter of them or a slash too few breaks it."""
+    scheme = uri.partition(":")[0]
+    if "@" not in uri or scheme.startswith(("sqlite", "file", "/", ".", "~")):
+        return ""
+    with suppress(ValueError):  # such as a bracket in the password
+        host = urlsplit(uri).netloc
+        if host and not {"@", ":"} & {*host}:
+            return ""  # the @ is a part of the path or of an option
+    return uri.rpartition("@")[0].removeprefix(f"{scheme}://")
+
+
+def without_passwords(text: str) -> str:
+    """A text, such as an error, in which three stars stand for users and passwords of URIs.
+
+    Example:
+        >>> without_passwords("got 'http://me:pw@host/x'")
+        "got 'http://***@host/x'"
+    """
+    return re.sub(r"(?<!sqlite)://[^\s'\"]+@", "://***@", text)
 
 
 def reveal(uri: str) -> tuple[str, tuple[str, ...]]:

@@ -229,13 +229,27 @@ def test_white_and_black_can_be_set(tmp_path: Path) -> None:
     np.savez(tmp_path / "u.npz", train_images=dim, train_labels=labels,
              test_images=1 - dim, test_labels=labels)  # fmt: skip
     task = load(tmp_path, source="npz", path="u.npz")
-    assert "between 0 and 1 of 255" in task.summary()
+    assert "hardly any contrast; set black and white" in task.summary()
     task = load(tmp_path, source="npz", path="u.npz", white=1)
     assert task.splits["train"].images.unique().tolist() == [0, 255]
     with pytest.raises(DataError, match="white is 4095, but all images have values of 8 bits"):
         load(tmp_path, source="npz", path="u.npz", white=4095)
     with pytest.raises(ValueError, match="black must be below white, got 5 and 4"):
         load(tmp_path, black=5, white=4)
+
+
+def test_one_broken_pixel_that_makes_all_others_black_is_said(tmp_path: Path) -> None:
+    arrays = {}
+    for split, share in shares().items():
+        images = np.pad(np.rint(4000 * share), ((0, 0), (0, 80), (0, 80)), mode="wrap")
+        images[0, 5, 5] = 65535
+        arrays |= {f"{split}_images": images.astype(np.uint16), f"{split}_labels": [0, 1, 0, 1]}
+    np.savez(tmp_path / "t.npz", **arrays)
+    task = TaskConfig(name="t", source="npz", validation="test", test=None)
+    config = DataConfig(tasks=(task,), root=str(tmp_path), input_size=SIZE + 80)
+    summary = load_task(task, config).summary()
+    assert "white is 65535 (uint16 values from 0 to 65535)" in summary
+    assert "hardly any contrast" in summary
 
 
 def test_what_is_no_number_is_black_and_changes_no_scale(tmp_path: Path) -> None:
@@ -320,6 +334,17 @@ def test_damaged_orientation_turns_no_image(tmp_path: Path) -> None:
 
     write_folder(tmp_path, write, ".png")
     assert torch.equal(load(tmp_path).splits["train"].images, expected())
+
+
+def test_bomb_of_an_array_is_refused_before_it_is_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrays = {f"{split}_images": np.zeros((4, 9, 9), np.uint8) for split in ("train", "test")}
+    labels = {f"{split}_labels": [0, 1, 0, 1] for split in ("train", "test")}
+    np.savez_compressed(tmp_path / "t.npz", **arrays, **labels)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 70)
+    with pytest.raises(DataError, match=r"train_images of .* refused as a decompression bomb"):
+        load(tmp_path, source="npz")
 
 
 def test_decompression_bomb_is_refused_by_name(

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -142,7 +143,9 @@ PRINT = """
 import signal, sys
 from search.cli import actions, main
 def run(options):
-    if sys.argv[1] == "print":
+    if sys.argv[1] == "say":
+        print("said")
+    elif sys.argv[1] == "print":
         for number in range(100_000): print("candidate", number, "\\u00e9")
     else:
         print("ready", flush=True)
@@ -169,6 +172,23 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     assert process.stderr.read() == ""
     process.stderr.close()
     assert process.wait() == 128 + signal.SIGPIPE
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a disk that is full")
+@pytest.mark.parametrize(
+    ("output", "status", "said"),
+    [("/dev/full", 2, "apportion: the output cannot be written: No space left on device\n"),
+     ("&-", 0, "")],
+)  # fmt: skip
+def test_an_output_that_takes_nothing_is_no_traceback(output: str, status: int, said: str) -> None:
+    """A full disk was told twice, with the status 120; no output at all was a traceback."""
+    command = shlex.join([sys.executable, "-c", PRINT, "say"])
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+    ended = subprocess.run(
+        f"{command} >{output}", shell=True, env=environment, stderr=subprocess.PIPE, text=True,
+        check=False,
+    )  # fmt: skip
+    assert (ended.returncode, ended.stderr) == (status, said)
 
 
 def test_a_letter_that_the_terminal_has_not_is_no_error() -> None:

@@ -131,8 +131,26 @@ def test_names_that_differ_in_blanks_are_one_and_it_is_said(tmp_path: Path) -> N
         (["cat", "dog"], ["cat", "dog", "ca\u200bt"]),
         (["cat", "dog"], ["\uff43\uff41\uff54", "dog"]),
         (["big cat", "dog"], ["big\u00a0cat", "dog"]),
+        (["cat", "\u0441\u0430t", "dog"], ["cat", "dog"]),
+        (["bird's", "bird\u2019s"], ["bird's"]),
+        (["t-shirt", "t\u2013shirt"], ["t-shirt"]),
+        (["\u2615", "\u2615\ufe0f"], ["\u2615"]),
+        (["cat", "ca\0t"], ["cat"]),
+        (["cat", "cat\u3164"], ["cat"]),
     ],
-    ids=["case", "case of another split", "zero-width", "full-width", "no-break"],
+    ids=[
+        "case",
+        "case of another split",
+        "zero-width",
+        "full-width",
+        "no-break",
+        "cyrillic",
+        "quote",
+        "dash",
+        "variation selector",
+        "control",
+        "filler",
+    ],
 )
 def test_names_that_look_alike_and_are_not_are_refused(
     train: list[str], validation: list[str], tmp_path: Path
@@ -174,6 +192,24 @@ def test_npz_hashes_do_not_become_negative(tmp_path: Path) -> None:
     assert loaded.classes == ("5", str(2**63 + 1))
 
 
+@pytest.mark.parametrize(
+    "stored", ["[1]", '{"info": null}', '{"info": {"features": {"label": 3}}}']
+)
+def test_names_that_are_not_kept_as_the_hub_does_are_not_there(stored: str, tmp_path: Path) -> None:
+    for split in ("train", "validation"):
+        write(tmp_path, split, [0, 1])
+        file = tmp_path / "t" / f"{split}.parquet"
+        table = pq.read_table(file).replace_schema_metadata({"huggingface": stored})
+        pq.write_table(table, file)
+    assert load(tmp_path).classes == ("0", "1")
+
+
+def test_text_of_more_digits_than_a_number_has(tmp_path: Path) -> None:
+    write(tmp_path, "train", [0, 1])
+    write(tmp_path, "validation", ["0", "9" * 5000])
+    assert "text here and whole numbers in" in refused(tmp_path)
+
+
 TEXT = pa.array(["b", "a", "b"])
 TYPES = {
     "string_view": TEXT.cast(pa.string_view()),
@@ -209,6 +245,7 @@ def test_images_of_every_arrow_type_even_of_two(kind: pa.DataType, tmp_path: Pat
         ([1.0, float("nan")], "row 1 has no label"),
         (["a", None], "row 1 has no label"),
         (["a", " "], "row 1 has no label, its text is empty"),
+        (["a", "nan"], "row 1 has no label, its text is nan"),
         (pa.nulls(2), "row 0 has no label"),
         ([[1], [2]], "labels must be integers or strings"),
     ],

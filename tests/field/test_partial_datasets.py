@@ -1,5 +1,7 @@
 """Datasets of which a part vanished in silence, or which were taken for whole and were not."""
 
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -176,9 +178,43 @@ def test_single_parquet_is_divided(path: str | None, files: list[str], tmp_path:
     assert "drawn" in task.summary()
 
 
-def test_lone_training_split_is_not_taken_for_the_whole(tmp_path: Path) -> None:
-    write_rows(tmp_path / "t" / "train.parquet")
-    assert "split 'validation' is missing" in refused(tmp_path, source="parquet")
+@pytest.mark.parametrize("name", ["train", "valid", "Training", "cifar10_test"])
+def test_lone_split_is_not_taken_for_the_whole(name: str, tmp_path: Path) -> None:
+    write_rows(tmp_path / "t" / f"{name}.parquet")
+    message = refused(tmp_path, source="parquet")
+    assert "is missing" in message
+    assert f"found {name}.parquet" in message
+
+
+def test_one_shard_of_several_is_not_taken_for_the_whole(tmp_path: Path) -> None:
+    write_rows(tmp_path / "t" / "all-1-of-2.parquet")
+    message = refused(tmp_path, source="parquet", path="t/all-1-of-2.parquet")
+    assert "of 2 shards in" in message
+
+
+def test_folders_named_after_splits_are_no_classes(tmp_path: Path) -> None:
+    for name in ("train2017", "val2017"):
+        for index in range(4):
+            write(tmp_path / "t" / name / f"{index}.png")
+    assert "found train2017, val2017" in refused(tmp_path)
+    for index in range(4):
+        write(tmp_path / "u" / "freight train" / f"{index}.png")
+        write(tmp_path / "u" / "bus" / f"{index}.png")
+    assert load(tmp_path, path="u").classes == ("bus", "freight train")
+
+
+def test_what_systems_put_among_images_is_passed_over(tmp_path: Path) -> None:
+    write_splits(tmp_path, "a", "b")
+    for place in ("a/@eaDir/0.png", "__MACOSX/a", "#recycle"):
+        write(tmp_path / "t" / "train" / place / "1.png")
+    task = load(tmp_path)
+    assert (task.classes, len(task.splits["train"])) == (("a", "b"), 8)
+
+
+def test_folder_whose_name_is_no_text_is_named(tmp_path: Path) -> None:
+    write_splits(tmp_path, "a", "b")
+    write(tmp_path / "t" / "train" / os.fsdecode(b"caf\xe9") / "0.png")
+    assert r"caf\udce9' is no text in UTF-8" in refused(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -229,13 +265,57 @@ def test_images_in_two_splits_and_missing_classes_are_said(tmp_path: Path) -> No
     assert "validation has no image of 1 of the classes (c)" in summary
 
 
-def test_whole_set_twice_is_said(tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", [0, 1])
+def test_whole_set_twice_is_refused_and_copies_are_said(more: int, tmp_path: Path) -> None:
     for split in ("train", "validation"):
         images = [picture() for _ in range(6)] * (2 if split == "train" else 1)
+        images += [picture() for _ in range(more)]
         labels = pa.array([index % 2 for index in range(len(images))])
         write_table(tmp_path / "t" / f"{split}.parquet", images, labels)
-    summary = load(tmp_path, source="parquet", test=None).summary()
-    assert "6 of 12 train images are copies of others there" in summary
+    if more:
+        summary = load(tmp_path, source="parquet", test=None).summary()
+        assert "6 of 13 train images are copies of others there" in summary
+    else:
+        with pytest.raises(DataError, match="each of 6 images is there twice"):
+            load(tmp_path, source="parquet", test=None)
+
+
+@pytest.mark.parametrize("splits", [True, False])
+def test_folder_copied_into_itself_is_refused(splits: bool, tmp_path: Path) -> None:
+    """It was a class more, named as the folder, of all the images of the others."""
+    if splits:
+        write_splits(tmp_path, "a", "b")
+    top = tmp_path / "t" / "train" if splits else tmp_path / "t"
+    for name in "ab":
+        for index in range(4, 12):
+            write(top / name / f"{index}.png")
+    shutil.copytree(top, tmp_path / "copy")
+    shutil.move(tmp_path / "copy", top / "leaves")
+    with pytest.raises(DataError, match=r"images of the class '(a|b|leaves)' are there under"):
+        load(tmp_path)
+
+
+def test_files_doubled_under_other_names_are_refused(tmp_path: Path) -> None:
+    for index in range(24):
+        content = picture()
+        for copy in ("", " (1)"):
+            write(tmp_path / "t" / "ab"[index % 2] / f"{index}{copy}.png", content)
+    with pytest.raises(DataError, match=r"is there twice|images are train images, too"):
+        load(tmp_path)
+
+
+def test_damaged_npz_is_named(tmp_path: Path) -> None:
+    images = RNG.integers(0, 4, (60, SIZE, SIZE)).astype(np.uint8)
+    arrays = {f"{split}_images": images for split in SPLITS}
+    labels = {f"{split}_labels": np.arange(60) % 2 for split in SPLITS}
+    file = tmp_path / "t.npz"
+    np.savez_compressed(file, **arrays, **labels)
+    content = bytearray(file.read_bytes())
+    for place in range(150, 400, 10):
+        content[place] ^= 255
+    file.write_bytes(bytes(content))
+    with pytest.raises(DataError, match=r"t\.npz cannot be read"):
+        load(tmp_path, source="npz")
 
 
 def test_npz_with_a_split_under_both_its_names_is_refused(tmp_path: Path) -> None:

@@ -27,7 +27,8 @@ def parsed(**changed: Any) -> Any:
 @pytest.mark.parametrize(
     ("text", "below"),
     [("~", ""), ("~/x", "x"), ("$HOME/x", "x"), ("${HOME}/x", "x"), ("$SCRATCH", "scratch"),
-     ("~/a/$UNSET5", None), ("~nobody1/x", None), ("${NOWHERE}/x", None)],
+     ("${SCRATCH:-/tmp}", None), ("$(pwd)/x", None), ("~/a/$UNSET5", None),
+     ("~nobody1/x", None), ("${NOWHERE}/x", None)],
 )  # fmt: skip
 @pytest.mark.parametrize("key", ["output", "cache", "data_root", "checkpoint", "task", "dataset"])
 def test_paths_go_where_the_shell_would(home: Path, text: str, below: str | None, key: str) -> None:
@@ -38,7 +39,7 @@ def test_paths_go_where_the_shell_would(home: Path, text: str, below: str | None
     }.get(key, {key: text})
     if below is None:
         with pytest.raises(
-            ConfigError, match=r"is not set; set it|there is no home folder ~nobody1"
+            ConfigError, match=r"is not set; set it|there is no home folder ~nobody1|only the shell"
         ):
             parsed(**changed)
         return
@@ -55,6 +56,12 @@ def test_set_goes_the_same_way(home: Path) -> None:
     config = load_config("configs/quickstart.yaml", ["output=~/x", "cache=$HOME/y"])
     assert config.folder == home / "x" / "quickstart"
     assert config.cache_folder == home / "y"
+
+
+@pytest.mark.parametrize("scheme", ["", "sqlite:///", "file://"])
+def test_the_store_of_mlflow_goes_the_same_way(home: Path, scheme: str) -> None:
+    config = parsed(tracking={"uri": f"{scheme}~/x.db"})
+    assert config.tracking.uri == f"{scheme}{home}/x.db"
 
 
 def test_other_tildes_and_dollars_are_letters(home: Path) -> None:

@@ -27,12 +27,35 @@ PASSWORD = "hunter2"
         f"mssql+pyodbc:///?odbc_connect=SERVER%3Dx%3BPWD%3D{PASSWORD}",
         f"https://host/?api_key={PASSWORD}",
         f"http://me:[{PASSWORD}@host",
+        f"http://me:a/{PASSWORD}@host",
+        f"http:/me:{PASSWORD}@host",
+        f"me:{PASSWORD}@host:5000",
+        f"postgresql://me%3A{PASSWORD}@host/runs",
+        f"https://host/#token={PASSWORD}",
     ],
 )
 def test_a_password_is_refused_and_not_repeated(uri: str) -> None:
     with pytest.raises(ConfigError, match=r"tracking: uri must not hold a password") as refused:
         parse_config(SIMULATED | {"tracking": {"uri": uri}})
     assert PASSWORD not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"tracking": f"http://me:{PASSWORD}@h"}, {"tracking": {"uri": [f"http://me:{PASSWORD}@h"]}},
+     {"evaluator": f"http://me:{PASSWORD}@h"}],
+)  # fmt: skip
+def test_no_error_repeats_it_wherever_it_stands(changed: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=r"http://\*\*\*@h") as refused:
+        parse_config(SIMULATED | changed)
+    assert PASSWORD not in str(refused.value)
+
+
+def test_no_error_of_the_command_line_repeats_it(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["search", "a.yaml", "--set", "x=1", "tracking.uri", f"http://me:{PASSWORD}@host"])
+    assert main(["search", "a.yaml", "--set", f"tracking.uri:http://me:{PASSWORD}@host"]) == 2
+    assert PASSWORD not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("lines", ["tracking:\n\turi: {}\n", "tracking: {{uri: a: {}}}\n"])
@@ -47,7 +70,8 @@ def test_no_line_of_the_file_is_repeated(tmp_path: Path, lines: str) -> None:
 @pytest.mark.parametrize(
     "uri",
     ["http://host:5000", "postgresql://me@host/runs", "sqlite:////a@b/mlflow.db", "databricks",
-     "postgresql://me:${PW}@host/runs", "http://host/?token=$PW"],
+     "postgresql://me:${PW}@host/runs", "http://host/?token=$PW", "http://host/a@b",
+     "/data/a:b@c/mlruns", "postgresql://host/runs?user=me@host"],
 )  # fmt: skip
 def test_other_uris_are_taken_as_they_are(uri: str) -> None:
     assert parse_config(SIMULATED | {"tracking": {"uri": uri}}).tracking.uri == uri

@@ -24,7 +24,7 @@ def config(folder: Path, lines: str = "", encoding: str = "utf-8") -> Path:
     [
         "010", "0x10", "0o10", "0b11", "1_000", "1:30", "1:30:05", "+010", "-07", "08", "1_0.5",
         "1:30.5", "2024-01-01", "2024-01-01 10:00:00", "yes", "No", "ON", "off", "~", "=", "010.5",
-        "99999999999999999999", "1e999", "1e-999", "00", "“a”",
+        "99999999999999999999", "1e999", "1e-999", "00", "“a”", "None", "nil", "run #3",
     ],
 )  # fmt: skip
 def test_a_value_that_can_be_misread_is_refused(tmp_path: Path, text: str) -> None:
@@ -43,7 +43,8 @@ def test_a_value_that_can_be_misread_is_refused(tmp_path: Path, text: str) -> No
         ("5.", 5.0), ("1.5e+2", 150.0), ("-0.0", 0.0), ("true", True), ("False", False),
         ("null", None), ("", None), ("'010'", "010"), ('"yes"', "yes"), ("'~'", "~"),
         ("3dshapes", "3dshapes"), ("1.2.3", "1.2.3"), ("n", "n"), ("~/x", "~/x"), ("a-b", "a-b"),
-        ("2nd", "2nd"), ("x: |\n  010\n", {"x": "010\n"}),
+        ("2nd", "2nd"), ("a # b", "a"), ("a#b", "a#b"), ("3 #b", 3), ("'a #b'", "a #b"),
+        ("x: |\n  010\n", {"x": "010\n"}),
         ("{010: a, yes: b, 1e3: c}", {"010": "a", "yes": "b", "1e3": "c"}),
         ("[&x {a: 1}, {<<: *x, b: 2}, {<<: *x, a: 3}]", [{"a": 1}, {"a": 1, "b": 2}, {"a": 3}]),
     ],
@@ -75,6 +76,7 @@ def test_what_everybody_reads_alike_is_read(text: str, value: Any) -> None:
         ('"output\ufeff": b\n', r"line 14: the character U\+FEFF"),
         ("# off\u2028candidates: 3\n", r"line 14: the character U\+2028 .*hides"),
         ("output: a\x07b\n", r"line 14: the character U\+0007 is not allowed"),
+        ('output: "C:\\new"\n', "line 14: a backslash in double quotes begins an escape"),
         ("output: a: b\n", "line 14: not valid YAML: ':' has no meaning here"),
         ("output: " + "[" * 5000, "too deep within one another"),
     ],

@@ -82,8 +82,8 @@ def load_task(task: TaskConfig, config: DataConfig) -> Task:
     for name, part in plan.parts.items():
         pixels = decode(part.pictures(size), len(part.rows), size, scales)
         splits[name] = Split(images=torch.from_numpy(pixels), labels=torch.from_numpy(part.labels))
-    seen = check_images(task.name, plan.classes, splits)
     mean, std = _moments(splits["train"].images)
+    seen = check_images(task.name, plan.classes, splits, spread=255 * float(std.max()))
     return Task(
         name=task.name,
         classes=plan.classes,
@@ -110,7 +110,6 @@ def _request(task: TaskConfig, split: str, config: DataConfig) -> Request:
         image_column=task.image_column,
         label_column=task.label_column,
         split=split,
-        names=tuple(task.split_names().values()),
         seed=config.seed,
     )
 

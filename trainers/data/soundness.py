@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 
@@ -12,8 +13,9 @@ from partitioning import IntArray
 from trainers.data.sources import DataError
 from trainers.data.tasks import Split
 
-#: Fewer shades than this between the darkest and the brightest pixel of all look like none.
-FEW_SHADES = 16
+#: A standard deviation below this, in shades of 255, looks like no picture: a single pixel that is
+#: broken can make a white of its own, beside which all others are black.
+LEAST_SPREAD = 6
 
 #: So many images that all differ and are found again in another split are a copy of it.
 COPIED = 3
@@ -35,19 +37,23 @@ def missing_classes(classes: Sequence[str], labels: Mapping[str, IntArray]) -> l
     return notes
 
 
-def check_images(task: str, classes: Sequence[str], splits: Mapping[str, Split]) -> list[str]:
-    """Checks that images differ, within a split and between splits.
+def check_images(
+    task: str, classes: Sequence[str], splits: Mapping[str, Split], spread: float
+) -> list[str]:
+    """Checks that images differ, within a split and between splits and classes.
 
     Args:
         task: name of the task, for messages.
         classes: names of its classes.
         splits: images decoded.
+        spread: the standard deviation of the training pixels, in shades of 255.
 
     Returns:
         notes of what is odd but may be meant: images in two splits, copies, hardly any contrast.
 
     Raises:
-        DataError: all images of a split are alike, or all of one split are in another, too.
+        DataError: all images of a split are alike, all of one split or class are in another, too,
+            or all are there twice.
     """
     digests = {name: _digests(split) for name, split in splits.items()}
     for name, found in digests.items():
@@ -59,19 +65,45 @@ def check_images(task: str, classes: Sequence[str], splits: Mapping[str, Split])
                 f"{len(classes)} classes: {', '.join(classes[:8])}); check the files; where "
                 "their scale is to blame, set black and white to the values that are"
             )
+    _refuse_second_names(task, classes, splits, digests)
     notes = [*_shared(task, digests)]
+    # Of a dataset without splits the copies may have been drawn into two of them.
+    for found in (*digests.values(), [digest for each in digests.values() for digest in each]):
+        times = Counter(found)
+        if set(times.values()) == {2} and len(times) >= COPIED:
+            raise DataError(
+                f"task {task!r}: each of {len(times)} images is there twice, so that the dataset "
+                "seems to be there twice; remove one of the two"
+            )
     for name, found in digests.items():
         copies = len(found) - len(set(found))
         if 10 * copies >= len(found):
             notes.append(f"{copies} of {len(found)} {name} images are copies of others there")
-    low = min(int(split.images.min()) for split in splits.values())
-    high = max(int(split.images.max()) for split in splits.values())
-    if high - low < FEW_SHADES:
-        notes.append(
-            f"all pixels lie between {low} and {high} of 255, hardly any contrast; set black and "
-            "white to the values that are"
-        )
+    if spread < LEAST_SPREAD:
+        notes.append("hardly any contrast; set black and white to the values that are")
     return notes
+
+
+def _refuse_second_names(
+    task: str,
+    classes: Sequence[str],
+    splits: Mapping[str, Split],
+    digests: Mapping[str, list[bytes]],
+) -> None:
+    """A class all of whose images are of other classes, too, is a copy of folders in the folder."""
+    owners: dict[bytes, set[int]] = defaultdict(set)
+    images: dict[int, set[bytes]] = defaultdict(set)
+    for name, found in digests.items():
+        for digest, label in zip(found, splits[name].labels.tolist(), strict=True):
+            owners[digest].add(label)
+            images[label].add(digest)
+    for label, mine in sorted(images.items()):
+        if len(mine) >= COPIED and all(len(owners[digest]) > 1 for digest in mine):
+            raise DataError(
+                f"task {task!r}: all {len(mine)} images of the class {classes[label]!r} are there "
+                "under the names of other classes, too, as in a folder that was copied into "
+                "itself; remove one of the two"
+            )
 
 
 def _digests(split: Split) -> list[bytes]:

@@ -39,14 +39,12 @@ class Request:
         image_column: column that holds the images (parquet, hub).
         label_column: column that holds the labels (parquet, hub).
         split: the source's own name of the split.
-        names: the source's own names of all splits that the task asks for.
         seed: seed of what is drawn (toy).
     """
 
     task: str
     path: str
     split: str
-    names: tuple[str, ...] = ()
     root: Path | None = None
     subset: str | None = None
     image_column: str = "image"

@@ -98,8 +98,11 @@ def declared_classes(schema: pa.Schema, label_column: str) -> list[str] | None:
         ValueError: the metadata are no JSON.
     """
     stored = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    names = stored.get("info", {}).get("features", {}).get(label_column, {}).get("names")
-    return list(names) if names else None
+    try:
+        names = stored["info"]["features"][label_column]["names"]
+    except (KeyError, TypeError):  # other programs keep other things there
+        return None
+    return names if isinstance(names, list) and names else None
 
 
 def _plain_type(kind: pa.DataType) -> pa.DataType:

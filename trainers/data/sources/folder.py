@@ -12,11 +12,10 @@ from PIL import Image
 
 from trainers.data.sources.base import Pictures, RawSplit, Request, RowArray
 from trainers.data.sources.pixels import FORMATS, SUFFIXES
+from trainers.data.sources.shards import SPLIT_NAMES, names_split
 
-#: Folders of such names are splits, so that what lies in them is no class.
-SPLIT_NAMES = frozenset(
-    ("train", "training", "validation", "valid", "val", "dev", "eval", "test", "testing")
-)
+#: How the names of files and folders begin that systems put among the user's own.
+HIDDEN = (".", "@eaDir", "__MACOSX", "#recycle", "$RECYCLE.BIN")
 
 
 def open_folder(request: Request) -> RawSplit:
@@ -59,11 +58,13 @@ def whole_folder(request: Request) -> RawSplit | None:
     if not request.location.is_dir():
         return None
     folders = _folders(request.location)
-    is_split = {folder.name for folder in folders} & {*request.names}
-    if is_split or any(folder.name.casefold() in SPLIT_NAMES for folder in folders):
-        return None
     direct = [folder for folder in folders if _holds_images(folder)]
-    return _read_classes(request, request.location) if len(direct) > 1 else None
+    are_splits = any(folder.name.casefold() in SPLIT_NAMES for folder in folders) or all(
+        names_split(folder.name) for folder in direct
+    )
+    if are_splits or len(direct) < 2:
+        return None
+    return _read_classes(request, request.location)
 
 
 def _read_classes(request: Request, place: Path) -> RawSplit:
@@ -73,6 +74,8 @@ def _read_classes(request: Request, place: Path) -> RawSplit:
     left_out: Counter[str] = Counter()
     empty: list[str] = []
     for folder in _folders(place):
+        if any("\udc80" <= letter <= "\udcff" for letter in folder.name):
+            raise request.error(f"the name {str(folder)!a} is no text in UTF-8; rename the folder")
         images, others = _sorted_out(request, folder)
         if others and not images:
             raise request.error(
@@ -112,7 +115,7 @@ def _read_classes(request: Request, place: Path) -> RawSplit:
 
 
 def _folders(place: Path) -> list[Path]:
-    return sorted(x for x in place.iterdir() if x.is_dir() and not x.name.startswith("."))
+    return sorted(x for x in place.iterdir() if x.is_dir() and not x.name.startswith(HIDDEN))
 
 
 def _holds_images(folder: Path) -> bool:
@@ -141,20 +144,20 @@ def _files(request: Request, folder: Path, *, deep: bool) -> Iterator[Path]:
     seen = set()
     for name, folders, files in os.walk(folder, followlinks=True, onerror=fail):
         seen.add(os.path.realpath(name))
-        yield from (Path(name, file) for file in files if not file.startswith("."))
+        yield from (Path(name, file) for file in files if not file.startswith(HIDDEN))
         folders[:] = [
             each
             for each in folders
             if deep
-            and not each.startswith(".")
+            and not each.startswith(HIDDEN)
             and os.path.realpath(os.path.join(name, each)) not in seen
         ]
 
 
 def _is_image(file: Path) -> bool:
     """By the ending of its name; a file that has none is looked into."""
-    if file.suffix or file.name.startswith("."):
-        return file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
+    if file.suffix or file.name.startswith(HIDDEN):
+        return file.suffix.lower() in SUFFIXES and not file.name.startswith(HIDDEN)
     try:
         with Image.open(file, formats=FORMATS):
             return True

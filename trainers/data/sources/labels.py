@@ -5,6 +5,7 @@ Legend: N rows of a split.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,16 @@ from numpy.typing import NDArray
 from trainers.data.sources.base import DataError, RawSplit, RowArray
 
 Label = int | str
+
+#: What pandas writes as text where there is no label.
+MISSING = ("", "nan", "NaN", "NaT", "<NA>")
+#: Letters of other alphabets, quotes and dashes that look like those of a keyboard.
+TWINS = str.maketrans(
+    "АВЕКМНОРСТУХІЈЅаеорсухіјѕΑΒΕΖΗΙΚΜΝΟΡΤΥΧο’‘ʼ‐‒–—−",
+    "ABEKMHOPCTYXIJSaeopcyxijsABEZHIKMNOPTYXo'''-----",
+)
+#: Letters and marks without ink, beside the controls and formats of Unicode.
+NO_INK = {"\u034f", "\u115f", "\u1160", "\u2800", *map(chr, range(0xFE00, 0xFE10))}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -174,9 +185,10 @@ def _clean(task: str, raw: RawSplit, notes: list[str]) -> _Column:
     if not column.is_text:
         return column
     cleaned = [_plain(str(value)) for value in values]
-    if "" in cleaned:
-        row = np.flatnonzero(column.index == cleaned.index(""))[0]
-        raise _error(task, raw, f"row {row} has no label, its text is empty")
+    for text in MISSING:
+        if text in cleaned and text not in (raw.classes or ()):
+            row = np.flatnonzero(column.index == cleaned.index(text))[0]
+            raise _error(task, raw, f"row {row} has no label, its text is {text or 'empty'}")
     for name in sorted({name for name in cleaned if cleaned.count(name) > 1}):
         notes.append(
             f"class {name!r} is written in several ways, which were taken for one: "
@@ -219,7 +231,7 @@ def _numbers(column: _Column) -> list[int] | None:
     if not column.is_text:
         return [int(value) for value in column.values]
     texts = [str(value) for value in column.values]
-    if not all(text.isascii() and text.removeprefix("-").isdigit() for text in texts):
+    if not all(re.fullmatch(r"-?[0-9]{1,20}", text) for text in texts):
         return None
     numbers = [int(text) for text in texts]
     return numbers if len(set(numbers)) == len(numbers) else None
@@ -232,9 +244,13 @@ def _plain(name: str) -> str:
 
 def _likeness(name: str) -> str:
     """What is left of a name when all that the eye may miss is taken away."""
-    text = unicodedata.normalize("NFKC", name).casefold()
-    text = "".join(letter for letter in text if unicodedata.category(letter) != "Cf")
-    return " ".join(text.split())
+    text = unicodedata.normalize("NFKC", name).translate(TWINS).casefold()
+    seen = [
+        letter
+        for letter in text
+        if letter.isspace() or not (unicodedata.category(letter)[0] == "C" or letter in NO_INK)
+    ]
+    return " ".join("".join(seen).split())
 
 
 def _check_names(

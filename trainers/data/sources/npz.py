@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from trainers.data.sources.base import DataError, Pictures, RawSplit, Request, RowArray
 from trainers.data.sources.labels import as_labels
+
+#: What NumPy and zip raise of a damaged file.
+BROKEN = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, MemoryError)
 
 
 def open_npz(request: Request) -> RawSplit:
@@ -35,7 +40,7 @@ def open_npz(request: Request) -> RawSplit:
             keys = _npz_keys(request, archive.files)
             shape, dtype = _npz_header(archive, keys[0])
             labels = archive[keys[1]]
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+    except BROKEN as error:
         if isinstance(error, DataError):
             raise
         raise request.error(f"{file} cannot be read as plain arrays: {error}") from error
@@ -43,6 +48,11 @@ def open_npz(request: Request) -> RawSplit:
     if dtype.kind not in "buif" or not is_shape:
         raise request.error(
             f"{keys[0]} of {file} must be numbers (N, H, W) or (N, H, W, 3), got {dtype} {shape}"
+        )
+    if shape[1] * shape[2] > (Image.MAX_IMAGE_PIXELS or np.inf):
+        raise request.error(
+            f"{keys[0]} of {file} is refused as a decompression bomb: its images have "
+            f"{shape[1]} x {shape[2]} pixels, more than {Image.MAX_IMAGE_PIXELS}; make them smaller"
         )
     num_images = shape[0]
     if labels.shape not in ((num_images,), (num_images, 1)):
@@ -59,7 +69,7 @@ def open_npz(request: Request) -> RawSplit:
         try:
             with np.load(file, allow_pickle=False) as archive:
                 images = archive[keys[0]]
-        except (OSError, EOFError, ValueError, zipfile.BadZipFile, MemoryError) as error:
+        except BROKEN as error:
             raise request.error(f"{keys[0]} of {file} cannot be read: {error}") from error
         if images.ndim == 4 and images.shape[3] == 1:
             images = images[..., 0]

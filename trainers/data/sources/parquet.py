@@ -15,7 +15,7 @@ from trainers.data.sources.columns import (
     declared_classes,
     table_split,
 )
-from trainers.data.sources.shards import split_files
+from trainers.data.sources.shards import check_whole, names_split, split_files
 
 
 def open_parquet(request: Request) -> RawSplit:
@@ -50,24 +50,25 @@ def whole_parquet(request: Request) -> RawSplit | None:
         request: path is the file, or the folder that holds no other parquet files.
 
     Returns:
-        The whole dataset; None where there are splits.
+        The whole dataset; None where there are splits, or one alone.
 
     Raises:
         DataError: as for `open_parquet`.
     """
-    if request.location.is_file():
-        return _read(request, [request.location])
-    if not request.location.is_dir():
+    if not request.location.exists():
         return None
     found = _split_files(request, request.location)
-    if len(found) != 1 or {*found} & {*request.names}:
+    if request.location.is_dir() and (len(found) != 1 or any(map(names_split, found))):
         return None
     return _read(request, next(iter(found.values())))
 
 
-def _split_files(request: Request, folder: Path) -> dict[str, list[Path]]:
+def _split_files(request: Request, place: Path) -> dict[str, list[Path]]:
     try:
-        return split_files(folder, request.split)
+        if place.is_dir():
+            return split_files(place, request.split)
+        check_whole([place])
+        return {place.stem: [place]}
     except ValueError as error:
         raise request.error(str(error)) from error
 

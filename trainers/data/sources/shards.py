@@ -10,6 +10,16 @@ from pathlib import Path
 #: "train-00000-of-00003.parquet", or with a hash before the ending.
 SHARD = re.compile(r"(?P<split>.+)-(?P<index>\d+)-of-(?P<count>\d+)(-[0-9a-f]+)?(?P<end>\.\w+)")
 
+#: What splits are called.
+SPLIT_NAMES = frozenset(
+    ("train", "training", "validation", "valid", "val", "dev", "eval", "test", "testing")
+)
+
+
+def names_split(name: str) -> bool:
+    """Whether one of the words of a name is what splits are called: "cifar10_train", "val2017"."""
+    return not SPLIT_NAMES.isdisjoint(re.findall("[a-z]+", name.casefold()))
+
 
 def split_files(folder: Path, split: str | None = None) -> dict[str, list[Path]]:
     """The parquet files of a folder, and of the folder data in it where the Hub keeps them.
