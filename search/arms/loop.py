@@ -134,6 +134,8 @@ class Arm:
         self._waiting: dict[int, tuple[_Bracket, list[int]]] = {}
         self._flying: dict[int, tuple[_Bracket, list[int]]] = {}
         self._repeats: Repeats[tuple[_Bracket, int]] = Repeats()
+        #: Quality and cost of those that have gone on, by the rung that they have gone on from.
+        self._gone_on: list[list[tuple[float, float]]] = [[] for _ in self.ladder]
         self._ask()
         while self._brackets:
             if not self._brackets[0].finished:
@@ -185,7 +187,7 @@ class Arm:
     def _close(self, bracket: _Bracket) -> None:
         """Let no candidate join a bracket."""
         bracket.closed = True
-        self._climb(bracket)
+        self._climb()
 
     def _start(self, bracket: _Bracket, vectors: Sequence[np.ndarray]) -> None:
         """Take new candidates into a bracket and have them scored at the lowest rung."""
@@ -268,8 +270,7 @@ class Arm:
             waiting += self._repeats.taken_back(candidate, rung)
         for other, index in waiting:
             self._queue(other, [index])
-        for each in {id(b): b for b in (bracket, *(other for other, _ in waiting))}.values():
-            self._climb(each)
+        self._climb()
         self._submit()
 
     def _take(self, bracket: _Bracket, candidate: Candidate) -> None:
@@ -280,25 +281,31 @@ class Arm:
         else:
             self.keep(candidate)
 
-    def _climb(self, bracket: _Bracket) -> None:
-        """Go on to the next rung for as long as all have a score at the present one."""
-        while bracket.closed and not bracket.finished:
-            if not all(self._done(candidate, bracket.rung) for candidate in bracket.climbers):
-                return
-            if bracket.rung == len(self.ladder) - 1:
-                bracket.finished = True
-                return
-            self._promote(bracket)
-            self._queue(bracket, bracket.climbing)
+    def _climb(self) -> None:
+        """Let brackets go on to the next rung for as long as all have a score at the present one.
+
+        Who goes on depends on those of earlier brackets that have, so a bracket waits for these.
+        """
+        top = len(self.ladder) - 1
+        before = top  # the lowest rung of an earlier bracket
+        for bracket in self._brackets:
+            while bracket.closed and all(self._done(c, bracket.rung) for c in bracket.climbers):
+                bracket.finished = bracket.rung == top
+                if bracket.rung >= before:
+                    break
+                self._promote(bracket)
+                self._queue(bracket, bracket.climbing)
+            before = min(before, bracket.rung)
 
     def _promote(self, bracket: _Bracket) -> None:
         """Let the better ones of a bracket go on to the next rung, and stop the others."""
-        members = bracket.climbers
-        going = promoted(
-            [quality_at(candidate, bracket.rung) for candidate in members],
-            [np.nan if c.cost is None else c.cost for c in members],
-            self.ladder[bracket.rung].keep,
-        )
+        members, gone_on = bracket.climbers, self._gone_on[bracket.rung]
+        scores_N2 = np.array(
+            [(quality_at(c, bracket.rung), np.nan if c.cost is None else c.cost) for c in members]
+        ).reshape(-1, 2)
+        keep = self.ladder[bracket.rung].keep
+        going = promoted(scores_N2[:, 0], scores_N2[:, 1], keep, gone_on)
+        gone_on += map(tuple, scores_N2[going].tolist())
         bracket.rung += 1
         bracket.climbing = [c.index for c, goes in zip(members, going, strict=True) if goes]
         for candidate, goes in zip(members, going, strict=True):

@@ -91,13 +91,16 @@ def repeated(candidate: Candidate, first: Candidate, rung: int) -> Candidate:
 
 
 def outcome(candidate: Candidate) -> Outcome:
-    """What a strategy is told of a candidate that goes no further."""
+    """What a strategy is told of a candidate that goes no further: its scores at the lowest rung.
+
+    All candidates have these, and they can be compared; those of different rungs cannot.
+    """
     decoding = candidate.decoding
     realisable = None if decoding is None else decoding.realisable
     return Outcome(
         index=candidate.index,
         vector=np.array(candidate.vector),
-        quality=candidate.quality,
+        quality=None if candidate.failed else candidate.rungs[0].quality,
         cost=candidate.cost,
         error=candidate.error,
         realisable=None if realisable is None else np.array(realisable),
@@ -118,11 +121,12 @@ def quality_at(candidate: Candidate, rung: int) -> float:
 
 def _task_accuracy(candidate: Candidate) -> np.ndarray | None:
     """(T,): mean accuracy over the levels of every task; None where nothing was measured."""
-    if not candidate.accuracy:
+    if candidate.failed:
         return None
+    accuracy = candidate.rungs[0].accuracy
     by_task: dict[str, list[float]] = {}
     for network in candidate.masks.networks:
-        by_task.setdefault(network.task, []).append(candidate.accuracy[str(network)])
+        by_task.setdefault(network.task, []).append(accuracy[str(network)])
     return np.array([np.mean(levels) for levels in by_task.values()])
 
 

@@ -2,8 +2,9 @@
 
 Candidates are compared in brackets. All of a bracket are scored at the first rung; a share of them
 goes on to the next rung, where each is scored anew with more steps, and so on up to the last. Those
-that go on are chosen as NSGA-II chooses survivors (Deb et al. 2002): by non-domination rank, and
-within the last rank that fits in part by crowding distance. Legend: N candidates, R rungs.
+that go on are chosen greedily by what they add to the hypervolume of those that went on before
+(greedy hypervolume subset selection; Guerreiro, Fonseca and Paquete 2016), so that all brackets
+together spread along the front. Legend: N candidates, R rungs.
 """
 
 import math
@@ -16,10 +17,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from partitioning.settings import above, at_least, at_most, checked, one_of
-from search.candidates.pareto import REFERENCE, crowding, hypervolume, ranks
+from search.candidates.pareto import REFERENCE, hypervolume
 
 #: How a candidate can be scored: by distillation, or by training its networks on the images.
 FIDELITIES = ("proxy", "full")
+#: How far beyond the worst quality and cost hypervolume is seen from, as a share of their ranges.
+BEYOND = 0.1
+#: Hypervolumes that differ by less are equal.
+SAME_VOLUME = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,14 +77,22 @@ def ladder(rungs: Sequence[Rung], proxy_steps: int) -> tuple[Rung, ...]:
     return whole
 
 
-def promoted(quality: ArrayLike, cost: ArrayLike, keep: float) -> NDArray[np.bool_]:
+def promoted(
+    quality: ArrayLike, cost: ArrayLike, keep: float, before: Sequence[tuple[float, float]] = ()
+) -> NDArray[np.bool_]:
     """Says who goes on to the next rung.
+
+    Chosen is one after the other, each time the candidate that adds most to the hypervolume of
+    those that have gone on. Once none adds anything, those are set aside, and the rest is chosen
+    from in the same way. Hypervolume is seen from a tenth of the range of all beyond the worst of
+    each.
 
     Args:
         quality: Of the N candidates that were scored at a rung, in the order of asking; to be
             maximised, not finite where the scoring failed.
         cost: Shape (N,), to be minimised.
         keep: Share of the N that goes on, rounded up; in (0, 1].
+        before: Quality at this rung and cost of those that have gone on from it already.
 
     Returns:
         Shape (N,). Failed candidates never go on, even if fewer than the share do then. Of equal
@@ -91,20 +104,36 @@ def promoted(quality: ArrayLike, cost: ArrayLike, keep: float) -> NDArray[np.boo
     Example:
         >>> promoted([0.9, 0.8, 0.7, float("nan")], [0.6, 0.3, 0.5, 0.1], 0.5)
         array([ True,  True, False, False])
+        >>> promoted([0.9, 0.8, 0.7], [0.6, 0.3, 0.5], 0.3, before=[(0.85, 0.3)])
+        array([ True, False, False])
     """
-    quality_N, cost_N = np.asarray(quality, np.float64), np.asarray(cost, np.float64)
-    alive_N = np.isfinite(quality_N) & np.isfinite(cost_N)
-    ranks_N = ranks(np.where(alive_N, quality_N, np.nan), cost_N)
-    going_N = np.zeros(len(ranks_N), dtype=bool)
-    room = math.ceil(keep * len(ranks_N) - 1e-9)  # 0.07 * 100 is a little above 7
-    for rank in np.unique(ranks_N[alive_N]):
-        members_F = np.flatnonzero(alive_N & (ranks_N == rank))
-        if len(members_F) > room:
-            room_F = crowding(quality_N[members_F], cost_N[members_F])
-            members_F = members_F[np.argsort(-room_F, kind="stable")[:room]]
-        going_N[members_F] = True
-        room -= len(members_F)
+    points_N2 = np.stack([np.asarray(quality, np.float64), np.asarray(cost, np.float64)], axis=1)
+    left_N: NDArray[np.bool_] = np.asarray(np.isfinite(points_N2).all(axis=1))
+    going_N: NDArray[np.bool_] = np.zeros(len(left_N), dtype=np.bool_)
+    room = min(math.ceil(keep * len(left_N) - 1e-9), left_N.sum())  # .07 * 100 is a little above 7
+    known = np.concatenate([points_N2[left_N], np.reshape(before, (-1, 2))])
+    if not len(known):
+        return going_N
+    low_2, range_2 = known.min(axis=0), np.ptp(known, axis=0)
+    points_N2 = (points_N2 - low_2) / np.where(range_2 > 0, range_2, 1)
+    gone = list((np.reshape(before, (-1, 2)) - low_2) / np.where(range_2 > 0, range_2, 1))
+    while going_N.sum() < room:
+        gain_N = [
+            _volume([*gone, p]) if left else -1.0 for p, left in zip(points_N2, left_N, strict=True)
+        ]
+        best = int(np.argmax(gain_N))
+        if gone and gain_N[best] <= _volume(gone) + SAME_VOLUME:
+            gone = []
+            continue
+        going_N[best], left_N[best] = True, False
+        gone.append(points_N2[best])
     return going_N
+
+
+def _volume(points: Sequence[NDArray[np.float64]]) -> float:
+    """Hypervolume of points (quality, cost) that are within [0, 1], seen from beyond the worst."""
+    quality, cost = np.stack(points, axis=1)
+    return hypervolume(quality, cost, (-BEYOND, 1 + BEYOND))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -164,10 +193,14 @@ def replay(
     if bracket < 1:
         raise ValueError(f"bracket must be at least 1, got {bracket}")
     reached_N = np.zeros(len(cost_N), dtype=np.int64)
+    gone: list[list[tuple[float, float]]] = [[] for _ in keeps]
     for start in range(0, len(cost_N), bracket):
         climbing = np.arange(start, min(start + bracket, len(cost_N)))
         for rung, keep in enumerate(keeps):
-            climbing = climbing[promoted(scores_NR[climbing, rung], cost_N[climbing], keep)]
+            scores = scores_NR[climbing, rung], cost_N[climbing]
+            going = promoted(*scores, keep, gone[rung])
+            gone[rung] += zip(*(values[going].tolist() for values in scores), strict=True)
+            climbing = climbing[going]
             reached_N[climbing] = rung + 1
     last_N = scores_NR[:, -1]
     final_N = (reached_N == len(steps) - 1) & np.isfinite(last_N) & np.isfinite(cost_N)

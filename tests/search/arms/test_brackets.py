@@ -151,11 +151,14 @@ def test_keeping_all_measures_every_rung_of_every_candidate() -> None:
 def test_brackets_end_where_the_strategy_waits() -> None:
     """ES asks for 16 and waits, then for 8 and waits: brackets of 12 and 4, then of 8."""
     recorded = halved("es", bracket=12, candidates=50).run(ShuffledPool(1))
+    gone: list[list[Any]] = [[], []]
     for members in brackets(recorded, [12, 4, 8, 8, 8, 8, 2]):
         going = members
         for rung in range(2):
-            on = promoted([c.rungs[rung].quality for c in going], [c.cost for c in going], 0.5)  # type: ignore[misc]
+            scores = [(c.rungs[rung].quality, c.cost) for c in going]
+            on = promoted(*zip(*scores, strict=True), 0.5, gone[rung])
             assert [len(c.rungs) > rung + 1 for c in going] == on.tolist()
+            gone[rung] += [score for score, goes in zip(scores, on, strict=True) if goes]
             going = [c for c, goes in zip(going, on, strict=True) if goes]
 
 

@@ -80,25 +80,39 @@ def test_crowding_by_hand() -> None:
         crowding([NAN], [0.5])
 
 
-@given(pairs=wild_points, keep=keeps)
-def test_who_goes_on(pairs: Points, keep: float) -> None:
-    going = promoted(*split(pairs), keep)
+@given(pairs=wild_points, keep=keeps, before=points)
+def test_who_goes_on(pairs: Points, keep: float, before: Points) -> None:
+    going = promoted(*split(pairs), keep, before)
     alive = [all(map(math.isfinite, pair)) for pair in pairs]
     assert going.sum() == min(math.ceil(round(keep * len(pairs), 9)), sum(alive))
     assert not any(g and not a for g, a in zip(going, alive, strict=True))
-    rank = peeled([p if a else (NAN, NAN) for p, a in zip(pairs, alive, strict=True)])
-    worst = max((rank[i] for i in np.flatnonzero(going)), default=-1)
-    for i in range(len(pairs)):
-        if alive[i] and not going[i]:
-            assert rank[i] >= worst, "a better rank goes first"
-    last = [i for i, r in enumerate(rank) if r == worst and alive[i]]
-    space = room([pairs[i] for i in last])
-    order = sorted(range(len(last)), key=lambda k: (-round(space[k], 9), last[k]))
-    chosen = [k for k in range(len(last)) if going[last[k]]]
-    # Sums of the same numbers in another order may differ in the last bit: compare the room taken.
-    assert sorted(round(space[k], 9) for k in chosen) == sorted(
-        round(space[k], 9) for k in order[: len(chosen)]
-    )
+
+
+@given(pairs=points.filter(bool), before=points)
+def test_the_first_to_go_on_adds_most(pairs: Points, before: Points) -> None:
+    (first,) = np.flatnonzero(promoted(*split(pairs), 0.01, before))
+    worst, best = np.min([*pairs, *before], axis=0), np.max([*pairs, *before], axis=0)
+    width = np.where(best > worst, best - worst, 1)
+
+    def volume(those: Points) -> float:
+        quality, cost = ((np.array(those).reshape(-1, 2) - worst) / width).T
+        return hypervolume(quality, cost, (-0.1, 1.1))
+
+    gains = [volume([*before, pair]) - volume(before) for pair in pairs]
+    if max(gains) < 1e-9:  # nobody adds anything to those before: among themselves
+        gains = [volume([pair]) for pair in pairs]
+    assert gains[first] == pytest.approx(max(gains))
+
+
+def test_brackets_together_spread_along_the_front() -> None:
+    """Of the same candidates twice, others go on the second time."""
+    cost = np.linspace(0, 1, 9)
+    quality = np.sqrt(cost)
+    first = promoted(quality, cost, 0.2)
+    gone = list(zip(quality[first], cost[first], strict=True))
+    second = promoted(quality, cost, 0.2, gone)
+    assert np.flatnonzero(first).tolist() == [1, 3]
+    assert np.flatnonzero(second).tolist() == [4, 6]
 
 
 @pytest.mark.parametrize(
@@ -108,22 +122,11 @@ def test_who_goes_on(pairs: Points, keep: float) -> None:
         ([(0.5, 0.5)], 0.01, [True]),  # at least one
         ([(0.5, 0.5), (0.4, 0.6), (0.3, 0.7)], 1.0, [True, True, True]),
         ([(0.5, 0.5), (0.4, 0.6), (0.3, 0.7)], 0.5, [True, True, False]),  # rounded up
-        # Of equal ones the first.
+        # Of equal ones the first, and a copy adds nothing while another does.
         ([(0.5, 0.5), (0.5, 0.5), (0.5, 0.5), (0.4, 0.6)], 0.25, [True, False, False, False]),
-        # A copy takes no room from the others of its rank.
         ([(0.2, 0.2), (0.2, 0.2), (0.5, 0.5), (0.8, 0.8)], 0.75, [True, False, True, True]),
-        # Extremes first, then where there is most room.
-        (
-            [(0.1, 0.1), (0.2, 0.2), (0.3, 0.3), (0.7, 0.7), (0.9, 0.9)],
-            0.6,
-            [True, False, False, True, True],
-        ),
-        # The extremes are equal: the one asked for first.
-        ([(0.9, 0.9), (0.1, 0.1), (0.5, 0.5)], 0.3, [True, False, False]),
         ([(NAN, 0.1), (0.5, NAN), (0.4, 0.6), (INF, 0.1)], 0.75, [False, False, True, False]),
         ([(NAN, 0.1), (NAN, 0.1)], 1.0, [False, False]),
-        # What failed dominates nobody: (0.4, 0.6) is on the front as (0.3, 0.2) is, and is first.
-        ([(0.4, 0.6), (INF, 0.5), (0.3, 0.2)], 0.3, [True, False, False]),
     ],
 )
 def test_who_goes_on_by_hand(pairs: Points, keep: float, expected: list[bool]) -> None:
