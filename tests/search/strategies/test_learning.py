@@ -74,7 +74,7 @@ FRONT: dict[str, Any] = {
     "nsga2": Nsga2Settings(),
     "nsga3": Nsga3Settings(),
     "tpe": TpeSettings(),
-    "gp": GpSettings(startup=12, window=24),
+    "gp": GpSettings(startup=12, window=48),
     "task_models": TaskModelsSettings(searches=10, steps=12, window=60, fit_window=60),
 }
 
@@ -106,6 +106,7 @@ def test_a_better_front_than_that_of_random_search(name: str) -> None:
         problem = dataclasses.replace(make_problem(9, seed), baselines={}, initial=16)
         found = front_of(STRATEGIES[name].build(problem, FRONT[name]))
         gains.append(found - front_of(random_search(problem)))
-    # Over ten seeds (Gaussian processes 5, TPE 4) gains had a mean from 0.064 to 0.096 and a
-    # standard deviation from 0.021 to 0.045; random search reaches 1.11 of 1.32.
+    # Over ten seeds (TPE 5, models of tasks 6, Gaussian processes 2) gains had a mean from 0.032
+    # (regularised evolution) to 0.102 and a standard deviation from 0.008 to 0.024; random search
+    # reaches 0.61 to 0.69.
     assert np.mean(gains) > 0.02
