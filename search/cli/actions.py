@@ -11,7 +11,7 @@ from rich.console import Console
 
 from search.cli.printing import print_front, print_trained, print_tried
 from search.commands.scores import require_scores
-from search.config import ConfigError, load_config
+from search.config import ConfigError, StudyConfig, load_config
 from search.record import require_no_writer
 from search.study import Study, StudyError
 
@@ -44,8 +44,8 @@ def run_calibrate(options: argparse.Namespace) -> None:
     from search.calibration import show_calibration
     from search.commands.calibrate import calibrate, open_study  # loads Ray, which takes seconds
 
-    given = options.study
-    study = Study(given) if given.is_dir() else open_study(load_config(given))
+    config = _config_of(options)
+    study = Study(options.study) if config is None else open_study(config)
     summary = calibrate(study, say=_say(_progress_console(options)))
     if options.json:
         print(json.dumps(summary, indent=2))
@@ -56,17 +56,14 @@ def run_calibrate(options: argparse.Namespace) -> None:
 
 def run_compare(options: argparse.Namespace) -> None:
     """`apportion compare`."""
-    given = options.study
-    if given.is_dir() and options.set:
-        raise ConfigError(f"--set changes a config, but {given} is a study's folder")
-    config = None if given.is_dir() else load_config(given, options.set)
+    config = _config_of(options)
     if config is not None:
         require_no_writer(config.folder / "record.journal")
     from search.commands.compare import compare, search_to_compare  # loads Ray: seconds
     from search.comparison import show_comparison
 
     progress = _progress_console(options)
-    study = Study(given) if config is None else search_to_compare(config, console=progress)
+    study = Study(options.study) if config is None else search_to_compare(config, console=progress)
     comparison = compare(study, say=_say(progress))
     if options.json:
         print(json.dumps(comparison.summary(), indent=2))
@@ -148,6 +145,16 @@ def run_doctor(options: argparse.Namespace) -> int:
     from search.commands.doctor import examine
 
     return 0 if examine(CONSOLE) else 1
+
+
+def _config_of(options: argparse.Namespace) -> StudyConfig | None:
+    """The config that a command was given with `--set`, or None where it was a study's folder."""
+    given = options.study
+    if not given.is_dir():
+        return load_config(given, options.set)
+    if options.set:
+        raise ConfigError(f"--set changes a config, but {given} is a study's folder")
+    return None
 
 
 def _progress_console(options: argparse.Namespace) -> Console:

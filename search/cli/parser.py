@@ -172,6 +172,7 @@ examples:
     calibrate.add_argument(
         "study", type=Path, metavar="STUDY", help="a study's folder, or a config before any search"
     )
+    _add_set(calibrate)
     calibrate.add_argument("--json", action="store_true", help="one JSON object, not tables")
     compare = _add(
         commands,

@@ -24,12 +24,16 @@ def test_the_command(
     config = calibrated(tmp_path, cache, threshold=1.0)
     config = replace(config, strategies={"random": config.strategies["random"]}, candidates=3)
     path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(dump_config(replace(config, candidates=2))))
+    assert main(["calibrate", str(path), "--set", "candidates=3"]) == 0
+    assert Study(config.folder).config.candidates == 3
     path.write_text(yaml.safe_dump(dump_config(config)))
-    assert main(["calibrate", str(path)]) == 0
     said = capsys.readouterr().out
     assert "calibration 7/7" in said
     assert "mean over tasks" in said
     assert "no verdict on the proxy: 5 candidates" in said
+    assert main(["calibrate", str(config.folder), "--set", "candidates=4"]) == 2
+    assert "--set changes a config" in capsys.readouterr().err
     folder = config.folder / "calibration"
     for name in ("calibration.json", "calibration.csv", "calibration.png"):
         assert (folder / name).stat().st_size > 100
