@@ -2,10 +2,11 @@
 
 python benchmarks/kills.py [--json FILE] [--quick] [--only NAME]
 
-Every command is run once without harm. Then, again and again in a folder of its own, it is run until a
-point, one of its processes gets SIGKILL, and it goes on: by itself if an arm, an evaluator or the writer
-was killed, called once more if it was the driver. Points are spread evenly over the candidates of the
-record (of searches and comparisons) or over the seconds that the command takes (of the others).
+Every command is run once without harm. Then, again and again in a folder of its own, it is run
+until a point, one of its processes gets SIGKILL, and it goes on: by itself if an arm, an evaluator
+or the writer was killed, called once more if it was the driver. Points are spread evenly over the
+candidates of the record (of searches and comparisons) or over the seconds that the command takes
+(of the others).
 
 search, simulated   the driver, an arm, the writer
 search with rungs   real proxies on toy tasks: the driver, an arm, an evaluator, the writer
@@ -14,9 +15,9 @@ calibrate           the driver
 train               full training: the driver, a training
 export              the driver
 
-A point is lost if the command does not end well, if a candidate is missing, there twice, in the record
-and not in MLflow, or has another vector or score than in the run without harm; or if what calibration,
-full training or export made is not the same, bit by bit.
+A point is lost if the command does not end well, if a candidate is missing, there twice, in the
+record and not in MLflow, or has another vector or score than in the run without harm; or if what
+calibration, full training or export made is not the same, bit by bit.
 """
 
 import argparse
@@ -43,7 +44,7 @@ from search.study import Study
 
 #: Seconds after which a command is taken to hang.
 LONGEST = 600.0
-TASKS = [{"name": name, "source": "toy", "limit": 200} for name in ("digits", "colours", "gratings")]
+TASKS = [{"name": n, "source": "toy", "limit": 200} for n in ("digits", "colours", "gratings")]
 SIMULATED: dict[str, Any] = {
     "evaluator": "simulated",
     "tasks": [{"name": name} for name in ("a", "b", "c")],
@@ -102,7 +103,7 @@ class Command:
 
 
 def candidates(folder: Path) -> Any:
-    """All that a record says of its candidates but the time it took, and who of them is in MLflow."""
+    """All that a record says of its candidates but seconds; MLflow must have the same ones."""
     study = Study(folder)
     found = study.candidates()
     told = sorted(
@@ -221,7 +222,9 @@ def end(process: "subprocess.Popen[bytes]", folder: Path) -> None:
 
 
 @contextmanager
-def prepared(command: Command, begun: Path | None, cache: Path) -> Iterator[tuple[Path, Path, Path]]:
+def prepared(
+    command: Command, begun: Path | None, cache: Path
+) -> Iterator[tuple[Path, Path, Path]]:
     """A folder, the config in it and the study's, with what the command starts from."""
     with tempfile.TemporaryDirectory(prefix="kills-") as name:
         folder = Path(name)
