@@ -39,6 +39,8 @@ from trainers.export import ExportCheck
 
 #: What to do about a damaged config.
 RESTORE = "Put it back from a copy of the study"
+#: What to do about the facts of the tasks.
+WRITTEN_ANEW = "`apportion search` with --resume writes it anew"
 
 
 class StudyError(ValueError):
@@ -164,6 +166,8 @@ class Study:
         if self.config.evaluator == "simulated":
             return self.config.simulated.knowledge
         if not self._facts_path.exists():
+            if was_begun(self.record_path):
+                raise StudyError(f"{self._facts_path} is missing. {WRITTEN_ANEW}")
             return TaskKnowledge()
         try:
             entries = read_json(self._facts_path)["tasks"]
@@ -172,7 +176,7 @@ class Study:
             said = (
                 error if isinstance(error, DamagedFileError) else f"{self._facts_path} is damaged"
             )
-            raise StudyError(f"{said}. `apportion search` with --resume writes it anew") from error
+            raise StudyError(f"{said}. {WRITTEN_ANEW}") from error
 
     def reference(self) -> tuple[float, float]:
         """Quality and cost of the point that this study's hypervolumes are seen from.
