@@ -142,6 +142,9 @@ def test_a_second_driver_is_refused_before_ray_starts(
 PRINT = """
 import signal, sys
 from search.cli import actions, main
+# A suite that runs in the background, or under nohup, hands on signals that are ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 def run(options):
     if sys.argv[1] == "say":
         print("said")
@@ -203,7 +206,10 @@ def test_signals_end_a_command_in_words(number: signal.Signals) -> None:
     assert process.stdout is not None
     process.stdout.readline()
     process.send_signal(number)
-    _, err = process.communicate(timeout=30)
+    try:
+        _, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
     assert process.returncode == 128 + number
     said = "interrupted" if number == signal.SIGINT else f"ended by {number.name}"
     assert err == said + "\n"
