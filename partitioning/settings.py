@@ -194,7 +194,7 @@ def checked(naming: str = "{field}") -> Callable[[type[T]], type[T]]:
                 if check := getattr(self, "_check", None):
                     check()
             except ValueError:
-                raise SettingsError(problems(cls, vars(self))) from None
+                raise SettingsError(problems(self.__class__, vars(self))) from None
 
         cls.__post_init__ = __post_init__  # type: ignore[attr-defined]
         cls._naming = naming  # type: ignore[attr-defined]

@@ -68,7 +68,8 @@ def history(
         (NaN before there is one) and finished (unix seconds).
     """
     rows = []
-    front_F2 = np.empty((0, 2))  # cost and quality of the front so far
+    members: list[Candidate] = []  # the front so far
+    front_F2 = np.empty((0, 2))  # its cost and quality
     volume, failed, stopped = 0.0, 0, 0
     ordered = sorted(candidates, key=lambda c: (getattr(c, by), c.strategy, c.seed, c.index))
     for count, candidate in enumerate(ordered, start=1):
@@ -78,7 +79,8 @@ def history(
             joined_G2 = np.concatenate([front_F2, coordinates([candidate])])
             on_G = non_dominated(joined_G2[:, 1], joined_G2[:, 0])
             if on_G[-1]:
-                front_F2 = joined_G2[on_G]
+                members = front([*members, candidate])
+                front_F2 = coordinates(members)
                 volume = hypervolume(front_F2[:, 1], front_F2[:, 0], reference)
         rows.append(
             {

@@ -19,6 +19,7 @@ from typing import Any
 import pandas as pd
 from mlflow.entities import Metric, Param, Run, ViewType
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from sqlalchemy.exc import SQLAlchemyError
 
 from search.candidates import REFERENCE, Candidate, history
@@ -204,7 +205,7 @@ class Tracker:
             path = Path(folder) / "front.csv"
             table.to_csv(path, index=False)
             for file in (path, *(file for file in files if file.name != path.name)):
-                self._client.log_artifact(self.run_id, str(file))
+                self._keep_file(self.run_id, file)
 
     def log_comparison(
         self, metrics: Mapping[str, float], step: int, finished: float, files: Sequence[Path]
@@ -228,7 +229,7 @@ class Tracker:
                 self._comparison = self._create("comparison", name, finished, tags)
             self._log(self._comparison, metrics=found)
             for file in files:
-                self._client.log_artifact(self._comparison, str(file))
+                self._keep_file(self._comparison, file)
             self._client.set_terminated(self._comparison, "FINISHED")
 
     def finish(self, status: str = "FINISHED") -> None:
@@ -240,6 +241,16 @@ class Tracker:
         with self._told():
             for run_id in (*self._arms.values(), self.run_id):
                 self._client.set_terminated(run_id, status)
+
+    def _keep_file(self, run_id: str, file: Path) -> None:
+        """Copies a file to a run's artifacts.
+
+        The client's own `log_artifact` remembers by run where they go, but a copy of a study has
+        the same runs, and its artifacts elsewhere.
+        """
+        uri = self._client.get_run(run_id).info.artifact_uri
+        store = get_artifact_repository(uri, tracking_uri=self._client.tracking_uri)
+        store.log_artifact(str(file))
 
     @property
     def _artifacts(self) -> str:

@@ -113,7 +113,7 @@ def test_check_says_what_tasks_hold_and_writes_nothing(
 def test_check_tells_errors_of_config_data_and_trunk_together(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tasks = [*SMALL["tasks"], *({"name": name, "source": "npz"} for name in ("none", "nil"))]
+    tasks = [*SMALL["tasks"], *({"name": name, "source": "npz"} for name in ("gone", "lost"))]
     path = config(tmp_path, tasks=tasks, candidate=3, trunk={"checkpoint": "no.safetensors"})
     assert main(["check", str(path), "--set", "seeds=[1, 1]"]) == 2
     out, err = capsys.readouterr()
@@ -122,8 +122,8 @@ def test_check_tells_errors_of_config_data_and_trunk_together(
     assert lines[0] == "apportion: 5 things are wrong:"
     assert f"{path}: candidate: unknown key" in err
     assert f"{path}: seeds must be" in err
-    assert str(tmp_path / "none.npz") in err
-    assert str(tmp_path / "nil.npz") in err
+    assert str(tmp_path / "gone.npz") in err
+    assert str(tmp_path / "lost.npz") in err
     assert "no.safetensors does not exist" in err
     assert len(lines) == 6
 

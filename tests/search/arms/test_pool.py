@@ -82,4 +82,4 @@ def test_what_keeps_failing_fails_alone(tmp_path: Path, trouble: str) -> None:
 
 def test_the_reason_is_kept(tmp_path: Path) -> None:
     found = scores(tmp_path, [[7]], raising={7: 99}, attempts=1)
-    assert found[0][0].error == "failed 1 times; last: RuntimeError: number 7 is bad"
+    assert found[0][0].error == "failed 1 times; last: number 7 is bad"

@@ -82,15 +82,17 @@ scores = st.lists(
 
 
 def brute_front(candidates: list[Candidate]) -> set[str]:
+    """Those that none dominates; all have the same masks, so of equal points one, the first."""
     alive = [c for c in candidates if not c.failed]
+    order = [(c.strategy, c.seed, c.index) for c in alive]
     return {
         a.id
-        for a in alive
+        for a, place in zip(alive, order, strict=True)
         if not any(
             b.quality >= a.quality
             and b.cost <= a.cost
-            and (b.quality, b.cost) != (a.quality, a.cost)
-            for b in alive
+            and ((b.quality, b.cost) != (a.quality, a.cost) or before < place)
+            for b, before in zip(alive, order, strict=True)
         )
     }
 
