@@ -87,6 +87,10 @@ class Study:
         self._name = config.name
         self._id = str(raw.get("id", ""))
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A process that it is sent to may have another current folder.
+        return vars(self) | {"folder": self.folder.absolute()}
+
     @classmethod
     def create(cls, config: StudyConfig, *, resume: bool = False) -> "Study":
         """Make a study's folder, or continue in it.

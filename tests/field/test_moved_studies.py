@@ -1,5 +1,6 @@
 """A study works wherever it lies, from wherever it is used, and touches nothing else."""
 
+import pickle
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -55,6 +56,17 @@ def test_a_study_without_its_cache(original: Path, tmp_path: Path) -> None:
     study = Study(project / "studies" / "t")
     study.train("best", say=silent)
     assert not (project / "studies" / "cache").exists()
+
+
+def test_a_relative_path_means_the_same_to_a_process_elsewhere(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a cluster, MLflow was shown hypervolumes above quality 0, and no front."""
+    monkeypatch.chdir(copy.parent)
+    study = Study(copy.name)
+    sent = pickle.dumps(study.reference)
+    monkeypatch.chdir(tmp_path / "cwd")
+    assert pickle.loads(sent)() == Study(copy).reference() != (0.0, 1.0)
 
 
 def test_data_that_was_moved(original: Path, tmp_path: Path) -> None:
