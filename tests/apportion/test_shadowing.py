@@ -101,6 +101,7 @@ def test_searches_run_to_their_end(swapped: bool, cluster: str, tmp_path: Path) 
     for way, process in running.items():
         assert process.returncode == 0, f"{way}: {said[way]}"
         assert "3 candidates (0 failed)" in said[way]
+        assert "missed" not in said[way], "a cluster knows no relative paths"
     assert "of my own 3" in said["script"]
 
 
