@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
-from scipy.special import stdtrit
 
 from partitioning import FloatArray
 
@@ -76,6 +75,8 @@ def mean_interval(
     count = len(values_NG)
     if count < 2:
         raise ValueError(f"an interval needs at least 2 seeds, got {count}")
+    from scipy.special import stdtrit  # takes a second, in every process of a search
+
     t = float(stdtrit(count - 1, LEVEL / 2))
     tail = 100 * NormalDist().cdf(t * np.sqrt(count / (count - 1)))
     mean_BG = resamples(count, rng, number)[1:] @ values_NG / count

@@ -7,7 +7,6 @@ all ones, every other counts how often each candidate was drawn in a bootstrap r
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.interpolate import BSpline
 
 from partitioning import FloatArray
 from search.stats.correlation import ranks, standard, weighted_correlation
@@ -73,6 +72,8 @@ def _spline(covariate_N: FloatArray) -> FloatArray:
     number = int(np.clip(len(log_N) // PER_COLUMN, DEGREE, MOST_COLUMNS))
     knots = np.quantile(log_N, np.linspace(0, 1, number - DEGREE + 2))
     padded = np.concatenate([np.repeat(knots[0], DEGREE), knots, np.repeat(knots[-1], DEGREE)])
+    from scipy.interpolate import BSpline  # takes a second, in every process of a search
+
     basis_NP = BSpline.design_matrix(log_N, padded, DEGREE).toarray()
     return np.asarray(basis_NP[:, 1:], dtype=np.float64)
 

@@ -1,7 +1,6 @@
 """Whether two sets of seeds that have nothing in common differ in their mean."""
 
 import numpy as np
-from scipy.stats import ttest_ind
 
 from partitioning import FloatArray
 
@@ -22,4 +21,6 @@ def welch(left_N: FloatArray, right_M: FloatArray) -> float:
     """
     if min(len(left_N), len(right_M)) < 2 or not (np.ptp(left_N) or np.ptp(right_M)):
         return float("nan")
+    from scipy.stats import ttest_ind  # takes a second, in every process of a search
+
     return float(ttest_ind(left_N, right_M, equal_var=False).pvalue)
