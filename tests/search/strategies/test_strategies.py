@@ -54,10 +54,8 @@ SETTINGS: dict[str, Any] = {
     "nsga2": Nsga2Settings(population=4),
     "nsga3": Nsga3Settings(population=4),
     "tpe": TpeSettings(batch=6, startup=8, window=10, acquisition=8),
-    # Each takes a second or more per proposal once it models: in the last batch, unless more than
-    # one candidate has failed, and in the last two or, of three failures, the last.
+    # A second or more per proposal once it models: in the last batch, unless two have failed.
     "gp": GpSettings(batch=2, startup=19, window=19),
-    "gp: three failures": GpSettings(batch=2, startup=17, window=17),
     "cma_es": CmaEsSettings(cost_weights=(0.0, 0.2), population=4),
     "task_models": TaskModelsSettings(batch=5, searches=7, steps=3, fit_steps=2, window=12),
     "sobol": SobolSettings(),
@@ -71,10 +69,13 @@ ENDLESS = (
     "baselines",
 )  # they wait for nothing
 
-SLOW = ("gp: three failures",)
+#: Where candidates fail: this one still models, in the last batch, after three failures.
+FAILING = {**SETTINGS, "gp: three failures": GpSettings(batch=2, startup=17, window=17)}
 
 
-def each(names: Iterable[str], slow: Collection[str] = SLOW) -> pytest.MarkDecorator:
+def each(
+    names: Iterable[str], slow: Collection[str] = ("gp: three failures",)
+) -> pytest.MarkDecorator:
     """A parameter `name`; the slow ones are run only where slow tests are."""
     marked = [pytest.param(n, marks=pytest.mark.slow if n in slow else ()) for n in names]
     return pytest.mark.parametrize("name", marked)
@@ -91,7 +92,7 @@ def kind_of(name: str) -> str:
 
 
 def build(name: str, problem: Problem | None = None) -> Strategy:
-    return STRATEGIES[kind_of(name)].build(problem or make_problem(), SETTINGS[name])
+    return STRATEGIES[kind_of(name)].build(problem or make_problem(), FAILING[name])
 
 
 def failing(indices: Collection[int], kind: str = "error") -> Evaluate:
@@ -197,7 +198,7 @@ def test_outcomes_may_come_out_of_order(name: str) -> None:
     np.testing.assert_array_equal(propose(build(name)), propose(build(name), backwards=True))
 
 
-@each(SETTINGS, slow=[*SLOW, "gp"])
+@each(SETTINGS, slow=["gp"])
 @settings(max_examples=20, deadline=None)
 @given(
     asks=st.lists(st.integers(1, 8), min_size=1, max_size=6),
@@ -226,7 +227,7 @@ def test_neither_chunks_nor_schedule_matter(
     np.testing.assert_array_equal(np.array(proposals), reference)
 
 
-@every_strategy
+@each(FAILING)
 def test_resumed_at_any_point_equals_uninterrupted(name: str) -> None:
     score = failing({1, 6, 12})
     reference = propose(build(name), score=score)
@@ -253,10 +254,19 @@ def test_resumed_at_any_point_equals_uninterrupted(name: str) -> None:
         np.testing.assert_array_equal(np.array(proposals), reference, err_msg=f"cut at {cut}")
 
 
-@every_strategy
-@pytest.mark.parametrize(
+every_failure = pytest.mark.parametrize(
     "kind", ["error", "error with scores", "nan quality", "nan cost", "infinite", "missing"]
 )
+
+
+@every_failure
+@each(name for name in FAILING if name not in SETTINGS)
+def test_failures_are_tolerated_where_a_model_is_fitted(name: str, kind: str) -> None:
+    test_failures_are_tolerated(name, kind, {5, 9, 13})
+
+
+@every_strategy
+@every_failure
 @pytest.mark.parametrize(
     "indices",
     [{0}, {5, 9, 13}, set(range(6)), set(range(4, 16)), set(range(NUM))],
