@@ -72,8 +72,7 @@ def share_of_ideal(config: StudyConfig, name: str, seed: int, rungs: Sequence[Ru
         realisable=getattr(config.strategies[name].settings, "realisable", False),
     ).run({}, told.append)  # fmt: skip
     final = [c for c in told if not c.stopped and c.quality is not None and c.cost is not None]
-    volume = hypervolume([c.quality for c in final], [c.cost for c in final], REFERENCE)
-    return volume / ((1 - REFERENCE[0]) * REFERENCE[1])
+    return hypervolume([c.quality for c in final], [c.cost for c in final], REFERENCE)
 
 
 def main() -> None:

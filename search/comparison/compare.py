@@ -81,8 +81,7 @@ class Comparison:
         notes: What was left out and why, a sentence each.
         verdict: In words.
         reference: Quality and cost that hypervolumes are seen from.
-        foundations: Whether seeds have trunk, teachers and proxy in common, as the study's config
-            says.
+        foundations: Whether seeds have trunk, teachers and proxy in common, as of `Terms`.
         true_hypervolume: Of the true front, where it is known.
     """
 

@@ -44,7 +44,8 @@ class Terms:
         reference: Quality and cost of the hypervolume's reference point.
         floor: Quality of guessing.
         costs: The least possible cost, and that of sharing every channel.
-        foundations: Whether seeds have trunk, teachers and proxy in common, see `StudyConfig`.
+        foundations: Whether seeds have trunk, teachers and proxy in common, see `StudyConfig`; or
+            "simulated", where there are none.
         true_hypervolume: Of the true front, where it is known, seen from the same point.
     """
 
@@ -74,7 +75,7 @@ class Terms:
             reference=reference,
             floor=knowledge.floor,
             costs=cost_range(config, knowledge),
-            foundations=config.foundations,
+            foundations="simulated" if config.evaluator == "simulated" else config.foundations,
             true_hypervolume=true_hypervolume(config, reference),
         )
 

@@ -27,6 +27,8 @@ LUCK = {
     "teachers and one proxy.",
     "per_seed": "What p covers is the luck of the whole method: every seed has a trunk, teachers "
     "and a proxy of its own.",
+    "simulated": "What p covers is the luck of the search: all seeds have the same simulated "
+    "problem.",
 }
 
 

@@ -11,6 +11,7 @@ import optuna
 import pytest
 
 from search.arms.loop import ReplayError
+from search.arms.stages import outcome
 from search.candidates import (
     Candidate,
     Measurement,
@@ -160,6 +161,18 @@ def test_brackets_end_where_the_strategy_waits() -> None:
             assert [len(c.rungs) > rung + 1 for c in going] == on.tolist()
             gone[rung] += [score for score, goes in zip(scores, on, strict=True) if goes]
             going = [c for c, goes in zip(going, on, strict=True) if goes]
+
+
+def test_strategies_are_told_of_the_lowest_rung() -> None:
+    recorded = halved("random").run(ShuffledPool(1))
+    top = [c for c in recorded.values() if len(c.rungs) == 3]
+    assert top
+    for candidate in top:
+        told = outcome(candidate)
+        assert told.quality == candidate.rungs[0].quality != candidate.quality
+        accuracy = [candidate.rungs[0].accuracy[str(n)] for n in candidate.masks.networks]
+        assert told.accuracy is not None
+        assert told.accuracy.tolist() == accuracy
 
 
 def test_all_failed() -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -124,6 +125,12 @@ def test_every_seed_has_a_trunk_and_teachers(study: Study, given: dict[int, Supp
     accuracy = {seed: [t.teacher_accuracy for t in given[seed].knowledge.tasks] for seed in (0, 1)}
     assert accuracy[0] != accuracy[1], "strategies are told of their own teachers"
     assert given[0].knowledge.floor == given[1].knowledge.floor == study.knowledge().floor
+    # The accuracy of guessing the commonest class, by hand.
+    guessed = [
+        np.bincount(task.splits["validation"].labels).max() / len(task.splits["validation"])
+        for task in first.tasks
+    ]
+    assert study.reference() == (pytest.approx(np.mean(guessed)), 1.0)
 
 
 def test_a_candidate_is_scored_on_its_seeds_features(

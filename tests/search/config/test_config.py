@@ -1,6 +1,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -13,6 +14,7 @@ from search.config import (
     load_config,
     parse_config,
 )
+from search.study import build_space, build_strategy
 from tests.helpers import ROOT
 from trainers.optim import learning_rate_at
 
@@ -52,6 +54,20 @@ def test_there_are_the_configs_the_readme_names() -> None:
         "decathlon_paper",
         "sharing_at_fixed_use",
     }
+
+
+def test_sharing_at_fixed_use_changes_nothing_but_overlaps() -> None:
+    config = load_config("configs/sharing_at_fixed_use.yaml")
+    space = build_space(config)
+    strategies = {n: build_strategy(config, n, 0, space, {}) for n in config.strategies}
+    vectors = {name: np.array(strategy.ask(4)) for name, strategy in strategies.items()}
+    overlaps = np.delete(vectors["use_15"], space.use_dims, axis=1)
+    assert len(np.unique(overlaps, axis=0)) == 4
+    for name, vectors_N in vectors.items():
+        np.testing.assert_array_equal(np.delete(vectors_N, space.use_dims, axis=1), overlaps)
+        cost = [space.decode(vector).masks.mean_use() for vector in vectors_N]
+        assert np.ptp(cost) == 0
+        assert cost[0] == pytest.approx(config.strategies[name].settings.use[0], abs=0.01)
 
 
 def test_the_decathlon_of_the_paper_is_as_printed() -> None:

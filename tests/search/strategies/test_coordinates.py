@@ -1,5 +1,6 @@
 """The whole range of mean use is equally likely, in every space; and what points mean."""
 
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -10,9 +11,10 @@ from hypothesis import strategies as st
 
 from partitioning import FloatArray
 from search.config import parse_config
+from search.strategies import STRATEGIES
 from search.strategies.coordinates import Coordinates, in_steps, random_vectors, uses_of_mean
 from search.study import build_space, build_strategy
-from tests.helpers.strategies import make_problem
+from tests.helpers.strategies import evaluate, make_problem
 
 SPACES: dict[str, dict[str, Any]] = {
     "sharing": {},
@@ -28,8 +30,10 @@ SPACES: dict[str, dict[str, Any]] = {
 NUM = 120
 
 
-def mean_uses(space: dict[str, Any], settings: dict[str, Any], tasks: int) -> FloatArray:
-    """Mean use of what a random search proposes, as a share of the range that is searched, (N,)."""
+def mean_uses(
+    space: dict[str, Any], settings: dict[str, Any], tasks: int, num: int = NUM
+) -> FloatArray:
+    """Mean use of what a strategy proposes, as a share of the range that is searched, (N,)."""
     config = parse_config(
         {
             "name": "even",
@@ -38,11 +42,12 @@ def mean_uses(space: dict[str, Any], settings: dict[str, Any], tasks: int) -> Fl
             "backbone": {"family": "resnet14", "width": 16},
             "space": space,
             "solver": {"gap": 0.05},
-            "strategies": {"random": settings},
+            "strategies": {"tried": {"kind": "random"} | settings},
+            "initial": num,
         }
     )
     found = build_space(config)
-    vectors = build_strategy(config, "random", 0, found, {}).ask(NUM)
+    vectors = build_strategy(config, "tried", 0, found, {}).ask(num)
     # The least and the most: all uses at their bounds, all overlaps full.
     ends = [np.ones(found.dim), np.ones(found.dim)]
     ends[0][list(found.use_dims)] = 0.0
@@ -60,6 +65,50 @@ def test_random_search_covers_the_range_of_use_evenly(space: str, tasks: int) ->
     tenths = np.histogram(np.clip(share_N, 0, 1), bins=5, range=(0, 1))[0]
     assert tenths.min() >= 0.12 * NUM
     assert tenths.max() <= 0.28 * NUM
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"kind": "sobol"},
+        {"kind": "tpe", "startup": 200},
+        {"kind": "gp", "startup": 200, "window": 200},
+        {"kind": "nsga2", "population": 32},
+        {"kind": "nsga3", "population": 32},
+        {"kind": "cma_es", "population": 32},
+        {"kind": "es"},
+        {"kind": "policy_gradient"},
+        {"kind": "regularised_evolution", "population": 32},
+        {"kind": "local_refinement"},
+        {"kind": "task_models"},
+    ],
+    ids=lambda settings: settings["kind"],
+)
+def test_others_begin_evenly(settings: dict[str, Any]) -> None:
+    share_N = np.sort(mean_uses({}, settings, 7, num=32))
+    grid_N = (np.arange(32) + 0.5) / 32
+    assert np.abs(share_N - grid_N).max() < 0.12
+
+
+@pytest.mark.parametrize(
+    ("kind", "drawing"),
+    [
+        ("tpe", {"startup": 200, "batch": 32}),
+        ("gp", {"startup": 200, "window": 200, "batch": 32}),
+        ("nsga2", {"population": 32, "mutation": 1.0}),
+        ("nsga3", {"population": 32, "mutation": 1.0}),
+    ],
+)
+def test_samplers_search_mean_use_unless_told_otherwise(kind: str, drawing: dict[str, Any]) -> None:
+    """What they draw after the first batch, with settings by which they draw and do not model."""
+    problem = replace(make_problem(dim=9), use_dims=tuple(range(9)), initial=32)
+    spread = {}
+    for uniform in (False, True):
+        settings = STRATEGIES[kind].settings(uniform=uniform, **drawing)
+        strategy = STRATEGIES[kind].build(problem, settings)
+        strategy.tell([evaluate(i, vector) for i, vector in enumerate(strategy.ask(32))])
+        spread[uniform] = np.std([vector.mean() for vector in strategy.ask(32)])
+    assert spread[False] > 0.2 > 0.15 > spread[True]
 
 
 @pytest.mark.parametrize("space", SPACES)
