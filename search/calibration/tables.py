@@ -12,7 +12,7 @@ from search.calibration.verdict import MEAN_ACCURACY, MEAN_OVER_TASKS
 #: Headings, and what is below each: estimates by row.
 Columns = list[tuple[str, Mapping[str, Any]]]
 
-#: Among which candidates Pearson's correlation is shown, beside what use alone reaches there.
+#: Among which candidates Pearson's correlation is shown, beside what costs alone reach there.
 AMONG = {
     "cheapest half": "pearson_cheapest_half",
     "best quarter": "pearson_best_quarter",
@@ -43,14 +43,14 @@ def show_calibration(summary: Mapping[str, Any], console: Console) -> None:
     for name, entry in stopped.items():
         if entry["candidates"] < count:
             say(f"{name}: training lasted so long for {entry['candidates']} candidates only")
-    for statistic, title in (("pearson", "Pearson"), ("spearman", "Spearman")):
-        say(f"\n{title} correlation")
+    for statistic in ("pearson", "spearman", "kendall"):
+        say(f"\n{statistic.capitalize()} correlation")
         console.print(_correlations(summary, [(k, v[statistic]) for k, v in columns.items()]))
     say("\nPearson given use: the mean accuracy given mean use, a task given mean use and its own;")
     say("the verdict is by the lower ends of the first column in the last two rows")
     console.print(_correlations(summary, _given_use(summary, stopped)))
-    say("\nThe proxy more closely: Kendall's correlation, and Pearson's among some candidates and")
-    say("within narrow bands of cost, each beside what use alone reaches there")
+    say("\nThe proxy more closely: Pearson's correlation among some candidates and within narrow")
+    say("bands of cost, each beside what use alone and parameters alone reach there")
     console.print(_correlations(summary, _among(summary)))
     say("\nWhat decides a search: how good the first quarter of a ranking is (1 at best), and how")
     say("much mean accuracy its first pick loses, of all candidates and within bands of cost")
@@ -75,9 +75,10 @@ def _given_use(summary: Mapping[str, Any], stopped: Mapping[str, Mapping[str, An
 
 
 def _among(summary: Mapping[str, Any]) -> Columns:
-    columns = [("Kendall", summary["proxy"]["kendall"])]
+    columns = []
     for heading, name in AMONG.items():
-        columns += [(heading, summary["proxy"][name]), ("use alone", summary["use"][name])]
+        columns.append((heading, summary["proxy"][name]))
+        columns += [(cost, summary[cost][name]) for cost in KNOWN]
     return columns
 
 

@@ -21,6 +21,7 @@ from search.arms import (
     start_writer,
 )
 from search.calibration import read_trust
+from search.candidates import scored
 from search.commands.report import finish_mirror, make_tracker
 from search.commands.scores import require_scores
 from search.config import FinishConfig, StudyConfig, dump_config, reveal
@@ -88,8 +89,7 @@ def search(config: StudyConfig, *, resume: bool = False, console: Console | None
         objective = replace(config.objective, reference=study.reference())
         config = replace(config, objective=objective)
         broken = run_arms(config, supplies, writer, display, study.folder.absolute())
-        scored = any(not candidate.failed for candidate in study.candidates())
-        status = "FAILED" if broken or not scored else "FINISHED"
+        status = "FAILED" if broken or not scored(study.candidates()) else "FINISHED"
     except Exception:
         status = "FAILED"
         raise

@@ -68,8 +68,8 @@ class StudyConfig:
             of fewer steps, ascending. The last may be of fidelity full, a short training with the
             settings of `train` and its own steps; then it, not the proxy, is the final scoring.
             Empty scores every candidate in full.
-        bracket: Candidates, consecutive in the order of asking, that are compared with each other
-            on the rungs; no fewer than `schedule.cohort`.
+        bracket: Candidates, consecutive in the order of asking, of which a share goes on to the
+            next rung; no fewer than `schedule.cohort`.
         train: How winners are trained in full.
         space: What is searched.
         solver: Limits of the integer programme.

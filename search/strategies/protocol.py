@@ -146,7 +146,8 @@ class Outcome:
     Attributes:
         index: Position of the proposal in the order of asking, from 0.
         vector: The proposal, shape (d,).
-        quality: To be maximised, mean validation accuracy in [0, 1]; None where it failed.
+        quality: To be maximised, mean validation accuracy in [0, 1], at the lowest rung; None where
+            it failed.
         cost: To be minimised, mean channel use in [0, 1] by default; None where it failed.
         error: Why the evaluation failed, if it did.
         realisable: What of the proposal could be realised, shape (d,): the vector nearest to it

@@ -25,7 +25,7 @@ from tests.helpers.studies import SIMULATED
 
 @pytest.fixture
 def failed(tmp_path: Path) -> Study:
-    """A study all of whose candidates failed."""
+    """A study all of whose candidates failed, but for one that was stopped at a lower rung."""
     study = Study.create(parse_config(SIMULATED | {"output": str(tmp_path)}))
     with Record(study.record_path, study.name) as record:
         for index in range(2):
@@ -35,6 +35,7 @@ def failed(tmp_path: Path) -> Study:
                     error="the loss is not finite; lower proxy.sgd.learning_rate",
                 )
             )  # fmt: skip
+        record.add(make("random", index=2, stopped=True))
     return study
 
 

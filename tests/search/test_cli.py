@@ -19,6 +19,7 @@ from search.candidates import Candidate
 from search.cli import main
 from search.config import dump_config, load_config, parse_config
 from search.record import Record
+from search.strategies import TaskKnowledge
 from search.study import Study
 from tests.helpers import ROOT
 from tests.helpers.candidates import measurement
@@ -149,6 +150,7 @@ def study(tmp_path: Path) -> Study:
     """A study with a record but without compute."""
     config = parse_config(SMALL | {"output": str(tmp_path), "data_root": str(tmp_path)})
     study = Study.create(config)
+    study.keep_facts(TaskKnowledge())
     points = [(0.5, 0.2), (0.8, 0.5), (0.85, 1.0), (0.4, 0.6), (None, None)]
     with Record(study.record_path, study.name) as record:
         for index, (quality, cost) in enumerate(points):

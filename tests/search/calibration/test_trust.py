@@ -26,6 +26,7 @@ from search.config.sections import CalibrationConfig
 from search.record import Record
 from search.stats.agreement import beside_use
 from search.stats.bootstrap import resamples
+from search.strategies import TaskKnowledge
 from search.study import Study
 from tests.helpers.calibrations import TASKS, Result, made_up, measurements
 
@@ -225,6 +226,7 @@ def test_what_decides_a_search(tmp_path: Path) -> None:
 def study(tmp_path: Path) -> Study:
     """A calibrated study with one candidate in its record."""
     study = Study.create(settings(tmp_path))
+    study.keep_facts(TaskKnowledge())
     with Record(study.record_path, study.name) as record:
         record.add(
             Candidate(

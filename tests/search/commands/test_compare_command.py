@@ -13,6 +13,7 @@ from search.commands.report import make_tracker
 from search.commands.sync import sync
 from search.config import parse_config
 from search.record import Record
+from search.strategies import TaskKnowledge
 from search.study import Study
 from tests.helpers.commands import refused
 from tests.helpers.comparisons import REFERENCE, arms, make
@@ -31,6 +32,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
         "objective": {"reference": list(REFERENCE)},
     }  # fmt: skip
     study = Study.create(parse_config(SMALL | changed))
+    study.keep_facts(TaskKnowledge())
     with Record(study.record_path, study.name) as record:
         for candidate in arms({"random": 0.5, "es": 0.8}, range(7), 2):
             record.add(candidate)

@@ -18,7 +18,7 @@ from search.config import StudyConfig, parse_config
 from search.mirror.shown import metrics, params, tags
 from search.record import Record
 from search.report import front_figure, front_html, front_table
-from search.strategies import Outcome, Strategy
+from search.strategies import Outcome, Strategy, TaskKnowledge
 from search.study import (
     Foundation,
     Study,
@@ -148,6 +148,7 @@ def test_from_a_config_to_exported_networks(
     levels = range(len(config.space.levels))
     check_strategies(config)
     study = Study.create(config)
+    study.keep_facts(TaskKnowledge())
     networks = tuple(
         VirtualNetwork(task=task, level=level) for task in ("digits", "colours") for level in levels
     )
