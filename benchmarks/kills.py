@@ -38,6 +38,7 @@ from typing import Any
 
 import yaml
 from mlflow import MlflowClient
+from safetensors.numpy import load_file
 
 from search.record import read_record
 from search.study import Study
@@ -66,7 +67,12 @@ REAL: dict[str, Any] = {
     "candidates": 40,
     "initial": 4,
     "compute": {"device": "cpu"},
-    "calibration": {"candidates": 6, "trained_twice": 2, "sgd": {"steps": 40}, "multiples": [0.5]},
+    "calibration": {
+        "candidates": 6,
+        "trained_twice": 2,
+        "sgd": {"steps": 40},
+        "multiples": [1000.0],
+    },
 }
 #: Settings of a comparison: more seeds, fewer candidates.
 COMPARED = {"seeds": [0, 1, 2, 3, 4], "candidates": 20}
@@ -125,25 +131,28 @@ def candidates(folder: Path) -> Any:
     return told
 
 
-def files(folder: str, *suffixes: str) -> Callable[[Path], Any]:
-    """The hashes of the files with these endings below a folder of the study."""
+def weights(folder: str) -> Callable[[Path], Any]:
+    """The hashes of the arrays below a folder of the study; the order of metadata is by chance."""
 
     def made(study: Path) -> Any:
         return {
-            str(path.relative_to(study)): sha256(path.read_bytes()).hexdigest()
-            for path in sorted((study / folder).rglob("*"))
-            if path.suffix in suffixes
+            str(path.relative_to(study)): {
+                name: sha256(array.tobytes()).hexdigest()
+                for name, array in sorted(load_file(path).items())
+            }
+            for path in sorted((study / folder).rglob("*.safetensors"))
         }
 
     return made
 
 
 def measurements(study: Path) -> Any:
-    """What a calibration measured, but for seconds."""
+    """What a calibration measured, but for seconds and the checksums that they are in."""
 
     def without_seconds(value: Any) -> Any:
         if isinstance(value, dict):
-            return {k: without_seconds(v) for k, v in value.items() if "seconds" not in k}
+            kept = {k: v for k, v in value.items() if "seconds" not in k and k != "checksum"}
+            return {k: without_seconds(v) for k, v in kept.items()}
         return [without_seconds(v) for v in value] if isinstance(value, list) else value
 
     return {
@@ -174,13 +183,15 @@ COMMANDS = (
         points={"driver": 4},
     ),
     Command(
-        name="train", settings=REAL, made=files("trained", ".safetensors"), study=True,
+        name="train", settings=REAL, made=weights("trained"), study=True,
         arguments=lambda config, study: ["train", str(study), "--pick", "best", "--seeds", "3"],
         points={"driver": 4, "training": 2},
     ),
     Command(
-        name="export", settings=REAL, made=files("exported", ".safetensors"), study=True,
-        arguments=lambda config, study: ["export", str(study), "--pick", "best"],
+        name="export", settings=REAL, made=weights("exported"), study=True,
+        arguments=lambda config, study: [
+            "export", str(study), "--pick", "best", "--out", str(study / "exported"),
+        ],
         points={"driver": 4},
     ),
 )  # fmt: skip

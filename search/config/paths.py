@@ -13,6 +13,8 @@ from search.config.build import BROKEN, ConfigError
 PROJECT = Path(__file__).resolve().parents[2]
 #: The home folder at the beginning of the path of a URI, or of a path.
 HOME = re.compile(r"^((?:sqlite:///|file:(?://)?)?)~(?=/)")
+#: A URI of a place below the working folder, or such a path; not databricks, nor an option of it.
+RELATIVE = re.compile(r"^(sqlite:///|file:|)(?!databricks|uc\b)([^/:@$~?#][^:@]*)$")
 
 
 def expand_paths(raw: dict[str, Any], found: list[str]) -> None:
@@ -27,7 +29,8 @@ def expand_paths(raw: dict[str, Any], found: list[str]) -> None:
     if isinstance(raw.get("tracking"), Mapping):
         raw["tracking"] = tracking = dict(raw["tracking"])
         if isinstance(uri := tracking.get("uri"), str):
-            tracking["uri"] = HOME.sub(lambda m: m[1] + os.path.expanduser("~"), uri)
+            home = HOME.sub(lambda m: m[1] + os.path.expanduser("~"), uri)
+            tracking["uri"] = RELATIVE.sub(lambda m: m[1] + os.path.abspath(m[2]), home)
     if isinstance(raw.get("tasks"), list | tuple):
         tasks = [_copy(task) for task in raw["tasks"]]
         for number, task in enumerate(tasks):

@@ -6,7 +6,11 @@ from contextlib import suppress
 from urllib.parse import quote, unquote, urlsplit
 
 VARIABLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\})")
-SECRET = re.compile(r"pass|pwd|token|secret|(api|access).?key|auth$|credential", re.IGNORECASE)
+SECRET = re.compile(
+    r"pass|pwd|token|secret|(api|access).?key|auth$|credential|^key$|^sig(nature)?$", re.IGNORECASE
+)
+#: An option of a URI: what separates it from others, its name, and its value.
+OPTION = re.compile(r"([?&#;])([^=&#;\s'\"]+)=([^&#;\s'\"]+)")
 
 
 def refuse_password(uri: str) -> None:
@@ -31,7 +35,7 @@ def refuse_password(uri: str) -> None:
 def _before_host(uri: str) -> str:
     """User and password of a URI, even where a letter of them or a slash too few breaks it."""
     scheme = uri.partition(":")[0]
-    if "@" not in uri or scheme.startswith(("sqlite", "file", "/", ".", "~")):
+    if "@" not in uri or scheme == "sqlite" or scheme.startswith(("file", "/", ".", "~")):
         return ""
     with suppress(ValueError):  # such as a bracket in the password
         host = urlsplit(uri).netloc
@@ -41,13 +45,17 @@ def _before_host(uri: str) -> str:
 
 
 def without_passwords(text: str) -> str:
-    """A text, such as an error, in which three stars stand for users and passwords of URIs.
+    """A text, such as an error, in which three stars stand for users, passwords and keys of URIs.
 
     Example:
         >>> without_passwords("got 'http://me:pw@host/x'")
         "got 'http://***@host/x'"
+        >>> without_passwords("got 'https://h/?api_key=pw&x=1' and 'me:pw@host:5000'")
+        "got 'https://h/?api_key=***&x=1' and '***@host:5000'"
     """
-    return re.sub(r"(?<!sqlite)://[^\s'\"]+@", "://***@", text)
+    text = re.sub(r"(?<!sqlite)://[^\s'\"]+@", "://***@", text)
+    text = re.sub(r"(?<![^\s'\"])[^\s'\"/:@]+:[^\s'\"/@]+@(?=\w)", "***@", text)
+    return OPTION.sub(lambda m: f"{m[1]}{m[2]}=***" if SECRET.search(m[2]) else m[0], text)
 
 
 def reveal(uri: str) -> tuple[str, tuple[str, ...]]:

@@ -14,8 +14,8 @@ import numpy as np
 
 from partitioning import TRAINING, DamagedFileError, Masks, read_json, write_json
 from search.config import StudyConfig
-from search.study.basis import Basis, Check, accept, training_basis
-from search.study.foundation import Foundation, Run, build_foundation
+from search.study.basis import Basis, Check, accept, data_basis, training_basis
+from search.study.foundation import Foundation, Run, build_foundation, read_tasks
 from search.study.shelf import Say, move_aside
 from trainers.export import ExportCheck, export_networks
 from trainers.joint import TrainResult, train_jointly
@@ -88,7 +88,8 @@ def train_candidate(
         seeds: Number of trainings, with seeds 0 to seeds - 1.
         say: Called with one line per thing that was done.
         run: Where training runs.
-        base: Tasks, trunk and teachers; None has them made or loaded where a training is missing.
+        base: Tasks, trunk and teachers; None has them made or loaded where a training is missing,
+            and the data alone read where none is.
         scored_on: Digests of what the candidate was scored on, as the record keeps them.
         check: Refuses a foundation that is another now.
 
@@ -98,6 +99,8 @@ def train_candidate(
     made_of = _made_of(config, masks, scored_on)
     done = {seed: _finished(folder, seed, made_of, say) for seed in range(seeds)}
     missing = [seed for seed, accuracy in done.items() if accuracy is None]
+    if not missing and base is None:  # it would check this
+        check(data_basis(read_tasks(config, say)))
     if missing:
         base = base or build_foundation(config, run, say, check=check)
         folder.mkdir(parents=True, exist_ok=True)

@@ -47,6 +47,8 @@ def test_labels_permuted_under_the_same_path(study: Path, tmp_path: Path) -> Non
     trained = Study(study).train("best", say=silent)
     write_data(tmp_path / "data", shift=1)
     refuses(study, "what changed: the train labels of task parts. Put that back")
+    with pytest.raises(StudyError, match="the train labels of task parts"):
+        Study(study).train("best", say=silent, run=no_jobs)  # which is there
     write_data(tmp_path / "data")
     assert Study(study).train("best", say=silent, run=no_jobs).accuracy == trained.accuracy
     Study(study).export("best", tmp_path / "out", say=silent, run=no_jobs)

@@ -148,6 +148,13 @@ def test_class_folders_without_splits_are_divided(tmp_path: Path) -> None:
     assert "'training' is missing" in refused(tmp_path, train="training")
 
 
+def test_class_folders_without_splits_may_be_deep(tmp_path: Path) -> None:
+    for name in ("oak", "elm"):
+        for index in range(10):
+            write(tmp_path / "t" / name / "2019" / f"{index}.jpg")
+    assert load(tmp_path).classes == ("elm", "oak")
+
+
 def test_folders_named_as_splits_are_no_classes(tmp_path: Path) -> None:
     for name in ("training", "testing"):
         write(tmp_path / "t" / name / "0.png")

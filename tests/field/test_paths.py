@@ -64,6 +64,16 @@ def test_the_store_of_mlflow_goes_the_same_way(home: Path, scheme: str) -> None:
     assert config.tracking.uri == f"{scheme}{home}/x.db"
 
 
+@pytest.mark.parametrize("scheme", ["", "sqlite:///", "file:"])
+def test_a_relative_store_is_the_same_from_another_folder(
+    scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`report --sync` from elsewhere made another store there."""
+    monkeypatch.chdir(tmp_path)
+    config = parsed(tracking={"uri": f"{scheme}runs/x.db"})
+    assert config.tracking.uri == f"{scheme}{tmp_path}/runs/x.db"
+
+
 def test_other_tildes_and_dollars_are_letters(home: Path) -> None:
     assert parsed(output="a/~b/c$").output == "a/~b/c$"
     assert parsed(output="./~").output == "./~"

@@ -32,6 +32,9 @@ PASSWORD = "hunter2"
         f"me:{PASSWORD}@host:5000",
         f"postgresql://me%3A{PASSWORD}@host/runs",
         f"https://host/#token={PASSWORD}",
+        f"sqlite+pysqlcipher://:{PASSWORD}@//x.db",
+        f"https://host/?sig={PASSWORD}",
+        f"https://host/?key={PASSWORD}",
     ],
 )
 def test_a_password_is_refused_and_not_repeated(uri: str) -> None:
@@ -49,6 +52,18 @@ def test_no_error_repeats_it_wherever_it_stands(changed: dict[str, object]) -> N
     with pytest.raises(ConfigError, match=r"http://\*\*\*@h") as refused:
         parse_config(SIMULATED | changed)
     assert PASSWORD not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [f"postgresql://h/r?user=me&password={PASSWORD}", f"me:{PASSWORD}@host:5000",
+     f"https://h/?api_key={PASSWORD}", f"https://h/#token={PASSWORD}"],
+)  # fmt: skip
+def test_no_error_repeats_it_whatever_its_form(uri: str) -> None:
+    for changed in ({"tracking": uri}, {"tracking": {"uri": [uri]}}, {"evaluator": uri}):
+        with pytest.raises(ConfigError, match=r"\*\*\*") as refused:
+            parse_config(SIMULATED | changed)
+        assert PASSWORD not in str(refused.value)
 
 
 def test_no_error_of_the_command_line_repeats_it(capsys: pytest.CaptureFixture[str]) -> None:

@@ -58,7 +58,7 @@ def whole_folder(request: Request) -> RawSplit | None:
     if not request.location.is_dir():
         return None
     folders = _folders(request.location)
-    direct = [folder for folder in folders if _holds_images(folder)]
+    direct = [folder for folder in folders if _holds_images(request, folder)]
     are_splits = any(folder.name.casefold() in SPLIT_NAMES for folder in folders) or all(
         names_split(folder.name) for folder in direct
     )
@@ -118,10 +118,11 @@ def _folders(place: Path) -> list[Path]:
     return sorted(x for x in place.iterdir() if x.is_dir() and not x.name.startswith(HIDDEN))
 
 
-def _holds_images(folder: Path) -> bool:
-    """Whether images lie in a folder, or in one named images in it, as Tiny-ImageNet has them."""
-    places = (folder, folder / "images")
-    return any(_is_image(file) for place in places if place.is_dir() for file in place.iterdir())
+def _holds_images(request: Request, folder: Path) -> bool:
+    """Whether images lie in a folder, at any depth, but not in splits of its own."""
+    if any(names_split(below.name) for below in _folders(folder)):
+        return False
+    return any(_is_image(file) for file in _files(request, folder, deep=True))
 
 
 def _sorted_out(request: Request, folder: Path) -> tuple[list[Path], Counter[str]]:
