@@ -90,6 +90,18 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
     assert "left out 1 empty class folders (empty)" in summary
 
 
+def test_what_is_no_split_is_named(tmp_path: Path) -> None:
+    """A second training file, or folder, was passed over without a word."""
+    write_splits(tmp_path, "cat", "dog")
+    write(tmp_path / "t" / "extra" / "cat" / "0.png")
+    assert "left out 1 beside its splits (extra)" in load(tmp_path).summary()
+    for name in (*SPLITS, "train_2", "train-extra"):
+        images = [picture() for _ in range(4)]
+        write_table(tmp_path / "p" / f"{name}.parquet", images, [0, 1, 0, 1])
+    said = load(tmp_path, source="parquet", path="p").summary()
+    assert "left out 2 beside its splits (train-extra, train_2)" in said
+
+
 def test_class_of_unread_files_only_is_refused(tmp_path: Path) -> None:
     write_splits(tmp_path, "a", "b")
     write(tmp_path / "t" / "train" / "c" / "0.heic", b"something")

@@ -120,6 +120,9 @@ def _plan(task: TaskConfig, config: DataConfig) -> _Plan:
     notes = [
         note if is_whole else f"{name}: {note}" for name, raw in raws.items() for note in raw.notes
     ]
+    used = {*task.split_names().values()}
+    if unused := sorted({name for raw in raws.values() for name in raw.beside} - used):
+        notes.append(f"left out {len(unused)} beside its splits ({', '.join(unused[:8])})")
     encoded = encode_labels(task.name, raws)
     notes += encoded.notes
     rng = np.random.default_rng([config.seed, *task.name.encode()])

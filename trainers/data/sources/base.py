@@ -101,6 +101,7 @@ class RawSplit:
         pictures: (rows, S) -> the images of these rows, rows being indices into `labels`; only
             sources that draw their images need S.
         notes: what a user should know of the split, such as files that were left out.
+        beside: names of all that could be a split of the same dataset, this one among them.
     """
 
     labels: NDArray[Any]
@@ -108,6 +109,7 @@ class RawSplit:
     where: str
     pictures: Callable[[RowArray, int], Pictures]
     notes: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

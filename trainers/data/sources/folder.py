@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,8 @@ def open_folder(request: Request) -> RawSplit:
             f"; or, for a dataset without splits, have two folders or more in {top}, one a class, "
             "with the images in them",
         )
-    return _read_classes(request, top / request.split)
+    beside = tuple(folder.name for folder in _folders(top))
+    return replace(_read_classes(request, top / request.split), beside=beside)
 
 
 def whole_folder(request: Request) -> RawSplit | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -40,7 +41,7 @@ def open_parquet(request: Request) -> RawSplit:
             names,
             "; or, for a dataset without splits, set path to its one file",
         )
-    return _read(request, found[request.split])
+    return replace(_read(request, found[request.split]), beside=tuple(found))
 
 
 def whole_parquet(request: Request) -> RawSplit | None:
