@@ -357,3 +357,26 @@ def test_decompression_bomb_is_refused_by_name(
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 70)
         with pytest.raises(DataError, match=r"'t': .*b/1\.png is refused as a decompression bomb"):
             load(tmp_path)
+
+
+def write_one_npz(top: Path, train: np.ndarray, test: np.ndarray) -> None:
+    labels = np.array([0, 1, 0, 1])
+    np.savez(top / "t.npz", train_images=train, train_labels=labels, test_images=test,
+             test_labels=labels)  # fmt: skip
+
+
+def test_bytes_of_another_scale_in_one_split_are_refused(tmp_path: Path) -> None:
+    """0 to 1 of 255 in validation was black."""
+    rng = np.random.default_rng(0)
+    train, test = rng.random((2, 4, SIZE, SIZE, 3))
+    write_one_npz(tmp_path, (255 * train).astype(np.uint8), np.rint(test).astype(np.uint8))
+    with pytest.raises(DataError, match="no pixel of validation is above 1 of 255, where train"):
+        load(tmp_path, source="npz")
+
+
+def test_a_split_that_is_brighter_throughout_is_told(tmp_path: Path) -> None:
+    """0 to 1 in train beside -1 to 1 in validation: grey to white."""
+    train, test = np.random.default_rng(0).random((2, 4, SIZE, SIZE, 3))
+    write_one_npz(tmp_path, train, 2 * test - 1)
+    said = load(tmp_path, source="npz").summary()
+    assert "of 255, where validation has 0: are the values of all splits stored alike?" in said

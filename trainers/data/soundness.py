@@ -17,6 +17,13 @@ from trainers.data.tasks import Split
 #: broken can make a white of its own, beside which all others are black.
 LEAST_SPREAD = 6
 
+#: So many times as bright as the brightest pixel of a split another is, beside which it is black.
+UNLIKE = 12
+#: What the brightest pixel of any pictures reaches, in shades of 255.
+BRIGHT = 128
+#: By how much of the whole range a split's darkest pixel may be brighter than another's.
+PALE = 0.4
+
 #: So many images that all differ and are found again in another split are a copy of it.
 COPIED = 3
 
@@ -52,8 +59,8 @@ def check_images(
         notes of what is odd but may be meant: images in two splits, copies, hardly any contrast.
 
     Raises:
-        DataError: all images of a split are alike, all of one split or class are in another, too,
-            or all are there twice.
+        DataError: all images of a split are alike, or black beside those of another, all of one
+            split or class are in another, too, or all are there twice.
     """
     digests = {name: _digests(split) for name, split in splits.items()}
     for name, found in digests.items():
@@ -66,7 +73,7 @@ def check_images(
                 "their scale is to blame, set black and white to the values that are"
             )
     _refuse_second_names(task, classes, splits, digests)
-    notes = [*_shared(task, digests)]
+    notes = [*_unlike(task, splits), *_shared(task, digests)]
     # Of a dataset without splits the copies may have been drawn into two of them.
     for found in (*digests.values(), [digest for each in digests.values() for digest in each]):
         times = Counter(found)
@@ -81,6 +88,26 @@ def check_images(
             notes.append(f"{copies} of {len(found)} {name} images are copies of others there")
     if spread < LEAST_SPREAD:
         notes.append("hardly any contrast; set black and white to the values that are")
+    return notes
+
+
+def _unlike(task: str, splits: Mapping[str, Split]) -> list[str]:
+    """Notes of splits that are brighter throughout than others; one that is black is refused."""
+    ends = {name: [int(x) for x in split.images.aminmax()] for name, split in splits.items()}
+    brightest = max(ends, key=lambda name: ends[name][1])
+    darkest = min(ends, key=lambda name: ends[name][0])
+    notes = []
+    for name, (low, high) in ends.items():
+        if high * UNLIKE < ends[brightest][1] >= BRIGHT:
+            raise DataError(
+                f"task {task!r}: no pixel of {name} is above {high} of 255, where {brightest} has "
+                f"{ends[brightest][1]}: it would be black; store the values of all splits alike"
+            )
+        if low - ends[darkest][0] > 255 * PALE:
+            notes.append(
+                f"no pixel of {name} is below {low} of 255, where {darkest} has "
+                f"{ends[darkest][0]}: are the values of all splits stored alike?"
+            )
     return notes
 
 
