@@ -15,7 +15,17 @@ from search.config import ConfigError, StudyConfig, load_config
 from search.record import require_no_writer
 from search.study import Study, StudyError
 
-CONSOLE = Console()
+
+class OutputConsole(Console):
+    """A console whose reader may go away, as `head` does; `main` says what follows from that."""
+
+    def on_broken_pipe(self) -> None:
+        """Write nothing more, on the way out."""
+        self.quiet = True
+        raise BrokenPipeError
+
+
+CONSOLE = OutputConsole()
 
 
 def run_search(options: argparse.Namespace) -> None:
@@ -159,7 +169,7 @@ def _config_of(options: argparse.Namespace) -> StudyConfig | None:
 
 def _progress_console(options: argparse.Namespace) -> Console:
     """Progress must not mix with the one JSON object on the standard output."""
-    return Console(stderr=True) if options.json else CONSOLE
+    return OutputConsole(stderr=True) if options.json else CONSOLE
 
 
 def _say(console: Console) -> Callable[[str], None]:

@@ -62,6 +62,8 @@ def _run(arguments: Sequence[str] | None, received: Sequence[int]) -> int:
         print(what + options.interrupted, file=sys.stderr)
         return 128 + number
     except BrokenPipeError:
+        if options.interrupted:
+            print("nobody reads the output" + options.interrupted, file=sys.stderr)
         raise
     except Exception as error:
         if os.environ.get("APPORTION_DEBUG"):

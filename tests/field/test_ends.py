@@ -149,6 +149,8 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 def run(options):
     if sys.argv[1] == "say":
         print("said")
+    elif sys.argv[1] == "rich":
+        for number in range(100_000): actions.CONSOLE.print("candidate", number)
     elif sys.argv[1] == "print":
         for number in range(100_000): print("candidate", number, "\\u00e9")
     else:
@@ -166,9 +168,10 @@ def start(*arguments: str, **environment: str) -> "subprocess.Popen[str]":
     )  # fmt: skip
 
 
-def test_a_reader_that_goes_away_is_no_error() -> None:
+@pytest.mark.parametrize("way", ["print", "rich"])
+def test_a_reader_that_goes_away_is_no_error(way: str) -> None:
     """`| head` left "Broken pipe" on the terminal, twice."""
-    process = start("print")
+    process = start(way)
     assert process.stdout is not None
     process.stdout.readline()
     process.stdout.close()
