@@ -4,9 +4,10 @@ Sections that set another package's code stand beside that code.
 """
 
 from search.config.build import ConfigError
-from search.config.dumping import differences, dump_config
+from search.config.dumping import differences, dump_config, yaml_text
 from search.config.loading import load_config, parse_config, without_header
 from search.config.paths import PROJECT
+from search.config.reading import read_yaml_file
 from search.config.secrets import masked, reveal, without_passwords
 from search.config.sections import (
     COSTS,
@@ -31,7 +32,9 @@ __all__ = [
     "load_config",
     "masked",
     "parse_config",
+    "read_yaml_file",
     "reveal",
     "without_header",
     "without_passwords",
+    "yaml_text",
 ]

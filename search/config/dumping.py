@@ -1,8 +1,12 @@
 """A study's config as plain YAML values, and what two configs differ in."""
 
+from collections.abc import Mapping
 from typing import Any
 
-from search.config.build import plain
+import yaml
+
+from search.config.build import ConfigError, plain
+from search.config.reading import read_yaml
 from search.config.study_config import StudyConfig
 
 #: Sections that may change when a study is resumed: none of them decides a proposal or a score,
@@ -23,6 +27,26 @@ def dump_config(config: StudyConfig) -> dict[str, Any]:
         for name, entry in raw["strategies"].items()
     }
     return raw
+
+
+def yaml_text(values: Mapping[str, Any]) -> str:
+    """YAML that `read_yaml` reads back: text that could be misread is in quotes."""
+    return yaml.dump(values, Dumper=_Dumper, sort_keys=False)
+
+
+class _Dumper(yaml.SafeDumper):
+    pass
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    try:
+        is_plain = read_yaml(text, "") == text
+    except ConfigError:
+        is_plain = False
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if is_plain else "'")
+
+
+_Dumper.add_representer(str, _represent_text)
 
 
 def differences(old: StudyConfig, new: StudyConfig) -> list[str]:

@@ -7,8 +7,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from partitioning import (
     STUDY,
     DamagedFileError,
@@ -25,7 +23,9 @@ from search.config import (
     differences,
     dump_config,
     parse_config,
+    read_yaml_file,
     without_header,
+    yaml_text,
 )
 from search.record import Contents, read_contents, was_begun
 from search.report import summary
@@ -63,10 +63,10 @@ class Study:
         if not path.is_file():
             raise StudyError(f"{self.folder} is not a study: it has no config.yaml")
         try:
-            raw = yaml.safe_load(path.read_text())
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            said = " ".join(str(error).split())
-            raise StudyError(f"{path} is damaged, it is not YAML: {said}. {RESTORE}") from error
+            raw = read_yaml_file(path)
+        except ConfigError as error:
+            said = str(error).removeprefix(str(path)).lstrip(", :")
+            raise StudyError(f"{path} is damaged, or was changed: {said}. {RESTORE}") from error
         if not isinstance(raw, dict):
             raise StudyError(
                 f"{path} is damaged: it must hold a mapping, got {raw!r:.60}. {RESTORE}"
@@ -119,7 +119,7 @@ class Study:
             del content[place]
         # Absolute, so that the study finds its data from wherever it is used.
         content |= {"name": name, "data_root": config.data_root or str(Path.cwd())}
-        text = yaml.safe_dump(STUDY.header | {"id": identity} | content, sort_keys=False)
+        text = yaml_text(STUDY.header | {"id": identity} | content)
         require_writable(folder)
         if not known:
             require_writable(config.cache_folder)

@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 import yaml
 
-from search.config import ConfigError, load_config
+from search.config import ConfigError, load_config, parse_config
+from search.config.dumping import yaml_text
 from search.config.reading import read_yaml
+from search.study import Study, StudyError
 from tests.helpers.studies import SIMULATED
 
 
@@ -143,3 +145,20 @@ def test_folders_and_empty_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "empty.yaml").write_text("# nothing\n")
     with pytest.raises(ConfigError, match=r"empty\.yaml must hold a mapping .*, got nothing"):
         load_config(tmp_path / "empty.yaml")
+
+
+@pytest.mark.parametrize(
+    "text", ["None", "nil", "1e3", "010", "1:30", "yes", "~", "", "run #3", "it's", "a: b", "2\n3"]
+)
+def test_what_a_study_keeps_is_read_back(text: str) -> None:
+    """As text without quotes, `None` was kept, which is refused where people write it."""
+    assert read_yaml(yaml_text({"a": text, text or "b": [text]}), "kept")["a"] == text
+
+
+def test_a_kept_config_is_read_as_any_other(tmp_path: Path) -> None:
+    """010 was 8 in it, and people are told to edit it."""
+    study = Study.create(parse_config(SIMULATED | {"output": str(tmp_path), "candidates": 10}))
+    path = study.folder / "config.yaml"
+    path.write_text(path.read_text().replace("candidates: 10\n", "candidates: 010\n"))
+    with pytest.raises(StudyError, match=r"config.yaml .*line \d+: 010 can be misread"):
+        Study(study.folder)
