@@ -20,10 +20,12 @@ Label = int | str
 
 #: What pandas writes as text where there is no label.
 MISSING = ("", "nan", "NaN", "NaT", "<NA>")
-#: Letters of other alphabets, quotes and dashes that look like those of a keyboard.
+#: Capitals of other alphabets, and small letters, quotes and dashes, that look like those of a
+#: keyboard.
+CAPITALS = str.maketrans("АВЕКМНОРСТУХІЈЅΑΒΕΖΗΙΚΜΝΟΡΤΥΧ", "ABEKMHOPCTYXIJSABEZHIKMNOPTYX")
 TWINS = str.maketrans(
-    "АВЕКМНОРСТУХІЈЅаеорсухіјѕΑΒΕΖΗΙΚΜΝΟΡΤΥΧο’‘ʼ‐‒–—−",
-    "ABEKMHOPCTYXIJSaeopcyxijsABEZHIKMNOPTYXo'''-----",
+    "аеорсухіјѕвгикмнптαγηικνορτυχıɑɡոսօհց’‘ʼ′`´“”„″‐‒–—−",
+    "aeopcyxijsbrukmhntaynikvoptuxiagnuohg''''''\"\"\"\"-----",
 )
 #: Letters and marks without ink, beside the controls and formats of Unicode.
 NO_INK = {"\u034f", "\u115f", "\u1160", "\u2800", *map(chr, range(0xFE00, 0xFE10))}
@@ -244,7 +246,8 @@ def _plain(name: str) -> str:
 
 def _likeness(name: str) -> str:
     """What is left of a name when all that the eye may miss is taken away."""
-    text = unicodedata.normalize("NFKC", name).translate(TWINS).casefold()
+    text = unicodedata.normalize("NFC", name).translate(TWINS | CAPITALS)
+    text = unicodedata.normalize("NFKC", text).translate(CAPITALS).casefold().translate(TWINS)
     seen = [
         letter
         for letter in text
