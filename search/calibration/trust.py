@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from partitioning import DamagedFileError, read_json, write_json
+from partitioning import DamagedFileError, read_json, write_atomically, write_json
 from search.calibration.results import calibration_folder, settings_digest
 from search.calibration.scatter import scatter_figure
 from search.calibration.summary import Results, calibration_table, summarise
@@ -19,8 +19,10 @@ def write_calibration(study: Study, results: Results) -> dict[str, Any]:
     folder = calibration_folder(study)
     summary = summarise(results, study.config)
     table = calibration_table(results)
-    table.to_csv(folder / "calibration.csv", index=False)
-    scatter_figure(table, summary, folder / "calibration.png")
+    with write_atomically(folder / "calibration.csv") as partial:
+        table.to_csv(partial, index=False)
+    with write_atomically(folder / "calibration.png") as partial:
+        scatter_figure(table, summary, partial)
     write_json(folder / "calibration.json", summary, sealed=True)
     return summary
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from partitioning import write_atomically
 from search.calibration import picture, read_trust
 from search.candidates import Candidate, front
 from search.config import COSTS, reveal
@@ -67,14 +68,15 @@ def _write(study: Study, candidates: list[Candidate]) -> tuple[pd.DataFrame, lis
     reference = study.reference()
     table = front_table(candidates, reference)
     paths = [study.folder / name for name in ("front.csv", "front.png", "front.html")]
-    table.to_csv(paths[0], index=False)
     words = COSTS[study.config.objective.cost].words
-    front_figure(candidates, paths[1], reference, cost=words)
     trust = read_trust(study)
-    if trust is None or not picture(study).is_file():
-        front_html(candidates, paths[2], reference, cost=words)
-    else:
-        shown = (trust["verdict"], picture(study))
-        front_html(candidates, paths[2], reference, cost=words, calibration=shown)
-        paths.append(picture(study))
+    is_shown = trust is not None and picture(study).is_file()
+    shown = (trust["verdict"], picture(study)) if trust is not None and is_shown else None
+    with write_atomically(paths[0]) as partial:
+        table.to_csv(partial, index=False)
+    with write_atomically(paths[1]) as partial:
+        front_figure(candidates, partial, reference, cost=words)
+    with write_atomically(paths[2]) as partial:
+        front_html(candidates, partial, reference, cost=words, calibration=shown)
+    paths += [picture(study)] * is_shown
     return table, paths

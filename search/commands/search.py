@@ -22,7 +22,7 @@ from search.arms import (
 )
 from search.calibration import read_trust
 from search.candidates import scored
-from search.commands.report import finish_mirror, make_tracker
+from search.commands.report import finish_mirror, make_tracker, write_report
 from search.commands.scores import require_scores
 from search.config import FinishConfig, StudyConfig, dump_config, reveal
 from search.mirror import TrackingError
@@ -110,6 +110,7 @@ def search(config: StudyConfig, *, resume: bool = False, console: Console | None
             f"MLflow missed a part ({failure}); rebuild it from the record with "
             f"`apportion report {study.folder} --sync`"
         )
+        write_report(study)  # of which MLflow is told: a full disk must not pass for its fault
     require_scores(study)
     _say_front(study, display.say)
     if config.finish is not None:

@@ -13,7 +13,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from partitioning import FloatArray
+from partitioning import FloatArray, write_atomically
 from search.comparison.compare import Comparison, Standing
 from search.comparison.verdicts import listed, number
 from search.mirror import safe
@@ -287,8 +287,10 @@ def write_tables(comparison: Comparison, folder: Path) -> list[Path]:
         ("pairs", pair_table(comparison)),
         ("curves", curve_table(comparison)),
     ):
-        table.to_csv(folder / f"{name}.csv", index=False)
-    (folder / "comparison.md").write_text(comparison_markdown(comparison))
+        with write_atomically(folder / f"{name}.csv") as partial:
+            table.to_csv(partial, index=False)
+    with write_atomically(folder / "comparison.md") as partial:
+        partial.write_text(comparison_markdown(comparison))
     return [
         *(folder / f"{name}.csv" for name in ("comparison", "pairs", "curves")),
         folder / "comparison.md",
