@@ -8,7 +8,7 @@ import numpy as np
 
 from partitioning import Decoded, Space
 from search.arms.scoring import Scored
-from search.candidates import Candidate, Decoding, Matrix, Measurement, Rung
+from search.candidates import SCORED_AS, Candidate, Decoding, Matrix, Measurement, Rung
 from search.config import COSTS
 from search.strategies import Outcome
 
@@ -79,7 +79,7 @@ def repeated(candidate: Candidate, first: Candidate, rung: int) -> Candidate:
         first: The one that was scored, without failing.
         rung: Position of the rung, from 0.
     """
-    said = replace(first.rungs[rung], evaluator=f"as {first.id}")
+    said = replace(first.rungs[rung], evaluator=f"{SCORED_AS}{first.id}")
     return replace(
         candidate,
         quality=said.quality,

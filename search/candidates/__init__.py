@@ -3,7 +3,14 @@
 Nothing here knows where candidates come from or where they are kept.
 """
 
-from search.candidates.candidate import SHARE_ALL, Candidate, Decoding, Matrix, Measurement
+from search.candidates.candidate import (
+    SCORED_AS,
+    SHARE_ALL,
+    Candidate,
+    Decoding,
+    Matrix,
+    Measurement,
+)
 from search.candidates.pareto import (
     REFERENCE,
     best_first,
@@ -18,6 +25,7 @@ from search.candidates.rungs import Rung, ladder, promoted
 
 __all__ = [
     "REFERENCE",
+    "SCORED_AS",
     "SHARE_ALL",
     "Candidate",
     "Decoding",

@@ -71,6 +71,8 @@ class Measurement:
     evaluator: str = ""
 
 
+#: What stands before a candidate's name where an evaluator's would: its scores were taken.
+SCORED_AS = "as "
 #: Label of the baseline in which every task uses every channel.
 SHARE_ALL = "share_all"
 
@@ -147,6 +149,11 @@ class Candidate:
         if self.error is not None or self.quality is None or self.cost is None:
             return True
         return not (math.isfinite(self.quality) and math.isfinite(self.cost))
+
+    @property
+    def is_repeat(self) -> bool:
+        """Whether its scores are those of a candidate of the same design."""
+        return bool(self.rungs) and self.rungs[0].evaluator.startswith(SCORED_AS)
 
     @property
     def reason(self) -> str | None:

@@ -17,9 +17,10 @@ def print_front(summary: Mapping[str, Any], console: Console) -> None:
         summary: Of a study, as `Study.summary` gives it.
         console: Where to.
     """
+    repeated = f" ({summary['repeated']} of a design scored already)" * bool(summary["repeated"])
     table = Table(
-        title=f"{len(summary['front'])} of {summary['candidates']} candidates on the front, "
-        f"hypervolume {summary['hypervolume']:.4f}",
+        title=f"{len(summary['front'])} of {summary['candidates']} candidates{repeated} on the "
+        f"front, hypervolume {summary['hypervolume']:.4f}",
         title_justify="left",
     )
     table.add_column("candidate", no_wrap=True)

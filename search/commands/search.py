@@ -144,6 +144,8 @@ def _train_and_export(
 def _say_front(study: Study, say: Say) -> None:
     summary: Mapping[str, Any] = study.summary()
     stopped = f", {summary['stopped']} stopped at a lower rung" if summary["stopped"] else ""
+    if summary["repeated"]:
+        stopped += f", {summary['repeated']} of a design that was scored already"
     say(
         f"{summary['candidates']} candidates ({summary['failed']} failed{stopped}), "
         f"{len(summary['front'])} on the front, hypervolume {summary['hypervolume']:.4f}"

@@ -65,11 +65,11 @@ def summary(
 
     Args:
         candidates: of a study, in any order; "candidates" counts all, "stopped" those that did
-            not get beyond a lower rung.
+            not get beyond a lower rung, "repeated" those of a design that was scored already.
         reference: quality and cost of the hypervolume's reference point.
 
     Returns:
-        JSON: objectives, reference, hypervolume, candidates, failed, stopped, strategies
+        JSON: objectives, reference, hypervolume, candidates, failed, stopped, repeated, strategies
         {name: {candidates, hypervolume}} and front, a list of {candidate, strategy, seed, quality,
         cost, accuracy {task: value}} from the cheapest to the best.
     """
@@ -87,6 +87,7 @@ def summary(
         "candidates": len(candidates),
         "failed": sum(candidate.failed for candidate in candidates),
         "stopped": sum(candidate.stopped for candidate in candidates),
+        "repeated": sum(candidate.is_repeat for candidate in candidates),
         "strategies": strategies,
         "front": [
             {

@@ -61,7 +61,7 @@ class Study:
         self.folder = Path(folder)
         path = self.folder / "config.yaml"
         if not path.is_file():
-            raise StudyError(f"{self.folder} is not a study: it has no config.yaml")
+            raise StudyError(f"{self.folder.absolute()} is not a study: it has no config.yaml")
         try:
             raw = read_yaml_file(path)
         except ConfigError as error:
@@ -110,10 +110,13 @@ class Study:
             name, identity = before.name, before._id
         elif folder.exists() and any(folder.iterdir()):
             raise StudyError(
-                f"{folder} is not empty and holds no study; choose another name or output"
+                f"{folder.absolute()} is not empty and holds no study; choose another name or "
+                "output"
             )
         elif resume:
-            raise StudyError(f"{folder} holds no study to resume; leave out --resume to start one")
+            raise StudyError(
+                f"{folder.absolute()} holds no study to resume; leave out --resume to start one"
+            )
         content = dump_config(config)
         for place in ("output", "cache"):  # the folder itself, wherever it lies
             del content[place]
@@ -420,10 +423,11 @@ def _refuse_other(study: Study, config: StudyConfig, resume: bool) -> None:
     if changed:
         lines = "\n  ".join(changed)
         raise StudyError(
-            f"{study.folder} holds another study; choose another name. They differ in\n  {lines}"
+            f"{study.folder.absolute()} holds another study; choose another name. They differ in\n"
+            f"  {lines}"
         )
     if not resume:
         raise StudyError(
-            f"{study.folder} already holds this study with {count} candidates; continue it with "
-            "--resume, or choose another name"
+            f"{study.folder.absolute()} already holds this study with {count} candidates; continue "
+            "it with --resume, or choose another name"
         )

@@ -9,6 +9,7 @@ import pytest
 
 from search.arms.loop import Arm, Budget
 from search.candidates import Candidate, Rung, front
+from search.report import summary
 from tests.helpers.arms import SPACE
 from tests.helpers.pools import ShuffledPool
 from tests.helpers.small_networks import candidate as masks_of
@@ -67,6 +68,8 @@ def test_scored_once_at_every_rung(ladder: Any) -> None:
     assert all(len(scores) == 1 for scores in by_design.values()), "as if scored each time"
     names = {rung.evaluator for found in recorded.values() for rung in found.rungs}
     assert any(name.startswith("as few-0-") for name in names), "a repeat says whose score it has"
+    designs = {found.masks.digest() for found in recorded.values()}
+    assert summary(list(recorded.values()))["repeated"] == 40 - len(designs)
 
 
 @pytest.mark.parametrize("ladder", LADDERS)

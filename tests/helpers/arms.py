@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from partitioning import ChannelGroup, SharingSpace, SolverConfig, SpaceConfig
 from search.arms.loop import Arm, Budget
-from search.candidates import Candidate, Rung
+from search.candidates import SCORED_AS, Candidate, Rung
 from search.strategies import STRATEGIES, Problem
 from tests.helpers.pools import ShuffledPool
 
@@ -131,7 +131,7 @@ def steps_of(recorded: Mapping[int, Candidate], *, repeats: bool = True) -> int:
         said.steps
         for candidate in recorded.values()
         for said in candidate.rungs
-        if repeats or not said.evaluator.startswith("as ")
+        if repeats or not said.evaluator.startswith(SCORED_AS)
     )
 
 

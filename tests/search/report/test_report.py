@@ -120,6 +120,7 @@ class TestSummary:
             "candidates": 8,
             "failed": 2,
             "stopped": 0,
+            "repeated": 0,
             "strategies": {
                 "baselines": {"candidates": 2, "hypervolume": pytest.approx(0.3 * 0.5)},
                 "es": {"candidates": 5, "hypervolume": pytest.approx(0.5 * 0.3 + 0.7 * 0.5)},
