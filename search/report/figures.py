@@ -68,7 +68,7 @@ def front_figure(
     points.set_xlabel(f"cost: {cost}", fontsize=10)
     points.set_ylabel(f"quality: {quality}", fontsize=10)
     volumes.set_xlabel("candidates of a strategy and seed", fontsize=10)
-    corner = f"cost {reference[1]:g}, quality {reference[0]:g}"
+    corner = f"cost {reference[1]:g}, quality {reference[0]:.3g}"
     volumes.set_ylabel(f"hypervolume, seen from {corner}", fontsize=10)
     volumes.xaxis.get_major_locator().set_params(integer=True)
     handles, names = points.get_legend_handles_labels()
@@ -124,12 +124,12 @@ def _draw_volumes(
         axes.axhline(volume, color=GREY, linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
         axes.annotate(
             f"{len({c.label for c in baselines})} baselines together",
-            (1, volume),
+            (0, volume),  # where curves begin, far below
             xycoords=("axes fraction", "data"),
-            xytext=(0, -3),
+            xytext=(4, 3),
             textcoords="offset points",
-            ha="right",
-            va="top",
+            ha="left",
+            va="bottom",
             fontsize=8.5,
             color=GREY,
         )
