@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from search.config import ConfigError, StudyConfig, TrunkConfig, load_config
+from search.config import ConfigError, StudyConfig, TrunkConfig, load_config, reveal
 from search.study import Say, check_strategies
 from trainers.backbones import BackboneConfig
 from trainers.data import DataConfig, TaskConfig, load_task
@@ -37,6 +37,7 @@ def check(path: str | Path, overrides: Sequence[str] = (), *, say: Say = print) 
         parts = error.sound
     found += _data_problems(parts, say)
     if config is not None:
+        found += _problems(partial(reveal, config.tracking.uri or ""))
         for name, strategy in config.strategies.items():
             alone = replace(config, strategies={name: strategy})
             found += _problems(partial(check_strategies, alone))

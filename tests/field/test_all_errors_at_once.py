@@ -128,6 +128,15 @@ def test_check_tells_errors_of_config_data_and_trunk_together(
     assert len(lines) == 6
 
 
+def test_check_tells_of_a_password_that_is_not_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("PW", raising=False)
+    path = config(tmp_path, tracking={"uri": "http://me:$PW@host"})
+    assert main(["check", str(path)]) == 2
+    assert "names $PW, which is not set" in capsys.readouterr().err
+
+
 def test_check_tells_errors_of_all_strategies(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
