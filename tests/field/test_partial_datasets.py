@@ -134,7 +134,18 @@ def test_same_images_in_two_formats_are_refused(tmp_path: Path) -> None:
     for index in range(4):
         for name in "ab":
             write(tmp_path / "t" / "train" / name / f"{index}.jpg", picture("JPEG"))
+    assert "of all classes" in refused(tmp_path)
     assert "are there twice, as .jpg and as .png" in refused(tmp_path)
+
+
+def test_one_class_in_two_formats_is_refused(tmp_path: Path) -> None:
+    """A conversion that was stopped half-way doubled a class."""
+    write_splits(tmp_path, "a", "b")
+    for index in range(4):
+        write(tmp_path / "t" / "train" / "a" / f"{index}.jpg", picture("JPEG"))
+    said = refused(tmp_path)
+    assert "the images of the class 'a' below" in said
+    assert "are there twice, as .jpg and as .png" in said
 
 
 def test_link_to_a_folder_above_ends(tmp_path: Path) -> None:

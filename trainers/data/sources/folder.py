@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -179,16 +180,19 @@ def _refuse_broken(request: Request, files: Sequence[Path]) -> None:
 
 
 def _refuse_twice(request: Request, files: Sequence[Path], labels: Sequence[str]) -> None:
-    """The same names in two formats are the same images converted."""
-    names: dict[str, set[tuple[str, str]]] = {}
+    """The same names in two formats are the same images converted, in all classes or in one."""
+    everywhere = "all classes"
+    names: dict[str, dict[str, set[tuple[str, str]]]] = {}
     for file, label in zip(files, labels, strict=True):
-        names.setdefault(_ending(file), set()).add((label, file.stem))
-    for first, second in ((a, b) for a in names for b in names if a < b):
-        if names[first] == names[second] and len(names[first]) > 1:
-            raise request.error(
-                f"the images below {Path(os.path.commonpath(files))} are there twice, as {first} "
-                f"and as {second}; remove one of the two"
-            )
+        for place in (everywhere, f"the class {label!r}"):
+            names.setdefault(place, {}).setdefault(_ending(file), set()).add((label, file.stem))
+    for place, found in names.items():
+        for first, second in combinations(sorted(found), 2):
+            if found[first] == found[second] and len(found[first]) > 1:
+                raise request.error(
+                    f"the images of {place} below {Path(os.path.commonpath(files))} are there "
+                    f"twice, as {first} and as {second}; remove one of the two"
+                )
 
 
 def _ending(file: Path) -> str:
