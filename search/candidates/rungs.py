@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from partitioning.settings import above, at_least, at_most, checked, one_of
-from search.candidates.pareto import REFERENCE, hypervolume
+from search.candidates.pareto import REFERENCE, hypervolume, non_dominated
 
 #: How a candidate can be scored: by distillation, or by training its networks on the images.
 FIDELITIES = ("proxy", "full")
@@ -115,8 +115,11 @@ def promoted(
     if not len(known):
         return going_N
     low_2, range_2 = known.min(axis=0), np.ptp(known, axis=0)
-    points_N2 = (points_N2 - low_2) / np.where(range_2 > 0, range_2, 1)
-    gone = list((np.reshape(before, (-1, 2)) - low_2) / np.where(range_2 > 0, range_2, 1))
+    range_2[range_2 == 0] = 1
+    points_N2 = (points_N2 - low_2) / range_2
+    gone_M2 = (np.reshape(before, (-1, 2)) - low_2) / range_2
+    # Of all that have gone on in a long search few are left that hypervolume depends on.
+    gone = list(gone_M2[non_dominated(gone_M2[:, 0], gone_M2[:, 1])])
     while going_N.sum() < room:
         gain_N = [
             _volume([*gone, p]) if left else -1.0 for p, left in zip(points_N2, left_N, strict=True)

@@ -11,14 +11,13 @@ import numpy as np
 
 from partitioning import IntArray
 from trainers.data.sources import DataError
+from trainers.data.sources.scale import UNLIKE
 from trainers.data.tasks import Split
 
 #: A standard deviation below this, in shades of 255, looks like no picture: a single pixel that is
 #: broken can make a white of its own, beside which all others are black.
 LEAST_SPREAD = 6
 
-#: So many times as bright as the brightest pixel of a split another is, beside which it is black.
-UNLIKE = 12
 #: What the brightest pixel of any pictures reaches, in shades of 255.
 BRIGHT = 128
 #: By how much of the whole range a split's darkest pixel may be brighter than another's.

@@ -14,6 +14,8 @@ import numpy as np
 #: Values that are white where images have 1, 8, 10, 12, 14, 16, 24, 31 and 32 bits.
 WHITES = (1, *(2**bits - 1 for bits in (8, 10, 12, 14, 16, 24, 31, 32)))
 
+#: So many times as bright as the brightest value of a split another is, beside which it is black.
+UNLIKE = 12
 #: Black and white are what the bits say only where the values span this part of them.
 LEAST_SPAN = 1 / 8
 
@@ -136,7 +138,7 @@ def _refuse_unlike_splits(kind: str, ranges: Mapping[str, Ranges], scale: Scale)
     highs = {split: found[kind][1] for split, found in ranges.items() if kind in found}
     brightest = max(highs, key=lambda split: highs[split])
     for split, high in highs.items():
-        if scale.black == 0 and 0 < high * 12 < min(scale.white, highs[brightest]):
+        if scale.black == 0 and 0 < high * UNLIKE < min(scale.white, highs[brightest]):
             raise ValueError(
                 f"{kind} values reach {highs[brightest]:g} in {brightest} but only {high:g} in "
                 f"{split}, which would be black; store all splits alike, or set white if they are"
