@@ -14,7 +14,7 @@ from search.candidates import Candidate
 from search.config import dump_config, load_config
 from search.record import Record, RecordError, read_record
 from search.record.lines import sealed
-from search.study import Study, StudyError, run_here
+from search.study import Foundation, Study, StudyError, run_here
 from search.study.training import _made_of, train_candidate
 from tests.helpers.small_networks import candidate
 from tests.helpers.studies import simulated
@@ -113,13 +113,15 @@ def test_a_training_of_another_version(tmp_path: Path) -> None:
     settings = simulated(output=str(tmp_path))
     saved = {"accuracy": {"test": {"a": 0.5}}, "weights": "w"}
     saved |= _made_of(settings, candidate(0), {})
-    store(Trained(state={}, accuracy=0.5, digest="w"), tmp_path / "seed0.safetensors")
+    weights = Trained(state={}, accuracy=0.5, digest="w")
+    store(weights, tmp_path / "seed0.safetensors")
+    base = Foundation(tasks={}, trunk=weights, teachers={})
 
     def train(header: dict[str, str | int]) -> None:
         write_json(tmp_path / "seed0.json", header | saved)
         trained = train_candidate(
             settings, "random-0-0", candidate(0), tmp_path,
-            seeds=1, say=print, run=run_here, base=None,
+            seeds=1, say=print, run=run_here, base=base,
         )  # fmt: skip
         assert trained.accuracy == {0: saved["accuracy"]}
 

@@ -90,7 +90,7 @@ def test_the_record_of_another_study_of_that_name(study: Path, tmp_path: Path) -
     kept = other / "t" / "config.yaml"
     text = kept.read_text()
     start = text.index("id: ") + 4
-    kept.write_text(text[:start] + "0" * 32 + text[start + 32 :])
+    kept.write_text(text[:start] + "f" * 32 + text[start + 32 :])
     with pytest.raises(StudyError, match=r"record.journal is the record of another study"):
         Study(other / "t").candidates()
 

@@ -128,7 +128,7 @@ def test_every_seed_has_a_trunk_and_teachers(study: Study, given: dict[int, Supp
     # The accuracy of guessing the commonest class, by hand.
     guessed = [
         np.bincount(task.splits["validation"].labels).max() / len(task.splits["validation"])
-        for task in first.tasks
+        for task in first.tasks.values()
     ]
     assert study.reference() == (pytest.approx(np.mean(guessed)), 1.0)
 
