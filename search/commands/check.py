@@ -12,6 +12,11 @@ from trainers.backbones import BackboneConfig
 from trainers.data import DataConfig, TaskConfig, load_task
 from trainers.teachers import load_checkpoint
 
+#: The parts of a config that decide what a strategy may be told to do.
+SEEN_BY_STRATEGIES = {
+    "tasks", "backbone", "space", "solver", "strategies", "seeds", "initial", "objective",
+}  # fmt: skip
+
 
 def check(path: str | Path, overrides: Sequence[str] = (), *, say: Say = print) -> StudyConfig:
     """Read a config and the data that it names; nothing is trained and no file is written.
@@ -34,16 +39,28 @@ def check(path: str | Path, overrides: Sequence[str] = (), *, say: Say = print) 
         parts: Mapping[str, Any] = vars(config)
     except ConfigError as error:
         found += error.problems
-        parts = error.sound
-    found += _data_problems(parts, say)
-    if config is not None:
-        found += _problems(partial(reveal, config.tracking.uri or ""))
-        for name, strategy in config.strategies.items():
-            alone = replace(config, strategies={name: strategy})
-            found += _problems(partial(check_strategies, alone))
+        parts = error.sound or {}
+    found += _data_problems(parts, say) + _strategy_problems(parts)
+    if "tracking" in parts:
+        found += _problems(partial(reveal, parts["tracking"].uri or ""))
     if found or config is None:
         raise ConfigError(*found)
     return config
+
+
+def _strategy_problems(parts: Mapping[str, Any]) -> list[str]:
+    """What is wrong with strategies in the space that they search, where both are sound."""
+    if not parts.keys() >= SEEN_BY_STRATEGIES:
+        return []
+    seen: dict[str, Any] = {name: parts[name] for name in SEEN_BY_STRATEGIES}
+    try:
+        config = StudyConfig(name="unnamed", trunk=TrunkConfig(checkpoint="none"), **seen)
+    except ValueError:  # which is a problem already
+        return []
+    found: list[str] = []
+    for name, strategy in config.strategies.items():
+        found += _problems(partial(check_strategies, replace(config, strategies={name: strategy})))
+    return found
 
 
 def _data_problems(parts: Mapping[str, Any], say: Say) -> list[str]:

@@ -19,21 +19,22 @@ class ConfigError(ValueError):
 
     Args:
         problems: A line each, at least one.
-        sound: By key of the top level: what has no problem of itself, with defaults.
+        sound: What has no problem of itself, by key of the top level, with defaults; None where
+            nothing can be said of the rest.
     """
 
-    def __init__(self, *problems: str, sound: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, *problems: str, sound: Any = None) -> None:
         problems = tuple(map(without_passwords, problems))
         text = problems[0]
         if len(problems) > 1:
             text = "\n  ".join([f"{len(problems)} things are wrong:", *problems])
         super().__init__(text)
-        self.problems, self.sound = problems, sound or {}
+        self.problems, self.sound = problems, sound
 
 
 INTEGER = re.compile(r"[-+]?(0|[1-9]\d*)", re.ASCII)
 FLOAT = re.compile(r"[-+]?((0|[1-9]\d*)(\.\d*)?|\.\d+)(e[-+]?\d+)?", re.ASCII | re.I)
-#: Stands for a value that has a problem.
+#: Stands for a value that has a problem, which is told where it is found.
 BROKEN: Any = object()
 
 
@@ -60,12 +61,22 @@ def build(cls: type[T], raw: Any, path: str, before: Sequence[str] = ()) -> T:
     """
     found = list(before)
     values = _fields(cls, raw, path, found)
-    if not found:
-        try:
-            return cls(**values)
-        except ValueError as error:
-            found += _located(error, path)
-    raise ConfigError(*found, sound=values)
+    built = _built(cls, values, path, found)
+    if found:
+        raise ConfigError(*found, sound=values)
+    assert isinstance(built, cls)
+    return built
+
+
+def _built(cls: type[Any], values: Mapping[str, Any], path: str, found: list[str]) -> Any:
+    """An instance of values by field; BROKEN if some are wanting, or if the class refuses them."""
+    if found or len(values) < len(dataclasses.fields(cls)):
+        return BROKEN
+    try:
+        return cls(**values)
+    except ValueError as error:
+        found += _located(error, path)
+        return BROKEN
 
 
 def _fields(cls: type[Any], raw: Any, path: str, found: list[str]) -> dict[str, Any]:
@@ -88,7 +99,7 @@ def _fields(cls: type[Any], raw: Any, path: str, found: list[str]) -> dict[str, 
     missing = [n for n, value in defaults.items() if value is BROKEN and n not in unclear]
     found += [f"{dot}{name} is missing" for name in missing]
     values = {n: value for n, value in (defaults | values).items() if value is not BROKEN}
-    if found:  # what can be judged all the same
+    if found or len(values) < len(fields):  # what can be judged all the same
         values = {name: value for name, value in values.items() if name not in unclear}
         found += [f"{path}: {line}" if path else line for line in problems(cls, values)]
     return values
@@ -122,11 +133,10 @@ def _convert(hint: Any, value: Any, path: str, found: list[str]) -> Any:
     if dataclasses.is_dataclass(hint):
         if isinstance(value, hint):  # type: ignore[arg-type]
             return value
-        try:
-            return build(hint, value, path)  # type: ignore[arg-type]
-        except ConfigError as error:
-            found += error.problems
-            return BROKEN
+        own: list[str] = []
+        built = _built(hint, _fields(hint, value, path, own), path, own)  # type: ignore[arg-type]
+        found += own
+        return built
     return _scalar(hint, value, path, found)
 
 

@@ -27,21 +27,30 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> StudyConfig:
         FormatError: It is the config of a study of another version.
     """
     file = _find(path)
-    raw = read_yaml_file(file)
+    found: list[str] = []
+    try:
+        raw = read_yaml_file(file)
+    except ConfigError as error:
+        if not isinstance(error.sound, dict):
+            raise
+        raw, found = error.sound, [*error.problems]
     if not isinstance(raw, dict):
-        found = "nothing" if raw is None else shown(raw)
-        raise ConfigError(f"{file} must hold a mapping of keys to values, got {found}")
+        got = "nothing" if raw is None else shown(raw)
+        raise ConfigError(f"{file} must hold a mapping of keys to values, got {got}")
     if "version" in raw:  # a study keeps its config, by which it goes on, wherever it lies now
         folder = file.absolute().parent
         raw = without_header(raw, file)
         raw |= {"name": folder.name, "output": str(folder.parent)}
     for override in overrides:
-        raw = overridden(raw, override)
+        try:
+            raw = overridden(raw, override)
+        except ConfigError as error:
+            found += error.problems
     try:
-        return parse_config(raw)
+        return _parsed(raw, found)
     except ConfigError as error:
-        lines = [f"{file}: {line}" for line in error.problems]
-        raise ConfigError(*lines, sound=error.sound) from None
+        lines = [f"{file}: {line}" for line in error.problems[len(found) :]]
+        raise ConfigError(*found, *lines, sound=error.sound) from None
 
 
 def parse_config(raw: Mapping[str, Any]) -> StudyConfig:
@@ -50,7 +59,12 @@ def parse_config(raw: Mapping[str, Any]) -> StudyConfig:
     Raises:
         ConfigError: A key is unknown, or a value is refused; it has all problems of the mapping.
     """
-    raw, found = dict(raw), list[str]()
+    return _parsed(raw, [])
+
+
+def _parsed(raw: Mapping[str, Any], before: Sequence[str]) -> StudyConfig:
+    """A study's config; the values of problems that are known before are BROKEN."""
+    raw, found = dict(raw), list(before)
     expand_paths(raw, found)
     if "strategies" in raw:
         raw["strategies"] = _strategies(raw["strategies"], found)
@@ -59,13 +73,16 @@ def parse_config(raw: Mapping[str, Any]) -> StudyConfig:
 
 
 def _strategies(raw: Any, found: list[str]) -> Any:
-    """Strategies by the names they go by; BROKEN, and problems more, where something is wrong."""
+    """Sound strategies by name, and a problem more for each other one; BROKEN if none is sound."""
+    if raw is BROKEN:
+        return raw
     if not isinstance(raw, Mapping):
         found.append(f"strategies must be a mapping of names to settings, got {shown(raw)}")
         return BROKEN
     strategies: dict[str, StrategyConfig] = {}
-    before = len(found)
     for name, entry in raw.items():
+        if _is_broken(entry):  # which is a problem already
+            continue
         try:
             for each, settings in _expanded(str(name), entry):
                 if each in strategies:
@@ -76,7 +93,14 @@ def _strategies(raw: Any, found: list[str]) -> Any:
                 strategies[each] = _strategy(each, settings)
         except ConfigError as error:
             found += error.problems
-    return strategies if len(found) == before else BROKEN
+    return strategies or (BROKEN if raw else raw)
+
+
+def _is_broken(value: Any) -> bool:
+    """Whether something in a value can be misread."""
+    if isinstance(value, Mapping):
+        return any(map(_is_broken, value.values()))
+    return any(map(_is_broken, value)) if isinstance(value, list) else value is BROKEN
 
 
 def without_header(raw: Mapping[str, Any], file: Path) -> dict[str, Any]:

@@ -7,12 +7,14 @@ reads otherwise than another (`010`, `yes`, `1:30`, a date) has to be written so
 import re
 import unicodedata
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE, BOM_UTF32_BE, BOM_UTF32_LE
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from search.config.build import FLOAT, INTEGER, ConfigError
+from search.config.build import BROKEN, FLOAT, INTEGER, ConfigError
 
 NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 #: Numbers of YAML 1.2, beside those that YAML 1.1 knows.
@@ -36,7 +38,8 @@ def read_yaml_file(file: Path) -> Any:
         file: In UTF-8, with or without a byte order mark.
 
     Raises:
-        ConfigError: It is of another encoding, not YAML, or can be misread; names file and line.
+        ConfigError: It is of another encoding, not YAML, or can be misread; names file and line,
+            and has what is sound where there is something to go on with.
         OSError: It cannot be read.
     """
     return read_yaml(_decoded(file.read_bytes(), file), str(file))
@@ -50,7 +53,8 @@ def read_yaml(text: str, where: str) -> Any:
         where: What messages begin with, such as a file's name.
 
     Raises:
-        ConfigError: It is not YAML, or can be misread; names the line where there are several.
+        ConfigError: It is not YAML, or can be misread; names the line where there are several. What
+            can be misread it names all, and has the rest as `sound`, if that is a mapping.
 
     Example:
         >>> read_yaml("{steps: 1e-3, cache: null, name: a1}", "here")
@@ -82,6 +86,8 @@ class _Reader(yaml.SafeLoader):
     def __init__(self, text: str, where: str) -> None:
         super().__init__(text)
         self._text, self._where, self._count = text, where, 0
+        self._found: list[str] = []
+        self._whole = True  # but for values that can be misread
 
     def read(self) -> Any:
         if found := DECEPTIVE.search(self._text):
@@ -92,9 +98,12 @@ class _Reader(yaml.SafeLoader):
             )
         try:
             node = self.get_single_node()
-            return None if node is None else self._value(node, ())
+            value = None if node is None else self._value(node, ())
         finally:
             self.dispose()
+        if self._found:
+            raise ConfigError(*self._found, sound=value if self._whole else None)
+        return value
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         event = self.peek_event()  # type: ignore[no-untyped-call]
@@ -115,20 +124,26 @@ class _Reader(yaml.SafeLoader):
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, around)
         assert isinstance(node, yaml.ScalarNode)
-        return self._scalar(node)
+        return self._tried(self._scalar, node)
+
+    def _tried(self, read: Callable[[Any], Any], node: yaml.Node) -> Any:
+        """What is read of a node; BROKEN, and a problem more, where that is refused."""
+        try:
+            return read(node)
+        except ConfigError as error:
+            self._found += error.problems
+            return BROKEN
 
     def _mapping(self, node: yaml.MappingNode, around: tuple[yaml.Node, ...]) -> dict[str, Any]:
         found: dict[str, Any] = {}
         merged: dict[str, Any] = {}
         lines: dict[str, int] = {}
         for key_node, value_node in node.value:
-            key = self._key(key_node)
-            if key in lines:
-                raise self._refused(
-                    key_node, f"{key!r} is there already, in line {lines[key]}; remove one"
-                )
-            lines[key] = key_node.start_mark.line + 1
+            key = self._tried(partial(self._new_key, lines), key_node)
             value = self._value(value_node, around)
+            if key is BROKEN:
+                self._whole = False
+                continue
             if key != "<<":
                 found[key] = value
                 continue
@@ -137,6 +152,14 @@ class _Reader(yaml.SafeLoader):
                     raise self._refused(value_node, "<< must be followed by a mapping")
                 merged |= each
         return merged | found
+
+    def _new_key(self, lines: dict[str, int], node: yaml.Node) -> str:
+        """A key that is not among those that were read before it, whose lines are known."""
+        key = self._key(node)
+        if key in lines:
+            raise self._refused(node, f"{key!r} is there already, in line {lines[key]}; remove one")
+        lines[key] = node.start_mark.line + 1
+        return key
 
     def _key(self, node: yaml.Node) -> str:
         """A key is what is written there, whatever it would be as a value."""

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from search.cli import main
-from search.config import ConfigError, parse_config
+from search.config import ConfigError, load_config, parse_config
 from tests.helpers.studies import SMALL
 
 
@@ -32,6 +32,7 @@ def test_every_error_of_every_section_is_told() -> None:
         objective={"cost": "price", "reference": [2, 1]},
     )
     begins = [
+        "a strategy's name must be free of",
         "candidate: unknown key",
         "initial must be at least 1",
         "objective: cost must be one of",
@@ -146,3 +147,45 @@ def test_check_tells_errors_of_all_strategies(
     err = capsys.readouterr().err
     assert "strategies.one: " in err
     assert "strategies.two: " in err
+
+
+def test_values_that_can_be_misread_are_told_beside_other_errors(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    baselines = {"kind": "baselines", "names": ["share_al"]}
+    path = config(tmp_path, strategies={"one": baselines, "two": "TWO"}, seeds="SEEDS", candidat=3)
+    text = path.read_text().replace("TWO", "{directions: 1:30}").replace("SEEDS", "[010, 1]")
+    path.write_text(text)
+    assert main(["check", str(path), "--set", "initial=yes", "--set", "proxy.sgd.steps=0"]) == 2
+    out, err = capsys.readouterr()
+    assert out.startswith("task a: 3 classes"), "what is sound is looked at"
+    lines = err.splitlines()
+    assert lines[0] == "apportion: 5 things are wrong:"
+    assert sorted(line.partition("can be misread")[0] for line in lines if "misread" in line) == [
+        "  --set initial: yes ",
+        f"  {path}, line {text[: text.index('010')].count(chr(10)) + 1}: 010 ",
+        f"  {path}, line {text[: text.index('1:30')].count(chr(10)) + 1}: 1:30 ",
+    ]
+    assert f"{path}: candidat: unknown key" in err
+    assert f"{path}: proxy.sgd: steps must be" in err
+
+
+def test_check_tells_errors_of_strategies_beside_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = {"kind": "baselines", "names": ["share_al"]}
+    path = config(tmp_path, strategies={"one": wrong, "two": {"kind": "three"}}, candidate=3)
+    assert main(["check", str(path), "--set", "proxy.images=yes"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("apportion: 4 things are wrong:")
+    assert "strategies.one: unknown baseline" in err
+
+
+@pytest.mark.parametrize("text", ["name: a\nname: b\nseeds: [010]\n", "name:a\nseeds: [010]\n"])
+def test_keys_that_are_not_plain_bring_no_others_along(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as refused:
+        load_config(path)
+    assert len(refused.value.problems) <= 2
+    assert "missing" not in str(refused.value).replace("is missing behind", "")
