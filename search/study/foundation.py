@@ -1,16 +1,19 @@
 """Tasks, trunk and teachers of a study: made once, then read from where they are kept."""
 
+import filecmp
 import functools
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from partitioning import write_atomically
 from search.config import ConfigError, StudyConfig, TrunkConfig
 from search.strategies import TaskFacts, TaskKnowledge
 from search.study.basis import Check, accept, data_basis, origin, program_basis, weights_basis
-from search.study.shelf import Say, Shelf
+from search.study.shelf import Say, Shelf, own_folder
 from trainers.data import Task, check_tasks, commonest_share, load_task, load_tasks
 from trainers.similarity import linear_cka, probe_images, similarity_digest, teacher_features
 from trainers.teachers import (
@@ -65,7 +68,7 @@ def check_inputs(config: StudyConfig) -> None:
     if config.trunk.dataset is not None:
         check_tasks(replace(config.data, tasks=(config.trunk.dataset,)))
     else:
-        load_checkpoint(config.backbone, _checkpoint(config.trunk))
+        load_checkpoint(config.backbone, _checkpoint(config, config.trunk))
 
 
 def build_foundation(
@@ -166,17 +169,37 @@ def read_tasks(config: StudyConfig, say: Say) -> Mapping[str, Task]:
     return tasks
 
 
-def _checkpoint(source: TrunkConfig) -> Path:
+def _kept_checkpoint(config: StudyConfig, source: TrunkConfig) -> Path:
     assert source.checkpoint is not None
-    return Path(source.checkpoint).expanduser()
+    return own_folder(config.folder) / f"checkpoint{Path(source.checkpoint).suffix}"
+
+
+def _checkpoint(config: StudyConfig, source: TrunkConfig) -> Path:
+    """Where the config says that the checkpoint lies; the study's copy where it does no more."""
+    assert source.checkpoint is not None
+    given, kept = Path(source.checkpoint).expanduser(), _kept_checkpoint(config, source)
+    return kept if kept.is_file() and not given.exists() else given
+
+
+def _keep_checkpoint(config: StudyConfig, source: TrunkConfig, path: Path) -> None:
+    """Copy a checkpoint to the study, if it has a folder: a link would change with the file."""
+    kept = _kept_checkpoint(config, source)
+    if not (config.folder / "config.yaml").is_file() or path == kept:
+        return
+    if not (kept.is_file() and filecmp.cmp(path, kept, shallow=False)):
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with write_atomically(kept) as partial:
+            shutil.copyfile(path, partial)
 
 
 def _trunk(config: StudyConfig, source: TrunkConfig, run: Run, say: Say, check: Check) -> Trained:
     what = f"the trunk of seed {source.seed}"
     if source.dataset is None:
-        trunk = load_checkpoint(config.backbone, _checkpoint(source))
+        path = _checkpoint(config, source)
+        trunk = load_checkpoint(config.backbone, path)
         check(weights_basis(what, trunk))
-        say(f"trunk: {source.checkpoint}")
+        _keep_checkpoint(config, source, path)
+        say(f"trunk: {path}")
         return trunk
     task = load_task(source.dataset, config.data)
     say(f"trunk's dataset {task.name}: {task.summary()}")

@@ -9,8 +9,8 @@ import pytest
 
 from search.calibration import measure_calibration
 from search.config import ConfigError, load_config
-from search.study import Study
-from tests.helpers.kept_studies import FOUNDATION, no_jobs, searched, silent, tree
+from search.study import Study, StudyError
+from tests.helpers.kept_studies import FOUNDATION, config, no_jobs, searched, silent, tree
 
 
 @pytest.fixture
@@ -25,9 +25,9 @@ def copy(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 def test_a_copy_goes_on_by_itself(original: Path, copy: Path, tmp_path: Path) -> None:
     before = tree(original)
-    config = load_config(copy / "config.yaml", ["candidates=3"])
-    assert config.folder == copy
-    study = searched(config, run=no_jobs)
+    more = load_config(copy / "config.yaml", ["candidates=3"])
+    assert more.folder == copy
+    study = searched(more, run=no_jobs)
     assert [c.index for c in study.candidates()] == [0, 1, 2]
     study = Study(copy)
     trained = study.train("best", say=silent)
@@ -56,6 +56,27 @@ def test_a_study_without_its_cache(original: Path, tmp_path: Path) -> None:
     study = Study(project / "studies" / "t")
     study.train("best", say=silent)
     assert not (project / "studies" / "cache").exists()
+
+
+def test_a_checkpoint_is_kept_with_the_study(original: Path, tmp_path: Path) -> None:
+    (trunk,) = (original / "studies" / "t" / "foundation").glob("trunk-*")
+    given = tmp_path / "given.safetensors"
+    shutil.copy(trunk, given)
+    shutil.copytree(original / "data", tmp_path / "data")
+    places = {"data_root": str(tmp_path), "trunk": {"checkpoint": str(given)}}
+    study = searched(config(tmp_path, **places))
+    shutil.copytree(study.folder, tmp_path / "elsewhere" / "t")
+    study.train("best", say=silent)
+    given.unlink()
+    again = load_config(tmp_path / "elsewhere" / "t" / "config.yaml", ["candidates=3"])
+    assert len(searched(again, run=no_jobs).candidates()) == 3
+    assert study.train("best", run=no_jobs).accuracy
+    (other,) = (original / "studies" / "t" / "foundation").glob("teacher-digits-*")
+    shutil.copy(other, given)
+    with pytest.raises(StudyError, match="the trunk of seed 0"):
+        searched(again, run=no_jobs)
+    given.unlink()
+    assert len(searched(again, run=no_jobs).candidates()) == 3, "the copy is what it was"
 
 
 def test_a_relative_path_means_the_same_to_a_process_elsewhere(
