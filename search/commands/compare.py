@@ -2,6 +2,7 @@
 
 from rich.console import Console
 
+from partitioning import write_atomically
 from search.commands.report import make_tracker
 from search.commands.scores import require_scores
 from search.commands.search import search
@@ -79,7 +80,8 @@ def compare(
     require_writable(folder)
     files = write_tables(comparison, folder)
     picture = folder / "comparison.png"
-    comparison_figure(comparison, picture, cost=COSTS[config.objective.cost].words)
+    with write_atomically(picture) as partial:
+        comparison_figure(comparison, partial, cost=COSTS[config.objective.cost].words)
     try:
         tracker = make_tracker(study)()
         tracker.start(dump_config(config))
