@@ -89,8 +89,8 @@ class TrunkConfig:
 
     Attributes:
         dataset: A dataset to pretrain on, described as a task is.
-        checkpoint: A file of pretrained weights (safetensors, or a plain state dict). A study keeps a
-            copy, which it goes on with where the file is no longer there.
+        checkpoint: A file of pretrained weights (safetensors, or a plain state dict). A study keeps
+            a copy, which it goes on with where the file is no longer there.
         sgd: Pretraining on the dataset.
         seed: Seeds pretraining.
     """
