@@ -1,13 +1,9 @@
 """The MLflow mirror on real stores: no duplicates after a crash, clear failures, a server."""
 
-import os
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +16,7 @@ from search.candidates import Candidate
 from search.mirror import TrackingError, default_uri
 from search.mirror import shown as tracked
 from tests.helpers.mirror import in_process, kind, make, runs, tracker
+from tests.helpers.mlflow_server import mlflow_server
 
 
 def one_run_each(folder: Path, candidates: list[Candidate], uri: str | None = None) -> None:
@@ -201,26 +198,8 @@ def test_folders_of_any_name(tmp_path: Path, tables: Path, name: str) -> None:
 
 @pytest.fixture
 def server(folder: Path) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--workers", "1", "--backend-store-uri", default_uri(folder)]
-    command += ["--artifacts-destination", str(folder / "served")]
-    with open(folder / "server.log", "w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-    uri = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(240):
-            try:
-                urllib.request.urlopen(f"{uri}/health", timeout=5).close()
-                break
-            except OSError:
-                time.sleep(0.5)
+    with mlflow_server(folder) as uri:
         yield uri
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 @pytest.mark.slow
