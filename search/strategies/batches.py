@@ -36,16 +36,14 @@ class Batches(Generic[Learner]):
     """A strategy of batches, or generations: each is proposed, awaited and learnt from as a whole.
 
     `ask` returns nothing while outcomes of a batch are outstanding. The first batch is the initial
-    one that all strategies share.
+    one that all strategies share. A batch is learnt from when the next is asked for, so that
+    nothing is computed for the last.
 
     Args:
         problem: What to search.
         learner: Makes a batch from the outcomes of the one before.
         coordinates: Draw the first batch; None are those that all strategies share.
         check: Refuses an outcome that the learner could not make use of, by a ValueError.
-
-    Attributes:
-        learner: The learner given.
     """
 
     def __init__(
@@ -56,11 +54,17 @@ class Batches(Generic[Learner]):
         coordinates: Coordinates | None = None,
         check: Callable[[Outcome], None] = lambda outcome: None,
     ) -> None:
-        self.learner = learner
+        self._learner = learner
         self._check = check
         self._ledger = Ledger()
         first = coordinates or Coordinates(problem=problem)
         self._ledger.queue(first.vectors(0, problem.initial))
+
+    @property
+    def learner(self) -> Learner:
+        """The learner given; it has learnt from every batch that is complete."""
+        self._learn()
+        return self._learner
 
     def ask(self, n: int) -> list[FloatArray]:
         """Proposes the next at most n vectors of the batch; none while it is outstanding.
@@ -68,10 +72,12 @@ class Batches(Generic[Learner]):
         Raises:
             ValueError: If n is negative.
         """
+        if n > 0:
+            self._learn()
         return self._ledger.ask(n)
 
     def tell(self, outcomes: Sequence[Outcome]) -> None:
-        """Takes in outcomes, and has the learner propose the next batch once this one is complete.
+        """Takes in outcomes.
 
         Raises:
             ValueError: If an outcome belongs to no outstanding proposal, or is refused; then none
@@ -80,8 +86,10 @@ class Batches(Generic[Learner]):
         for outcome in outcomes:
             self._check(outcome)
         self._ledger.tell(outcomes)
+
+    def _learn(self) -> None:
         if self._ledger.complete:
-            self._ledger.queue(self.learner.learn(self._ledger.drain()))
+            self._ledger.queue(self._learner.learn(self._ledger.drain()))
 
 
 def next_index(batch: Sequence[Outcome]) -> int:

@@ -38,6 +38,8 @@ from trainers.proxy import SCORING_VERSION, distill
 
 HERE = Path(__file__).parent
 VECTORS = 40
+#: Of a strategy of a second per proposal: its first batch of models.
+FEW = {"gp": 24, "gp_uniform": 24}
 COHORT = 5
 #: Strategies in forms that are not the default, beside every kind as it is.
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -74,14 +76,15 @@ def search_config() -> StudyConfig:
 
 def proposals(config: StudyConfig, name: str) -> list[list[float]]:
     """The first vectors of a strategy, shape (up to `VECTORS`, d)."""
+    number = FEW.get(name, VECTORS)
     space = build_space(config)
     strategy = build_strategy(
         config, name, 0, space, baselines(config, space, 0), config.simulated.knowledge
     )
     pool = SimulatedPool(config)
     found: list[np.ndarray] = []
-    while len(found) < VECTORS:
-        asked = strategy.ask(min(COHORT, VECTORS - len(found)))
+    while len(found) < number:
+        asked = strategy.ask(min(COHORT, number - len(found)))
         if not asked:
             break
         decoded = [space.decode(vector) for vector in asked]

@@ -55,13 +55,11 @@ def wait_for(condition: Any, timeout: float = 180) -> None:
         time.sleep(0.1)
 
 
-@pytest.mark.parametrize("changed", [{}, RUNGS], ids=["plain", "rungs"])
-def test_killed_and_resumed_equals_uninterrupted(
-    tmp_path: Path, cache: Path, changed: dict[str, Any]
-) -> None:
-    whole = tiny(tmp_path, name="whole", cache=str(cache), **changed)
+def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, cache: Path) -> None:
+    """With rungs, where most can be lost; benchmarks/kills.py kills others at other points."""
+    whole = tiny(tmp_path, name="whole", cache=str(cache), **RUNGS)
     finished(start(whole, tmp_path))
-    killed = tiny(tmp_path, name="killed", cache=str(cache), **changed)
+    killed = tiny(tmp_path, name="killed", cache=str(cache), **RUNGS)
     process = start(killed, tmp_path)
     wait_for(lambda: count(killed) >= 25)
     os.kill(process.pid, signal.SIGKILL)
@@ -87,7 +85,9 @@ def test_ctrl_c_stops_without_training_a_winner(tmp_path: Path, cache: Path) -> 
     process = start(config, tmp_path)
     wait_for(lambda: count(config) >= 8)
     process.send_signal(signal.SIGINT)
+    begun = time.monotonic()
     _, errors = process.communicate(timeout=120)
+    assert time.monotonic() - begun < 15  # a few on a machine that has nothing else to do
     assert process.returncode == 130
     assert b"go on with --resume" in errors
     assert not (config.folder / "trained").exists()

@@ -248,6 +248,7 @@ def test_costs_of_proposals_are_foreseen(monkeypatch: pytest.MonkeyPatch) -> Non
             for i, vector in enumerate(strategy.ask(12))
         ]
     )
+    strategy.ask(1)
     ((vectors, cost_M),) = seen
     np.testing.assert_allclose(cost_M, 0.25 + np.array(vectors) @ weights, atol=0.01)
 
@@ -291,6 +292,7 @@ def test_ascents_use_one_thread_and_give_the_others_back() -> None:
                 for i, vector in enumerate(strategy.ask(3))
             ]
         )
+        strategy.ask(1)
         assert set(seen) == {1}
         assert torch.get_num_threads() == 2
     finally:
