@@ -15,6 +15,8 @@ def pytest_configure(config: pytest.Config) -> None:
     # The clusters of tests neither join one that runs on this machine nor leave their address
     # there, where a test process that runs beside this one would find it.
     os.environ.pop("RAY_ADDRESS", None)
+    # Ray's processes wait for nobody: a test process beside this one is as busy as they are.
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
     os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="apportion-")
 
 

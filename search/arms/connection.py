@@ -17,7 +17,7 @@ from typing import Any
 
 import ray
 from ray._private import ray_constants
-from ray._raylet import Config  # type: ignore[attr-defined]
+from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
 from trainers.device import DeviceError
 
@@ -125,7 +125,8 @@ def _ask_for_token() -> None:
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-    Config.initialize("")  # Ray has read the environment before
+    Config.initialize("")  # Ray has read the environment before, and maybe another token
+    AuthenticationTokenLoader.instance().reset_cache()
 
 
 def is_alone() -> bool:

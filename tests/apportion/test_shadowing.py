@@ -1,7 +1,7 @@
 """A user's own files may be called as our packages are, on the driver and on every worker.
 
-Searches run to their end beside such files, however they are started. They join one cluster, but
-for the one that a script of the user's begins.
+Searches run to their end beside such files: one that joins a cluster, and one for which a script of
+the user's starts Ray. Other ways to start one differ in the driver alone.
 """
 
 import os
@@ -27,12 +27,7 @@ OWN_FILES = {
     "packages": ("search/__init__.py", "trainers.py", "partitioning.py"),
 }
 #: How a search is started, and beside which of them.
-WAYS = {
-    "console script": "modules",
-    "python -m": "packages",
-    "script": "modules",
-    "run.py": "packages",
-}
+WAYS = {"python -m": "packages", "script": "modules"}
 SCRIPT = """\
 import mine
 import apportion
@@ -65,6 +60,8 @@ def command(way: str, folder: Path) -> list[str]:
     if way == "run.py":  # as `ray submit` copies it
         shutil.copy(ROOT / "search" / "run.py", folder)
         return [sys.executable, "run.py", "--config", "s.yaml"]
+    if way == "run.py of the project":  # whose own folder has modules of common names
+        return [sys.executable, str(ROOT / "search" / "run.py"), "--config", "s.yaml"]
     # As pip writes it; the one that is installed may be another version's.
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     module, _, function = scripts["apportion"].partition(":")
@@ -86,7 +83,7 @@ def cluster() -> Iterator[str]:
 
 
 def test_searches_run_to_their_end(cluster: str, tmp_path: Path) -> None:
-    """All at once, since most of the time is that of imports; the script starts its own Ray."""
+    """Both at once, since most of the time is that of imports."""
     running = {}
     for way, kind in WAYS.items():
         folder = user_folder(tmp_path / way.replace(" ", "_"), kind)
@@ -103,14 +100,18 @@ def test_searches_run_to_their_end(cluster: str, tmp_path: Path) -> None:
     assert "of my own 3" in said["script"]
 
 
-def test_run_py_of_the_project_beside_own_files(tmp_path: Path) -> None:
-    """`python search/run.py`, whose own folder has modules of common names."""
-    folder = user_folder(tmp_path, "packages")
+@pytest.mark.parametrize(
+    ("way", "kind"),
+    [("console script", "modules"), ("run.py", "packages"), ("run.py of the project", "packages")],
+)
+def test_drivers_beside_own_files(way: str, kind: str, tmp_path: Path) -> None:
+    folder = user_folder(tmp_path, kind)
+    (folder / "s.yaml").write_text("candidates: none\n")
     done = subprocess.run(
-        [sys.executable, str(ROOT / "search" / "run.py"), "--config", "none.yaml"],
-        cwd=folder, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert "config none.yaml does not exist" in done.stderr
+        command(way, folder), cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "s.yaml: none can be misread" in done.stderr
 
 
 def test_ray_that_was_started_before(

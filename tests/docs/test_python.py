@@ -19,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::Depr
 #: A study of minutes becomes one of seconds.
 REDUCED = (
     "trunk.sgd.steps=20", "teachers.sgd.steps=12", "proxy.images=64", "proxy.sgd.steps=12",
-    "train.sgd.steps=20",
+    "train.sgd.steps=20", "strategies={task_models: {}}",
 )  # fmt: skip
 
 

@@ -45,7 +45,6 @@ TINY: dict[str, Any] = {
     "strategies": {
         "baselines": {"names": ["share_all", "independent"]},
         "random": {},
-        "es": {"directions": 2},
         "policy_gradient": {"cost_weights": [0.0, 0.3], "samples": 3},
     },
     "candidates": 24,
@@ -104,7 +103,6 @@ def calibrated(folder: Path, cache: Path, **changed: Any) -> StudyConfig:
 EXPECTED = {
     "baselines": list(range(2)),
     "random": list(range(24)),
-    "es": list(range(24)),
     "policy_gradient": list(range(24)),
 }
 RUNGS: dict[str, Any] = {"rungs": [{"steps": 4, "keep": 0.5}], "bracket": 8}

@@ -2,6 +2,8 @@
 
 import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,3 +54,17 @@ def test_a_named_cluster_that_does_not_answer_is_an_error(
     with pytest.raises(DeviceError, match="nothing answers there"):
         connect()
     assert not ray.is_initialized()
+
+
+def test_a_ray_of_another_token_was_here_before() -> None:
+    """Ray's own, as where a notebook calls `ray.init` first."""
+    code = (
+        "import ray; ray.init(include_dashboard=False); ray.shutdown(); "
+        "from search.arms import connect; connect(); print(len(ray.nodes()))"
+    )
+    hidden = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False,
+        env={name: value for name, value in os.environ.items() if name not in hidden},
+    )  # fmt: skip
+    assert done.stdout == "1\n", done.stderr

@@ -29,7 +29,7 @@ def test_from_a_config_to_an_exported_winner(tmp_path: Path, cache: Path, cluste
     study = search(config, console=quiet())
     assert accounted(study) == EXPECTED
     summary = study.summary()
-    assert summary["candidates"] == 74
+    assert summary["candidates"] == 50
     assert summary["failed"] == 0
     assert 0 < summary["hypervolume"] < 1.1
     assert summary["hypervolume"] >= max(s["hypervolume"] for s in summary["strategies"].values())
@@ -49,7 +49,7 @@ def test_from_a_config_to_an_exported_winner(tmp_path: Path, cache: Path, cluste
         program = torch.export.load(exported / task / "network.pt2").module()
         assert program(images).shape[0] == 2
     assert Masks.load(exported / "masks.json") == study.masks(knee)
-    with pytest.raises(StudyError, match="already holds this study with 74 candidates"):
+    with pytest.raises(StudyError, match="already holds this study with 50 candidates"):
         search(config, console=quiet())
     with pytest.raises(StudyError, match=r"another study.*\n  proxy\.sgd\.steps: 12 in the study"):
         search(replace_steps(config), resume=True, console=quiet())
