@@ -130,23 +130,38 @@ def test_tables_have_the_points() -> None:
     assert found.summary()["strategies"]["es"]["quality_at_cost_50"] > 0.6
 
 
-def claims(seed: int, contestants: int, seeds: int) -> bool:
-    """Whether a comparison of contestants that do not differ claims that any do."""
+def claims(seed: int, contestants: int, seeds: int, *, fixed: bool = False) -> bool:
+    """Whether a comparison of contestants that do not differ claims that any do.
+
+    Args:
+        seed: Of the draws.
+        contestants: How many there are beside the baselines.
+        seeds: How many seeds each has.
+        fixed: Whether the baselines have one front in all seeds, as they do on one foundation:
+            that around which the others', which then are not skewed, lie.
+    """
     draws = np.random.default_rng([seed, 11])
     given = []
     for name in [f"s{i}" for i in range(contestants)] + ["baselines"]:
         for number in range(seeds):
+            still = fixed and name == "baselines"
             # Noise of skewed size, and candidates whose number on the front varies.
-            lift = 0.02 * draws.exponential()
+            lift = 0.0 if still else 0.02 * (draws.normal() if fixed else draws.exponential())
             for index, cost in enumerate((0.1, 0.4, 1.0)):
-                quality = front_of(cost, {}) + lift + 0.01 * draws.normal()
+                own = 0.0 if fixed else 0.01 * draws.normal()
                 label = "share_all" if (name, index) == ("baselines", 2) else None
-                given.append(make(quality, cost, name, number, index, label=label))
+                given.append(
+                    make(front_of(cost, {}) + lift + own, cost, name, number, index, label=label)
+                )
     found = compared(given, budget=3, baselines=["baselines"], costs=LEAST)
     return any(pair.better for pair in found.pairs) or " finds " in found.verdict
 
 
-@pytest.mark.slow
-def test_claims_without_a_difference_are_rare() -> None:
-    number = 200
-    assert sum(claims(seed, 4, 10) for seed in range(number)) <= 0.05 * number
+@pytest.mark.parametrize("fixed", [False, True], ids=["all drawn", "fixed baselines"])
+@pytest.mark.parametrize(
+    # At a rate of 5 % more than 5 of 40 are claimed once in 70 times.
+    ("number", "most"),
+    [(40, 5), pytest.param(200, 10, marks=pytest.mark.slow)],
+)
+def test_claims_without_a_difference_are_rare(number: int, most: int, fixed: bool) -> None:
+    assert sum(claims(seed, 4, 10, fixed=fixed) for seed in range(number)) <= most
