@@ -26,7 +26,8 @@ def reason(error: BaseException) -> str:
             "proxy.images, or give the machine more memory"
         )
     if isinstance(error, ActorDiedError | WorkerCrashedError | NodeDiedError):
-        return f"a worker process died: {lines[0]}"
+        raised = "creation task" in lines[0]  # by ours, at the end of a traceback
+        return lines[-1] if raised else f"a worker process died: {lines[0]}"
     # The last line of a text with a traceback, the first of any other.
     text = lines[-1] if "Traceback" in str(error) else lines[0]
     known = isinstance(error, ValueError | RuntimeError | OSError) and text

@@ -66,6 +66,7 @@ def run_arm(
     if labels:  # what others are compared with is scored to the end, whatever it is
         ladder = tuple(replace(rung, keep=1.0) for rung in ladder)
     schedule = config.schedule
+    report = _Report(config, budget=min(config.candidates, len(labels) or config.candidates))
     pool: Pool
     if config.evaluator == "simulated":
         pool = SimulatedPool(config)
@@ -74,6 +75,8 @@ def run_arm(
             lambda index: start_evaluator(index, config, given.cache, given.base),
             evaluators=schedule.evaluators,
             attempts=schedule.attempts,
+            timeout=schedule.timeout,
+            say=report.note,
         )
     arm = Arm(
         name=name,
@@ -94,7 +97,6 @@ def run_arm(
         labels=labels,
         realisable=getattr(config.strategies[name].settings, "realisable", False),
     )
-    report = _Report(config, budget=min(config.candidates, len(labels) or config.candidates))
     known, begun = ray.get([writer.known.remote(name, seed), writer.begun.remote(name, seed)])
     try:
         arm.run(known, report.told, begun)
@@ -115,6 +117,14 @@ class _Report:
         self._halvings = config.halvings
         self._told: list[Candidate] = []
         self._last = 0.0
+        self._notes = 0
+        self._note = ""
+
+    def note(self, line: str) -> None:
+        """Have the driver say a line."""
+        self._notes += 1
+        self._note = line
+        self.send()
 
     def told(self, candidate: Candidate) -> None:
         self._told.append(candidate)
@@ -132,6 +142,8 @@ class _Report:
                 "stopped": sum(c.stopped for c in self._told),
                 "best": max(quality_N, default=float("nan")),
                 "hypervolume": hypervolume(quality_N, cost_N, self._reference),
+                "notes": self._notes,
+                "note": self._note,
             }
         )
         self._last = time.monotonic()
@@ -148,6 +160,7 @@ class _Reporter(tune.CLIReporter):  # type: ignore[misc]  # Ray has no types
         )
         self._display, self._budget = display, budget
         self._told: dict[str, int] = {}
+        self._said: dict[str, tuple[int, str]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles its run config for its own restore, which studies do not use; a terminal
@@ -156,9 +169,17 @@ class _Reporter(tune.CLIReporter):  # type: ignore[misc]  # Ray has no types
 
     def report(self, trials: list[Any], done: bool, *sys_info: Any) -> None:
         self._display.show([self._state(trial) for trial in trials], done=done)
+        for trial in trials:
+            self._say_note(str(trial), trial.last_result or {})
         if done:
             lines = self._progress_str(trials, done).splitlines()
             self._display.say("\n".join(line for line in lines if line[:1] in ("+", "|")))
+
+    def _say_note(self, name: str, result: Mapping[str, Any]) -> None:
+        note = result.get("notes", 0), result.get("note", "")
+        if note[0] and note != self._said.get(name):
+            self._said[name] = note
+            self._display.say(f"{name}: {note[1]}")
 
     def _state(self, trial: Any) -> ArmState:
         result = trial.last_result or {}

@@ -156,6 +156,8 @@ class ScheduleConfig:
         cohort: Candidates that an evaluator is handed at once; None takes 1 where there is no GPU
             and 64 on one, which trains as many of them side by side as fit into its memory.
         attempts: How often a candidate is tried before it is recorded as failed.
+        timeout: Seconds after which an evaluator that does not answer is taken for lost, and what
+            it had is asked elsewhere; where the same rung took long before, ten times the longest.
         arm_retries: How often an arm that died is started again, from its record.
         halve_arms: Candidates after which only the better half of the arms goes on, by hypervolume,
             and again after twice as many, and so on: to tune settings of strategies, not to compare
@@ -168,6 +170,7 @@ class ScheduleConfig:
     gpus: Annotated[float | None, NOT_NEGATIVE] = None
     cohort: Annotated[int | None, at_least(1), Unit("candidates")] = None
     attempts: Annotated[int, at_least(1)] = 3
+    timeout: Annotated[float, POSITIVE, Unit("seconds")] = 600.0
     arm_retries: Annotated[int, at_least(0)] = 3
     halve_arms: Annotated[int | None, at_least(1), Unit("candidates")] = None
     wait_for_nodes: bool = False

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 import ray
 from ray import cloudpickle
 
-from search.arms.pool import ActorPool
+from search.arms.pool import ActorPool, PoolError
 from search.arms.scoring import Scored
 from search.candidates import Rung
 
@@ -25,10 +26,19 @@ def cluster() -> Iterator[None]:
 
 
 class Fragile:
-    """Scores numbers; some of them kill it or make it raise, each so many times."""
+    """Scores numbers; some of them kill it, make it raise or hang, each so many times."""
 
-    def __init__(self, folder: Path, deadly: dict[int, int], raising: dict[int, int]) -> None:
-        self.folder, self.deadly, self.raising = folder, deadly, raising
+    def __init__(
+        self,
+        folder: Path,
+        deadly: dict[int, int],
+        raising: dict[int, int],
+        hanging: dict[int, int],
+    ) -> None:
+        self.folder, self.deadly, self.raising, self.hanging = folder, deadly, raising, hanging
+
+    def ready(self) -> None:
+        pass
 
     def evaluate(self, cohort: Sequence[int], rung: Rung) -> list[Scored]:
         for number in cohort:
@@ -38,25 +48,34 @@ class Fragile:
                 os._exit(1)
             if seen < self.raising.get(number, 0):
                 raise RuntimeError(f"number {number} is bad")
+            if seen < self.hanging.get(number, 0):
+                time.sleep(3600)
         return [Scored(evaluator=f"scored {number} in {rung.steps}") for number in cohort]
 
 
 def scores(
-    folder: Path, cohorts: Sequence[Sequence[int]], *, attempts: int = 3, **trouble: Any
+    folder: Path,
+    cohorts: Sequence[Sequence[int]],
+    *,
+    attempts: int = 3,
+    timeout: float = 600,
+    **trouble: Any,
 ) -> dict[int, list[Scored]]:
-    arguments = {"deadly": {}, "raising": {}} | trouble
+    arguments: dict[str, Any] = {"deadly": {}, "raising": {}, "hanging": {}} | trouble
     made: list[int] = []
+    said: list[str] = []
 
     def make(index: int) -> Any:
         made.append(index)
         return ray.remote(Fragile).options(num_cpus=0).remote(folder, **arguments)
 
-    pool = ActorPool(make, evaluators=2, attempts=attempts)
+    pool = ActorPool(make, evaluators=2, attempts=attempts, timeout=timeout, say=said.append)
     for ticket, cohort in enumerate(cohorts):
         pool.submit(ticket, cohort, Rung(steps=10 + ticket))  # type: ignore[arg-type]  # numbers stand for masks
     found = dict(pool.wait() for _ in cohorts)
     assert sorted(found) == list(range(len(cohorts)))
-    assert (len(made) > 2) == bool(arguments["deadly"]), "replaced only when one died"
+    died = bool(arguments["deadly"] or arguments["hanging"])
+    assert (len(made) > 2) == bool(said) == died, "replaced only when one died"
     return found
 
 
@@ -71,13 +90,59 @@ def test_an_evaluator_that_dies_is_replaced_and_its_cohort_asked_again(tmp_path:
     assert [s.evaluator for s in found[0]] == [f"scored {n} in 10" for n in (0, 1, 2)]
 
 
-@pytest.mark.parametrize("trouble", ["deadly", "raising"])
+def test_an_evaluator_that_hangs_is_replaced_and_its_cohort_asked_again(tmp_path: Path) -> None:
+    found = scores(tmp_path, [[0, 1], [2], [3]], hanging={1: 1}, timeout=15)
+    assert all(s.error is None for results in found.values() for s in results)
+
+
+@pytest.mark.parametrize("trouble", ["deadly", "raising", "hanging"])
 def test_what_keeps_failing_fails_alone(tmp_path: Path, trouble: str) -> None:
-    found = scores(tmp_path, [[0, 1, 2], [3]], **{trouble: {1: 99}})
+    timeout = 15 if trouble == "hanging" else 600
+    found = scores(tmp_path, [[0, 1, 2], [3]], timeout=timeout, **{trouble: {1: 99}})
     assert [s.error is None for s in found[0]] == [True, False, True]
     assert (found[0][1].error or "").startswith("failed 3 times; last: ")
     assert found[1][0].error is None
     assert len(list(tmp_path.glob("1-*"))) == 3
+
+
+def actor(cls: type, **resources: float) -> Any:
+    return ray.remote(cls).options(num_cpus=0, resources=resources).remote
+
+
+def test_one_that_waits_for_a_node_for_ever_is_not_asked(tmp_path: Path) -> None:
+    """As one whose node is lost does, for which its bundle finds no other."""
+    lost = []
+
+    def make(index: int) -> Any:
+        lost.append(index)
+        nowhere = {"a node that is gone": 1} if index == 1 else {}
+        return actor(Fragile, **nowhere)(tmp_path, {}, {}, {})
+
+    pool = ActorPool(make, evaluators=2, attempts=1, timeout=15)
+    for ticket in range(4):
+        pool.submit(ticket, [ticket], Rung(steps=1))  # type: ignore[list-item]
+    found = dict(pool.wait() for _ in range(4))
+    assert [s.evaluator for results in found.values() for s in results] == [
+        f"scored {n} in 1" for n in range(4)
+    ]
+
+
+def test_no_evaluator_can_be_started(tmp_path: Path) -> None:
+    class Broken:
+        def __init__(self) -> None:
+            raise RuntimeError("no driver")
+
+        def ready(self) -> None:
+            pass
+
+    said: list[str] = []
+    pool = ActorPool(
+        lambda index: actor(Broken)(), evaluators=2, attempts=2, timeout=60, say=said.append
+    )
+    pool.submit(0, [0], Rung(steps=1))  # type: ignore[list-item]
+    with pytest.raises(PoolError, match=r"no evaluator can be started; the last: RuntimeError: no driver"):
+        pool.wait()
+    assert len(said) == 6
 
 
 def test_the_reason_is_kept(tmp_path: Path) -> None:
