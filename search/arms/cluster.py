@@ -1,7 +1,7 @@
 """The Ray cluster: what it has to give, and jobs and actors that run on it."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -50,9 +50,10 @@ def resolve_schedule(config: StudyConfig) -> StudyConfig:
         )
     if config.compute.device == "mps":
         resolve_device("mps")
-    if schedule.cpus * schedule.evaluators > cpus and not schedule.wait_for_nodes:
+    least = schedule.evaluators or 1
+    if schedule.cpus * least > cpus and not schedule.wait_for_nodes:
         raise DeviceError(
-            f"every arm needs {schedule.cpus * schedule.evaluators:g} CPUs (schedule.evaluators x "
+            f"every arm needs {schedule.cpus * least:g} CPUs (schedule.evaluators x "
             f"schedule.cpus), but the cluster has {cpus:g}; lower one of them"
         )
     wants = config.compute.device.startswith("cuda")
@@ -61,7 +62,7 @@ def resolve_schedule(config: StudyConfig) -> StudyConfig:
         schedule = replace(schedule, gpus=use)
     if wants and not schedule.gpus:
         raise DeviceError("compute.device cuda needs schedule.gpus above 0, got 0")
-    need = (schedule.gpus or 0.0) * schedule.evaluators
+    need = (schedule.gpus or 0.0) * least
     if need > have and not schedule.wait_for_nodes:
         raise DeviceError(
             f"every arm needs {need:g} GPUs (schedule.evaluators x schedule.gpus, compute.device "
@@ -72,6 +73,31 @@ def resolve_schedule(config: StudyConfig) -> StudyConfig:
         batch = schedule.gpus or config.evaluator == "simulated"
         schedule = replace(schedule, cohort=GPU_COHORT if batch else 1)
     return replace(config, schedule=schedule)
+
+
+def count_places(schedule: ScheduleConfig) -> int:
+    """How many evaluators the nodes that are there have room for, all at once."""
+    found = 0
+    for node in ray.nodes():
+        has = node["Resources"] if node["Alive"] else {}
+        room = has.get("CPU", 0.0) / schedule.cpus
+        if gpus := schedule.gpus:
+            # A part of a GPU is never put together from several.
+            each = int(1 / gpus) if gpus <= 1 else 1 / gpus
+            room = min(room, has.get("GPU", 0.0) * each)
+        found += int(room)
+    return found
+
+
+def share_out(places: int, arms: Sequence[str]) -> dict[str, int]:
+    """How many evaluators each arm gets, at least one; the first arms get what is over.
+
+    Example:
+        >>> share_out(5, ["es-0", "es-1", "random-0"])
+        {'es-0': 2, 'es-1': 2, 'random-0': 1}
+    """
+    each, over = divmod(max(places, len(arms)), len(arms))
+    return {arm: each + (number < over) for number, arm in enumerate(arms)}
 
 
 def cluster_jobs(schedule: ScheduleConfig) -> Run:

@@ -42,7 +42,7 @@ class Budget:
         candidates: Candidates in all, at most.
         seconds: Device-seconds, see `Candidate.seconds`, after which nothing more is asked for;
             what is under way by then is finished.
-        cohort: Candidates handed to an evaluator at once.
+        cohort: Candidates handed to an evaluator at once, at most.
         bracket: Candidates that are compared with each other, where there are lower rungs; no
             fewer than a cohort, which brackets would otherwise cut short.
     """
@@ -58,6 +58,8 @@ class _Bracket:
     """Candidates that are compared with each other and told together.
 
     Attributes:
+        size: Number of candidates that it was asked for.
+        cohort: How many of them are handed out at once, at most.
         candidates: By index, with what is known of them so far.
         climbing: Those that are scored at the present rung.
         rung: The present rung.
@@ -65,6 +67,8 @@ class _Bracket:
         finished: Whether all have the score that the strategy is told.
     """
 
+    size: int = 0
+    cohort: int = 1
     candidates: dict[int, Candidate] = field(default_factory=dict)
     climbing: list[int] = field(default_factory=list)
     rung: int = 0
@@ -151,43 +155,55 @@ class Arm:
 
     def _ask(self) -> None:
         """Fill brackets, as many as keep the evaluators busy, as far as the strategy goes."""
+        proposed = self._fill()
+        # All evaluators have some of what is under way before any has a whole cohort.
+        workers = max(1, self.pool.slots // 2)
+        untold = sum(bracket.size for bracket in self._brackets)
+        cohort = max(1, min(self.budget.cohort, -(-untold // workers)))
+        for bracket, vectors in proposed:
+            bracket.cohort = cohort
+            for start in range(0, len(vectors), cohort):  # scored while masks of the next are made
+                self._start(bracket, vectors[start : start + cohort])
+        self._climb()
+
+    def _fill(self) -> list[tuple[_Bracket, Sequence[np.ndarray]]]:
+        """What the strategy proposes now, by the bracket that it is for."""
         halving = len(self.ladder) > 1
         size = max(self.budget.bracket if halving else 1, self.budget.cohort)
         # Two at least, so that there is something to do while few are left in the first.
         ahead = max(2, -(-self.pool.slots * self.budget.cohort // size))
-        while self._asked < self.budget.candidates:
+        proposed: list[tuple[_Bracket, Sequence[np.ndarray]]] = []
+        asked = self._asked
+        while asked < self.budget.candidates:
             if self._spent >= self.budget.seconds:
                 self._close_last()
-                return
+                break
             if not self._brackets or self._brackets[-1].closed:
                 if len(self._brackets) >= ahead:
-                    return
+                    break
                 self._brackets.append(_Bracket())
             bracket = self._brackets[-1]
-            room = min(size - len(bracket.candidates), self.budget.candidates - self._asked)
+            room = min(size - bracket.size, self.budget.candidates - asked)
             vectors = self.strategy.ask(room)
-            for start in range(0, len(vectors), self.budget.cohort):
-                self._start(bracket, vectors[start : start + self.budget.cohort])
+            proposed.append((bracket, vectors))
+            asked += len(vectors)
+            bracket.size += len(vectors)
             if len(vectors) == room:
-                self._close(bracket)
+                bracket.closed = True
                 continue
             # The strategy waits for outcomes. Those of earlier brackets may bring more candidates
             # into this one; where there are none, it has to do with those that it has.
             if len(self._brackets) == 1:
                 self._close_last()
-            return
+            break
+        return proposed
 
     def _close_last(self) -> None:
         """Let no candidate join the last bracket; without any there is none."""
-        if self._brackets and not self._brackets[-1].candidates:
+        if self._brackets and not self._brackets[-1].size:
             self._brackets.pop()
-        elif self._brackets and not self._brackets[-1].closed:
-            self._close(self._brackets[-1])
-
-    def _close(self, bracket: _Bracket) -> None:
-        """Let no candidate join a bracket."""
-        bracket.closed = True
-        self._climb()
+        elif self._brackets:
+            self._brackets[-1].closed = True
 
     def _start(self, bracket: _Bracket, vectors: Sequence[np.ndarray]) -> None:
         """Take new candidates into a bracket and have them scored at the lowest rung."""
@@ -243,8 +259,11 @@ class Arm:
                 self._take(bracket, repeated(candidate, first, bracket.rung))
             elif self._repeats.give_out(candidate, bracket.rung, (bracket, index)):
                 missing.append(index)
-        for start in range(0, len(missing), self.budget.cohort):
-            self._waiting[missing[start]] = bracket, missing[start : start + self.budget.cohort]
+        # At higher rungs a bracket has fewer, which are divided over as many evaluators.
+        left = len(bracket.climbing) if bracket.rung else bracket.size
+        cohort = max(1, -(-bracket.cohort * left // bracket.size))
+        for start in range(0, len(missing), cohort):
+            self._waiting[missing[start]] = bracket, missing[start : start + cohort]
         self._submit()
 
     def _submit(self) -> None:

@@ -27,7 +27,7 @@ class Scored:
 class Pool(Protocol):
     """Evaluators that score cohorts at the same time."""
 
-    #: Cohorts that can be under way at once.
+    #: Cohorts that can be under way at once: two for every evaluator, one of which waits.
     slots: int
 
     def submit(self, ticket: int, cohort: Sequence[Masks], rung: Rung) -> None:

@@ -3,7 +3,7 @@
 import math
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import product
@@ -15,6 +15,7 @@ from ray import tune
 from ray.exceptions import RayTaskError
 from ray.tune.schedulers import ASHAScheduler
 
+from search.arms.cluster import count_places, share_out
 from search.arms.connection import is_alone
 from search.arms.display import ArmState, Display
 from search.arms.loop import Arm, Budget
@@ -53,6 +54,7 @@ def run_arm(
     config: StudyConfig,
     supplies: Mapping[int, Given],
     writer: Any,
+    evaluators: Mapping[str, int],
 ) -> None:
     """A Tune trial: one strategy with one seed over the evaluators of its placement group."""
     name, _, number = settings["arm"].rpartition("-")
@@ -73,7 +75,7 @@ def run_arm(
     else:
         pool = ActorPool(
             lambda index: start_evaluator(index, config, given.cache, given.base),
-            evaluators=schedule.evaluators,
+            evaluators=evaluators[settings["arm"]],
             attempts=schedule.attempts,
             timeout=schedule.timeout,
             say=report.note,
@@ -219,12 +221,19 @@ def run_arms(
         where all could.
     """
     schedule = config.schedule
-    bundle = {"CPU": schedule.cpus} | ({"GPU": schedule.gpus} if schedule.gpus else {})
-    resources = tune.PlacementGroupFactory([{}] + [dict(bundle)] * schedule.evaluators)
     given = _handed(supplies, trains=config.ladder[-1].fidelity == "full")
-    trainable = tune.with_parameters(run_arm, config=config, supplies=given, writer=writer)
     # Seed by seed, so that what is recorded of a search that was stopped can be compared.
     arms = [f"{name}-{seed}" for seed, name in product(config.seeds, config.strategies)]
+    evaluators = _evaluators(config, arms, display)
+    trainable = tune.with_parameters(
+        run_arm, config=config, supplies=given, writer=writer, evaluators=evaluators
+    )
+
+    def resources(settings: Mapping[str, Any]) -> tune.PlacementGroupFactory:
+        bundle = {"CPU": schedule.cpus} | ({"GPU": schedule.gpus} if schedule.gpus else {})
+        bundles = [dict(bundle) for _ in range(evaluators[settings["arm"]])]
+        return tune.PlacementGroupFactory([{}, *bundles])
+
     with ExitStack() as stack:
         # A study does not use Tune's files, and should not fail for want of room for them.
         aside = tempfile.TemporaryDirectory(prefix="apportion-tune-", ignore_cleanup_errors=True)
@@ -256,6 +265,23 @@ def run_arms(
             errors = [error]
     trouble = ray.get(writer.trouble.remote())
     return [*([trouble] if trouble else []), *map(reason, errors)]
+
+
+def _evaluators(config: StudyConfig, arms: Sequence[str], display: Display) -> dict[str, int]:
+    """Evaluators by arm; says where devices stay empty."""
+    if config.evaluator == "simulated":  # which arms score themselves
+        return dict.fromkeys(arms, 1)
+    places = count_places(config.schedule)
+    if config.schedule.evaluators is None:
+        return share_out(places, arms)
+    found = dict.fromkeys(arms, config.schedule.evaluators)
+    if (used := sum(found.values())) < places:
+        display.say(
+            f"warning: {places - used} of {places} places for evaluators stay empty: "
+            f"{len(arms)} arms have {config.schedule.evaluators} each; leave schedule.evaluators "
+            "out, and they are shared out"
+        )
+    return found
 
 
 def _handed(supplies: Mapping[int, Supplies], *, trains: bool) -> dict[int, Given]:

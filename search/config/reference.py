@@ -60,7 +60,7 @@ EXAMPLES: Mapping[str, str] = {
     "solver": "solver: {time_limit: 30}",
     "objective": "objective: {cost: macs}",
     "compute": "compute: {device: cuda, precision: bf16}",
-    "schedule": "schedule: {evaluators: 4, gpus: 0.25}",
+    "schedule": "schedule: {gpus: 0.25, cohort: 32}",
     "tracking": "tracking: {experiment: mine, candidates: false}",
     "calibration": "calibration: {candidates: 16, trained_twice: 2}",
     "finish": "finish: {pick: best, seeds: 3}",

@@ -150,11 +150,12 @@ class ScheduleConfig:
     """How Ray runs the arms.
 
     Attributes:
-        evaluators: Evaluators of each arm.
+        evaluators: Evaluators of each arm; None shares out as many as the cluster has room for.
         cpus: CPUs of each evaluator.
         gpus: GPUs of each evaluator, fractions allowed; None takes one where the cluster has any.
-        cohort: Candidates that an evaluator is handed at once; None takes 1 where there is no GPU
-            and 64 on one, which trains as many of them side by side as fit into its memory.
+        cohort: Candidates that an evaluator is handed at once, at most: what a strategy proposes is
+            divided over all evaluators first. None takes 1 where there is no GPU and 64 on one,
+            which trains as many of them side by side as fit into its memory.
         attempts: How often a candidate is tried before it is recorded as failed.
         timeout: Seconds after which an evaluator that does not answer is taken for lost, and what
             it had is asked elsewhere; where the same rung took long before, ten times the longest.
@@ -165,7 +166,7 @@ class ScheduleConfig:
         wait_for_nodes: Queue even if the cluster has too few GPUs now (an autoscaler adds nodes).
     """
 
-    evaluators: Annotated[int, at_least(1)] = 1
+    evaluators: Annotated[int | None, at_least(1)] = None
     cpus: Annotated[float, POSITIVE] = 1.0
     gpus: Annotated[float | None, NOT_NEGATIVE] = None
     cohort: Annotated[int | None, at_least(1), Unit("candidates")] = None

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from partitioning import Masks
 from search.arms.loop import ReplayError
 from search.candidates import Rung
 from tests.helpers.arms import LEARNERS, ArmRun, vectors
@@ -80,3 +81,36 @@ def test_the_record_keeps_how_masks_came_about() -> None:
     assert decoding.bound[group] <= decoding.deviation[group] + 1e-6
     assert decoding.target.keys() == {group}
     assert decoding.proven is True
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("ladder", [(Rung(steps=100),), (Rung(steps=10, keep=0.5), Rung(steps=20))])
+def test_the_number_of_evaluators_changes_nothing(name: str, ladder: Sequence[Rung]) -> None:
+    """So that a study goes on on another cluster, each of whose arms has more or fewer of them."""
+    arm = ArmRun(name, ladder=ladder, cohort=8)
+    few, many = (arm.run(ShuffledPool(1, slots=slots)) for slots in (2, 32))
+    assert vectors(few) == vectors(many)
+    assert [few[i].quality for i in few] == [many[i].quality for i in few]
+
+
+class Watched(ShuffledPool):
+    """Notes how large the cohorts are, in the order in which they are handed out."""
+
+    def __init__(self, **settings: int) -> None:
+        super().__init__(0, **settings)
+        self.sizes: list[int] = []
+
+    def submit(self, ticket: int, cohort: Sequence[Masks], rung: Rung) -> None:
+        self.sizes.append(len(cohort))
+        super().submit(ticket, cohort, rung)
+
+
+def test_a_generation_is_divided_over_all_evaluators() -> None:
+    """A cohort of 64 would take the whole of it, while the other evaluators are idle."""
+    pool = Watched(slots=8)
+    ArmRun("tpe", cohort=64, candidates=40).run(pool)
+    generation = 8  # of tpe; the initial one has 16
+    assert pool.sizes == [4] * 4 + [generation // 4] * 12
+    pool = Watched(slots=8)
+    ArmRun("random", cohort=8, candidates=64).run(pool)
+    assert pool.sizes[:4] == [8] * 4, "who proposes without end has whole cohorts"

@@ -140,7 +140,9 @@ def test_no_evaluator_can_be_started(tmp_path: Path) -> None:
         lambda index: actor(Broken)(), evaluators=2, attempts=2, timeout=60, say=said.append
     )
     pool.submit(0, [0], Rung(steps=1))  # type: ignore[list-item]
-    with pytest.raises(PoolError, match=r"no evaluator can be started; the last: RuntimeError: no driver"):
+    with pytest.raises(
+        PoolError, match=r"no evaluator can be started; the last: RuntimeError: no driver"
+    ):
         pool.wait()
     assert len(said) == 6
 
