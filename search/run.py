@@ -4,6 +4,7 @@ It also works when this file alone has been copied to a machine on which Apporti
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -27,7 +28,28 @@ def run() -> int:
     arguments = sys.argv[1:]
     if arguments[:1] == ["--"]:
         arguments = arguments[1:]
-    return main(["search", *arguments])
+    return main(["search", *rejoined(arguments)])
+
+
+def rejoined(words: Sequence[str]) -> list[str]:
+    """Arguments as they were typed: `ray submit` hands them over without their quotes.
+
+    Example:
+        >>> rejoined(["--set", "strategies={es:", "{},", "random:", "{}}", "--resume"])
+        ['--set', 'strategies={es: {}, random: {}}', '--resume']
+    """
+    found: list[str] = []
+    for word in words:
+        if found[-2:-1] == ["--set"] and _is_open(found[-1]):
+            found[-1] += f" {word}"
+        else:
+            found.append(word)
+    return found
+
+
+def _is_open(text: str) -> bool:
+    """Whether a bracket of YAML is not closed yet."""
+    return sum(map(text.count, "{[")) > sum(map(text.count, "}]"))
 
 
 if __name__ == "__main__":

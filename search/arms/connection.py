@@ -19,6 +19,7 @@ import ray
 from ray._private import ray_constants
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
+from search.arms.nodes import check_nodes
 from trainers.device import DeviceError
 
 #: Seconds that a cluster's head has to take a connection.
@@ -38,9 +39,9 @@ def connect() -> None:
     address behind: who does not answer is found out first.
 
     Raises:
-        DeviceError: Nothing answers at RAY_ADDRESS; or Ray was started before in this process,
-            and its workers would take the user's own files for our packages; or RAY_TMPDIR cannot
-            hold Ray's files.
+        DeviceError: Nothing answers at RAY_ADDRESS; or a node of the cluster has other code or
+            libraries; or Ray was started before in this process, and its workers would take the
+            user's own files for our packages; or RAY_TMPDIR cannot hold Ray's files.
     """
     if ray.is_initialized():
         _refuse_shadowed_workers()
@@ -62,6 +63,8 @@ def connect() -> None:
     # Ray ends its processes before ours has said goodbye; whoever handled the signal still does.
     if callable(before) and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, before)
+    if joined:
+        check_nodes()
 
 
 def _is_joined() -> bool:

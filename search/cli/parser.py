@@ -311,7 +311,8 @@ def _add_set(command: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="override a key of the config, dotted: proxy.sgd.steps=300 (may be repeated)",
+        help="override a key of the config, dotted: proxy.sgd.steps=300 (may be repeated), or keys "
+        "that a YAML file maps to values: @FILE",
     )
 
 

@@ -19,7 +19,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> StudyConfig:
 
     Args:
         path: A YAML file; looked for below the working folder, then below the project's folder.
-        overrides: `key=value` with a dotted key ("proxy.sgd.steps=300"); the value is YAML.
+        overrides: `key=value` with a dotted key ("proxy.sgd.steps=300"), whose value is YAML; or
+            `@FILE`, a YAML file that maps such keys to values.
 
     Raises:
         ConfigError: The file is missing or not YAML, a key is unknown, or a value is refused; it
@@ -130,23 +131,39 @@ def _find(path: str | Path) -> Path:
 
 
 def overridden(raw: Mapping[str, Any], override: str) -> dict[str, Any]:
-    """A config with one key changed, as `--set key=value` does.
+    """A config with keys changed, as `--set key=value` and `--set @FILE` do.
 
     Args:
         raw: The config; it stays as it is.
-        override: The key, dotted, and its value as YAML.
+        override: The key, dotted, and its value as YAML; or @ and a YAML file of such keys.
 
     Raises:
-        ConfigError: There is no "=", the value can be misread, or a list has no such entry.
+        ConfigError: There is no "=", the value can be misread, or a list has no such entry; or the
+            file cannot be read.
     """
+    found = dict(raw)
+    for key, value in _settings(override).items():
+        found = _replaced(found, key.strip().split("."), value, key)
+    return found
+
+
+def _settings(override: str) -> Mapping[str, Any]:
+    """Values by dotted key."""
+    if override.startswith("@"):
+        file = Path(override[1:]).expanduser()
+        try:
+            read = read_yaml_file(file)
+        except OSError as error:
+            raise ConfigError(f"--set {override}: {error.strerror}: {file.absolute()}") from error
+        if not isinstance(read, dict):
+            raise ConfigError(f"--set {override}: {file} must map keys to values")
+        return read
     key, separator, text = override.partition("=")
     if not separator or not key.strip():
         raise ConfigError(
-            f"--set needs key=value, for example proxy.sgd.steps=300; got {override!r}"
+            f"--set needs key=value, for example proxy.sgd.steps=300, or @FILE; got {override!r}"
         )
-    value = read_yaml(text, f"--set {key}")
-    found: dict[str, Any] = _replaced(dict(raw), key.strip().split("."), value, key)
-    return found
+    return {key: read_yaml(text, f"--set {key}")}
 
 
 def _replaced(node: Any, path: Sequence[str], value: Any, key: str) -> Any:

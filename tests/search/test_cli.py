@@ -19,6 +19,7 @@ from search.candidates import Candidate
 from search.cli import main
 from search.config import dump_config, load_config, parse_config
 from search.record import Record
+from search.run import rejoined
 from search.strategies import TaskKnowledge
 from search.study import Study
 from tests.helpers import ROOT
@@ -292,3 +293,15 @@ def test_the_resolved_config_is_kept(study: Study) -> None:
         del content[place]
     assert kept == content
     assert kept["proxy"]["sgd"]["steps"] == 3000
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        ["--config", "a.yaml", "--set", "strategies={random: {}, es: {turn: 2}}", "--resume"],
+        ["--set", "seeds=[0, 1, 2]", "--set", "candidates=3"],
+        ["--set", "candidates=3", "--set", "a={b: [1, {c: 2}]}"],
+    ],
+)
+def test_run_py_puts_together_what_ray_submit_splits(typed: list[str]) -> None:
+    assert rejoined(" ".join(typed).split(" ")) == typed

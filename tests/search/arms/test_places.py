@@ -1,4 +1,4 @@
-"""How many evaluators a cluster has room for, and who gets them."""
+"""How many evaluators a cluster has room for, who gets them, and whether its nodes go together."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,8 +7,10 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
+from search.arms import nodes
 from search.arms.cluster import count_places, share_out
 from search.config import ScheduleConfig
+from trainers.device import DeviceError
 
 
 @pytest.fixture(scope="module")
@@ -47,3 +49,24 @@ def test_places(schedule: dict[str, Any], places: int, cluster: None) -> None:
 )
 def test_shares(places: int, arms: int, shares: list[int]) -> None:
     assert list(share_out(places, [f"es-{i}" for i in range(arms)]).values()) == shares
+
+
+def test_nodes_of_the_same_code_go_together(cluster: None) -> None:
+    nodes.check_nodes()
+
+
+def test_a_node_of_other_code_is_refused(cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after an edit that was copied to the head alone."""
+    other = nodes.facts() | {"Apportion's code": "0" * 12, "numpy": "1.0"}
+    ask = nodes.facts
+    remote = ray.remote
+    monkeypatch.setattr(nodes, "facts", lambda: other)
+    monkeypatch.setattr(nodes.ray, "remote", lambda function: remote(ask))
+    with pytest.raises(DeviceError, match="do not go together") as refused:
+        nodes.check_nodes()
+    lines = str(refused.value).splitlines()
+    assert len(lines) == 3
+    assert "Apportion's code" in lines[1]
+    assert "this one 000000000000; `ray up CLUSTER` copies it" in lines[1]
+    assert "numpy" in lines[2]
+    assert "constraints.txt" in lines[2]

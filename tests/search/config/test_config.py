@@ -220,6 +220,22 @@ def test_overrides() -> None:
             load_config("configs/quickstart.yaml", [bad])
 
 
+def test_overrides_from_a_file(tmp_path: Path) -> None:
+    """For values whose braces and spaces a remote shell would not leave alone."""
+    file = tmp_path / "changes.yaml"
+    file.write_text("proxy.sgd.steps: 20\nstrategies: {es: {turn: 2}}\ntasks.digits.limit: 9\n")
+    given = ["candidates=3", f"@{file}", "proxy.sgd.steps=21"]
+    config = load_config("configs/quickstart.yaml", given)
+    assert (config.candidates, config.proxy.sgd.steps, config.tasks[0].limit) == (3, 21, 9)
+    assert list(config.strategies) == ["es"]
+    for text, words in (("- 3", "must map keys to values"), ("steps: 010", "010 can be misread")):
+        file.write_text(text)
+        with pytest.raises(ConfigError, match=words):
+            load_config("configs/quickstart.yaml", [f"@{file}"])
+    with pytest.raises(ConfigError, match=r"--set @gone.yaml: No such file.*/gone.yaml"):
+        load_config("configs/quickstart.yaml", ["@gone.yaml"])
+
+
 def test_a_strategy_may_go_by_another_name() -> None:
     config = parsed(strategies={"bold": {"kind": "es", "step_size": 0.3}, "es": None})
     assert config.strategies["bold"].kind == "es"
