@@ -85,6 +85,10 @@ class Evaluator:
         )
 
 
+#: Seconds that an evaluator has to load what it works on.
+STARTS_WITHIN = 600.0
+
+
 class PoolError(RuntimeError):
     """No evaluator of an arm can be started."""
 
@@ -121,8 +125,8 @@ class ActorPool:
         evaluators: How many.
         attempts: Tries of a candidate before it is given up as failed, and of starting an
             evaluator.
-        timeout: Seconds after which an evaluator is taken for lost; where its rung took long
-            before, ten times the longest.
+        timeout: Seconds after which an evaluator that was asked is taken for lost; where its rung
+            took long before, ten times the longest.
         say: Called with a line about every evaluator that is lost.
     """
 
@@ -261,9 +265,9 @@ class ActorPool:
 
     def _limit(self, ref: Any) -> float:
         """Seconds that an evaluator has to answer."""
-        flight = self._flying.get(ref)
-        longest = self._longest.get(flight.work.rung, 0.0) if flight else 0.0
-        return max(self._timeout, 10 * longest)
+        if ref in self._starting:
+            return STARTS_WITHIN
+        return max(self._timeout, 10 * self._longest.get(self._flying[ref].work.rung, 0.0))
 
     def _deadline(self, ref: Any) -> float:
         flight = self._flying.get(ref)

@@ -118,7 +118,7 @@ def test_one_that_waits_for_a_node_for_ever_is_not_asked(tmp_path: Path) -> None
         nowhere = {"a node that is gone": 1} if index == 1 else {}
         return actor(Fragile, **nowhere)(tmp_path, {}, {}, {})
 
-    pool = ActorPool(make, evaluators=2, attempts=1, timeout=15)
+    pool = ActorPool(make, evaluators=2, attempts=1, timeout=600)
     for ticket in range(4):
         pool.submit(ticket, [ticket], Rung(steps=1))  # type: ignore[list-item]
     found = dict(pool.wait() for _ in range(4))
@@ -137,7 +137,7 @@ def test_no_evaluator_can_be_started(tmp_path: Path) -> None:
 
     said: list[str] = []
     pool = ActorPool(
-        lambda index: actor(Broken)(), evaluators=2, attempts=2, timeout=60, say=said.append
+        lambda index: actor(Broken)(), evaluators=2, attempts=2, timeout=600, say=said.append
     )
     pool.submit(0, [0], Rung(steps=1))  # type: ignore[list-item]
     with pytest.raises(
