@@ -43,17 +43,22 @@ def check_nodes() -> None:
         DeviceError: A node has other code or libraries than this one, or cannot say.
     """
     here = facts()
-    nodes = {n["NodeID"]: n["NodeManagerAddress"] for n in ray.nodes() if n["Alive"]}
     own = ray.get_runtime_context().get_node_id()
-    asked = {
-        address: ray.remote(facts)
-        .options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False))
-        .remote()
-        for node, address in nodes.items()
-        if node != own
-    }
+    asked = [
+        (
+            node["NodeManagerAddress"],
+            ray.remote(facts)
+            .options(
+                num_cpus=0,
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
+            )
+            .remote(),
+        )
+        for node in ray.nodes()
+        if node["Alive"] and node["NodeID"] != own
+    ]
     problems = []
-    for address, answer in asked.items():
+    for address, answer in asked:
         try:
             problems += different(address, ray.get(answer, timeout=ANSWERS_WITHIN), here)
         except GetTimeoutError:
