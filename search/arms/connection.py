@@ -11,9 +11,12 @@ import socket
 import sys
 import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import ray
 from ray._private import ray_constants
@@ -58,13 +61,24 @@ def connect() -> None:
         options |= {"address": "local", "_temp_dir": str(_folder() / "ray")}
         _ask_for_token()
     _set_loopback(not joined)
-    before = signal.getsignal(signal.SIGTERM)
-    ray.init(**options)
-    # Ray ends its processes before ours has said goodbye; whoever handled the signal still does.
-    if callable(before) and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, before)
+    with _sigterm_is_ours():
+        ray.init(**options)
     if joined:
         check_nodes()
+
+
+@contextmanager
+def _sigterm_is_ours() -> Iterator[None]:
+    """Whoever handled SIGTERM still does, while Ray starts and from then on.
+
+    Ray's handlers end its processes and ours without a word; those that its C++ installs for a
+    moment are out of reach.
+    """
+    ours = signal.getsignal(signal.SIGTERM)
+    with patch.object(ray._private.utils, "set_sigterm_handler", lambda theirs: None):
+        yield
+    if callable(ours) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, ours)
 
 
 def _is_joined() -> bool:

@@ -11,7 +11,7 @@ JUDGED = {MEAN_ACCURACY: "given mean use", MEAN_OVER_TASKS: "given mean use and 
 
 #: The fewest candidates that carry a verdict, by `benchmarks/calibration_verdict.py`: see
 #: docs/log.md, "a calibration that mean use cannot pass".
-FEWEST_CANDIDATES = 16
+FEWEST_CANDIDATES = 32
 
 
 def judged(summary: Mapping[str, Any], threshold: float) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """A command line from beginning to end: read, run, and its errors put into a line."""
 
+import argparse
 import os
 import signal
 import sys
@@ -14,6 +15,8 @@ from search.cli.parser import build_parser
 #: Signals that end a command as Ctrl-C does: docker, SLURM and systemd send the first, a terminal
 #: that is closed the second.
 ENDING = (signal.SIGTERM, signal.SIGHUP)
+#: Seconds after which one comes again that was dropped.
+SOON = 0.05
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,12 +52,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None, received: Sequence[int]) -> int:
+    options = argparse.Namespace(interrupted="")
     try:
-        options = build_parser().parse_args(arguments)
-    finally:
-        sys.stdout.flush()  # of a help that nobody reads to its end
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    try:
+        try:
+            build_parser().parse_args(arguments, options)
+        finally:
+            sys.stdout.flush()  # of a help that nobody reads to its end
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         status: int = options.run(options) or 0
     except KeyboardInterrupt:
         number = signal.Signals(received[0] if received else signal.SIGINT)
@@ -86,6 +90,8 @@ def _in_words(error: Exception) -> str:
 def _ended_by_signals() -> Iterator[list[int]]:
     """Signals that ask a process to end do what Ctrl-C does, once, unless they are ignored.
 
+    Python drops what is raised while it deletes an object; such a signal, or Ctrl-C, comes again.
+
     Yields:
         Those that came; what they raise does not say, as Ray raises it anew.
     """
@@ -97,8 +103,18 @@ def _ended_by_signals() -> Iterator[list[int]]:
             signal.signal(each, signal.SIG_IGN)
         raise KeyboardInterrupt
 
+    def lost(ignored: "sys.UnraisableHookArgs") -> None:
+        if ignored.exc_type is not KeyboardInterrupt:
+            return hook(ignored)
+        number = received.pop() if received else signal.SIGINT
+        if number in before:
+            signal.signal(number, end)
+        threading.Timer(SOON, os.kill, (os.getpid(), number)).start()
+
     before: dict[int, Any] = {}
+    hook = sys.unraisablehook
     if threading.current_thread() is threading.main_thread():
+        sys.unraisablehook = lost
         found = {number: signal.getsignal(number) for number in ENDING}
         before = {n: handler for n, handler in found.items() if handler == signal.SIG_DFL}
     for number in before:
@@ -106,6 +122,7 @@ def _ended_by_signals() -> Iterator[list[int]]:
     try:
         yield received
     finally:
+        sys.unraisablehook = hook
         for number, handler in before.items():
             # What Ray does at Python's end must not be cut short by a second signal.
             if signal.getsignal(number) != signal.SIG_IGN:

@@ -215,6 +215,7 @@ many they are: to train a few and report the best makes its lead partly chance."
 examples:
   apportion train studies/quickstart --pick knee
   apportion train studies/quickstart --pick share_all best --seeds 5""",
+        interrupted="; trainings that ended are kept: run it again to go on",
     )
     _add_study(train)
     train.add_argument(
@@ -239,6 +240,7 @@ cut from. A candidate that has not been trained in full is trained first.""",
         epilog="""\
 example:
   apportion export studies/quickstart --pick knee --out networks""",
+        interrupted="; trainings that ended are kept: run it again",
     )
     _add_study(export)
     _add_pick(export)

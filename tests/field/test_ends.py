@@ -153,9 +153,15 @@ def run(options):
         for number in range(100_000): actions.CONSOLE.print("candidate", number)
     elif sys.argv[1] == "print":
         for number in range(100_000): print("candidate", number, "\\u00e9")
-    else:
+    elif sys.argv[1] == "wait":
         print("ready", flush=True)
         signal.pause()
+    else:
+        Deleted()
+        signal.pause()
+class Deleted:
+    def __del__(self):
+        signal.raise_signal(int(sys.argv[1]))
 actions.run_doctor = run
 sys.exit(main(["doctor"]))
 """
@@ -219,6 +225,33 @@ def test_signals_end_a_command_in_words(number: signal.Signals) -> None:
     assert err == said + "\n"
 
 
-def test_a_search_that_is_ended_says_how_to_go_on() -> None:
-    options = build_parser().parse_args(["search", "x"])
-    assert "go on with --resume" in options.interrupted
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_that_python_dropped_comes_again(number: signal.Signals) -> None:
+    """A search went on after a Ctrl-C that came while an object of Ray's was deleted."""
+    process = start(str(int(number)))
+    try:
+        _, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    said = "interrupted" if number == signal.SIGINT else f"ended by {number.name}"
+    assert (process.returncode, err) == (128 + number, said + "\n")
+
+
+def test_a_signal_while_the_command_line_is_read_is_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        "search.cli.entry.build_parser", lambda: signal.raise_signal(signal.SIGTERM)
+    )
+    assert main(["doctor"]) == 128 + signal.SIGTERM
+    assert capsys.readouterr().err == "ended by SIGTERM\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [(["search", "x"], "go on with --resume"),
+     (["train", "x", "--pick", "best"], "run it again to go on"),
+     (["export", "x", "--pick", "best", "--out", "o"], "run it again")],
+)  # fmt: skip
+def test_what_is_ended_says_how_to_go_on(arguments: list[str], hint: str) -> None:
+    assert hint in build_parser().parse_args(arguments).interrupted

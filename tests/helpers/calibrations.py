@@ -32,7 +32,7 @@ def made_up(kind: str, count: int, seed: int, *more: Any) -> list[Result]:
     ]
 
 
-def measurements(count: int = 24, trained_twice: int = 4, error: float = 0.05) -> list[Result]:
+def measurements(count: int = 32, trained_twice: int = 4, error: float = 0.05) -> list[Result]:
     """Accuracy rises with use and has a part of its own, of which the proxy sees some."""
     rng = np.random.default_rng(0)
     use_N = rng.uniform(0.1, 1, count)

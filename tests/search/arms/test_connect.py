@@ -68,3 +68,20 @@ def test_a_ray_of_another_token_was_here_before() -> None:
         env={name: value for name, value in os.environ.items() if name not in hidden},
     )  # fmt: skip
     assert done.stdout == "1\n", done.stderr
+
+
+def test_whoever_handled_sigterm_does_so_while_ray_starts() -> None:
+    """Ray's handlers ended the process by status 15, without a word."""
+    code = (
+        "import os, signal, sys, ray\n"
+        "from search.arms import connect\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit('ours'))\n"
+        "core_worker = ray._raylet.CoreWorker\n"
+        "def signalled(*args, **kwargs):\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    return core_worker(*args, **kwargs)\n"
+        "ray._raylet.CoreWorker = signalled\n"
+        "connect()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "ours\n")

@@ -70,7 +70,7 @@ def test_the_numbers(tmp_path: Path) -> None:
     del results[7]["full"]["snapshots"][1]
     summary = json.loads(json.dumps(summarise(results, settings(tmp_path)), allow_nan=False))
     good = [result for result in results if "error" not in result]
-    assert (summary["candidates"], summary["trained_twice"]) == (23, 4)
+    assert (summary["candidates"], summary["trained_twice"]) == (31, 4)
     assert summary["failed"] == [{"index": 5, "seed": 0, "error": "diverged"}]
     own = [
         stats.pearsonr(column(good, "proxy", task), column(good, "full", task))[0] for task in TASKS
@@ -84,9 +84,9 @@ def test_the_numbers(tmp_path: Path) -> None:
     assert found["mean accuracy"]["value"] == pytest.approx(np.corrcoef(*means)[0, 1])
     first, second = summary["stopped"]
     assert (first["multiple"], first["candidates"], first["seconds"], first["steps"]) == (
-        1.0, 23, 2.0, 30.0,
+        1.0, 31, 2.0, 30.0,
     )  # fmt: skip
-    assert (second["multiple"], second["candidates"], second["steps"]) == (5.0, 22, 150.0)
+    assert (second["multiple"], second["candidates"], second["steps"]) == (5.0, 30, 150.0)
     lasting = [r for r in good if r["seed"] == 0 and r["index"] != 7]
     early = [r["full"]["snapshots"][1]["accuracy"]["digits"] for r in lasting]
     expected = stats.spearmanr(early, column(lasting, "full", "digits"))[0]
@@ -103,7 +103,7 @@ def test_the_numbers(tmp_path: Path) -> None:
 def test_the_verdict(tmp_path: Path) -> None:
     good = summarise(measurements(), settings(tmp_path))
     assert good["trusted"]
-    assert good["verdict"].startswith("the proxy is trusted: over 24 candidates")
+    assert good["verdict"].startswith("the proxy is trusted: over 32 candidates")
     assert "both lower ends reach the threshold of 0" in good["verdict"]
     estimates = [good["proxy"]["partial"][row] for row in (MEAN_ACCURACY, MEAN_OVER_TASKS)]
     for estimate in estimates:
@@ -124,7 +124,7 @@ def test_the_verdict(tmp_path: Path) -> None:
 USE_ONLY = [("linear", 0.1), ("linear", 0.3), ("saturating", 0.1), ("saturating", 0.02)]
 
 
-@pytest.mark.parametrize("count", [FEWEST_CANDIDATES, 32])
+@pytest.mark.parametrize("count", [FEWEST_CANDIDATES, 48])
 @pytest.mark.parametrize(("curve", "noise"), USE_ONLY)
 def test_a_proxy_that_knows_use_alone_is_not_trusted(count: int, curve: str, noise: float) -> None:
     draws = [made_up("use_only", count, seed, curve, noise) for seed in range(20)]
@@ -249,7 +249,7 @@ def test_what_is_kept(study: Study) -> None:
         assert colours is not None
         assert len(colours) > 100
     points = calibration_table(measurements())
-    assert len(points) == 28
+    assert len(points) == 36
     assert {
         "index",
         "use",
@@ -277,7 +277,7 @@ def test_the_report_shows_it(study: Study) -> None:
     paths = write_report(study)
     assert paths[-1].name == "calibration.png"
     page = (study.folder / "front.html").read_text()
-    assert "The proxy is trusted: over 24 candidates" in page
+    assert "The proxy is trusted: over 32 candidates" in page
     assert page.count("<h3>Calibration</h3>") == 1
     picture = (calibration_folder(study) / "calibration.png").read_bytes()
     assert base64.b64encode(picture).decode() in page
