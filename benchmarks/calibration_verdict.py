@@ -43,9 +43,9 @@ CURVES: dict[str, Callable[[FloatArray], FloatArray]] = {
     "a kink": lambda use: np.minimum(use, 0.4) / 0.4,
     "a step": lambda use: 1 / (1 + np.exp((0.3 - use) / 0.06)),
 }
-#: The panel "mean accuracy" of docs/calibration.png as commit f1f8d9e has it, whose numbers were not
-#: kept: pixels to the right (the proxy) and down, negative (full training), and mean use by colour.
-#: Ten points of the upper right corner are partly hidden, and their uses guessed.
+#: The panel "mean accuracy" of docs/calibration.png as commit f1f8d9e has it, whose numbers were
+#: not kept: pixels to the right (the proxy) and down, negative (full training), and mean use by
+#: colour. Ten points of the upper right corner are partly hidden, and their uses guessed.
 PICTURE = [
     (1265, -613, 0.12), (1272, -613, 0.12), (1272, -623, 0.12), (1294, -558, 0.12),
     (1375, -476, 0.24), (1371, -487, 0.24), (1381, -500, 0.24), (1385, -509, 0.24),

@@ -105,7 +105,8 @@ def _ended_by_signals() -> Iterator[list[int]]:
 
     def lost(ignored: "sys.UnraisableHookArgs") -> None:
         if ignored.exc_type is not KeyboardInterrupt:
-            return hook(ignored)
+            hook(ignored)
+            return
         number = received.pop() if received else signal.SIGINT
         if number in before:
             signal.signal(number, end)

@@ -4,15 +4,22 @@ from search.candidates import scored
 from search.commands.compare import compare
 from search.commands.report import finish_mirror, make_tracker
 from search.config import dump_config
-from search.study import Study
+from search.mirror import set_aside_damaged
+from search.study import Say, Study
 
 
-def sync(study: Study) -> None:
+def sync(study: Study, *, say: Say = print) -> None:
     """Rebuild the study's MLflow mirror from its record, without duplicates.
+
+    Args:
+        study: The study.
+        say: Called where its store was damaged.
 
     Raises:
         TrackingError: MLflow cannot be reached.
     """
+    if aside := set_aside_damaged(study.folder / "mlflow.db"):
+        say(f"mlflow.db was damaged and is kept as {aside.name}; it is made anew from the record")
     tracker = make_tracker(study)()
     tracker.start(dump_config(study.config))
     candidates = study.candidates()

@@ -99,8 +99,8 @@ class Selection:
         arms: By strategy and seed, what every searching arm had for the same budget, and all that
             a baseline's arm has.
         searching: Names of the strategies that search, in the study's order.
-        contestants: Theirs, and those of fixed baselines that were scored to their end in every
-            seed.
+        contestants: Those of them of which no arm failed as a whole, and fixed baselines that were
+            scored to their end in every seed.
         common: The budget that all searching arms spent, in candidates or device-seconds.
         notes: What was left out and why, a sentence each.
     """
@@ -147,7 +147,7 @@ def refuse_few(
         seeds: That all strategies have.
         searching: Strategies that search.
         fixed: Fixed baselines, which alone are nothing to compare.
-        absent: Others of which nothing is recorded.
+        absent: Others of which nothing is recorded, or nothing but failures.
 
     Raises:
         CompareError: There are fewer than two of either, or more than `MOST_STRATEGIES`.
@@ -163,7 +163,7 @@ def refuse_few(
         raise CompareError(
             f"a comparison needs at least {FEWEST} strategies, of which one may be fixed "
             f"baselines, got {listed(sorted(contestants)) if contestants else 'none that searches'}"
-            + (f"; nothing is recorded of {listed(absent)}" if absent else "")
+            + (f"; nothing that counts is recorded of {listed(absent)}" if absent else "")
         )
     if len(seeds) < FEWEST:
         raise CompareError(
@@ -200,7 +200,9 @@ def select(candidates: Sequence[Candidate], terms: Terms) -> Selection:
     seeds = _chosen(complete)
     untested = [name for name in fixed if not _scored_alike(name, arms, seeds)]
     tested = [name for name in fixed if name not in untested]
-    refuse_few(complete, searching, tested, [*absent, *untested])
+    failed = {name: arm[0] for name in searching if (arm := _failed(name, arms, seeds))}
+    sound = [name for name in searching if name not in failed]
+    refuse_few(complete, sound, tested, [*absent, *untested, *failed])
     most = min(complete[seed] for seed in seeds)
     common = min(most, terms.limit)
     chosen = {
@@ -213,13 +215,18 @@ def select(candidates: Sequence[Candidate], terms: Terms) -> Selection:
         seeds=seeds,
         arms=chosen | {key: arm for key, arm in baselines.items() if key[1] in seeds},
         searching=searching,
-        contestants=[*searching, *tested],
+        contestants=[*sound, *tested],
         common=common,
         notes=(
             *_notes(terms, absent, {seed for _, seed in arms} - set(seeds), most),
             *(
                 f"shown and not tested: {name}, which was not scored to its end in every seed"
                 for name in untested
+            ),
+            *(
+                f"shown and not tested: {name}, all of whose candidates of a seed failed; the "
+                f"first, {first.id}: {first.reason}"
+                for name, first in failed.items()
             ),
         ),
     )
@@ -240,6 +247,12 @@ def _scored_alike(name: str, arms: dict[Key, list[Candidate]], seeds: Sequence[i
     counts = {seed: len(scored(arm)) for (strategy, seed), arm in arms.items() if strategy == name}
     most = max(counts.values())
     return most > 0 and {counts.get(seed) for seed in seeds} == {most}
+
+
+def _failed(name: str, arms: dict[Key, list[Candidate]], seeds: Sequence[int]) -> list[Candidate]:
+    """The first arm of a strategy that says nothing of it, as whatever it tried failed; or none."""
+    own = (arms[name, seed] for seed in seeds)
+    return next((arm for arm in own if all(candidate.failed for candidate in arm)), [])
 
 
 def _complete(spent: dict[Key, FloatArray], searching: Sequence[str]) -> dict[int, float]:

@@ -4,7 +4,7 @@ Sections that set another package's code stand beside that code.
 """
 
 from search.config.build import ConfigError
-from search.config.dumping import differences, dump_config, yaml_text
+from search.config.dumping import decisive, differences, dump_config, yaml_text
 from search.config.loading import load_config, parse_config, without_header
 from search.config.paths import PROJECT
 from search.config.reading import read_yaml_file
@@ -27,6 +27,7 @@ __all__ = [
     "ScheduleConfig",
     "StudyConfig",
     "TrunkConfig",
+    "decisive",
     "differences",
     "dump_config",
     "load_config",

@@ -49,23 +49,31 @@ def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 _Dumper.add_representer(str, _represent_text)
 
 
+def decisive(config: StudyConfig) -> dict[str, Any]:
+    """Settings that decide a study's proposals or scores, by dotted key."""
+    flat = _flat(dump_config(config))
+    return {key: value for key, value in flat.items() if _decides(key, config)}
+
+
 def differences(old: StudyConfig, new: StudyConfig) -> list[str]:
     """Readable differences that forbid to resume one config's study with the other."""
     a, b = _flat(dump_config(old)), _flat(dump_config(new))
-    immutable = {"train"} if old.ladder[-1].fidelity == "full" else set()
-    if old.rungs:
-        immutable |= {
-            "candidates",
-            "device_seconds",
-        }  # the last bracket was closed where the budget ended
     return [
         f"{key}: {a.get(key, 'absent')!r} in the study, {b.get(key, 'absent')!r} now"
         for key in sorted(a.keys() | b.keys())
-        if a.get(key) != b.get(key)
-        and key.split(".")[0] not in MUTABLE - immutable
+        if a.get(key) != b.get(key) and _decides(key, old)
+    ]
+
+
+def _decides(key: str, config: StudyConfig) -> bool:
+    immutable = {"train"} if config.ladder[-1].fidelity == "full" else set()
+    if config.rungs:  # the last bracket was closed where the budget ended
+        immutable |= {"candidates", "device_seconds"}
+    return (
+        key.split(".")[0] not in MUTABLE - immutable
         and key not in ("compute.threads", "train.sgd.steps", "trunk.checkpoint")
         and not key.endswith(".path")
-    ]
+    )
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -10,7 +10,7 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 from search.mirror.shown import safe
-from search.mirror.store import TrackingError, default_uri
+from search.mirror.store import TrackingError, default_uri, set_aside_damaged
 from search.mirror.tracker import Tracker
 
-__all__ = ["Tracker", "TrackingError", "default_uri", "safe"]
+__all__ = ["Tracker", "TrackingError", "default_uri", "safe", "set_aside_damaged"]

@@ -7,6 +7,7 @@ import urllib.request
 import uuid
 import warnings
 from contextlib import closing, suppress
+from itertools import count
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
@@ -94,6 +95,34 @@ def follow_folder(database: Path, artifacts: str) -> None:
                 "WHERE substr(artifact_uri, 1, ?) = ?",
                 (artifacts, len(old) + 1, len(old) + 1, f"{old}/"),
             )
+
+
+def set_aside_damaged(database: Path) -> Path | None:
+    """Move a SQLite store that cannot be read aside, with what SQLite keeps beside it.
+
+    Args:
+        database: In a study's folder.
+
+    Returns:
+        Where it is now; None where it is sound, or there is none.
+    """
+    if not database.is_file():
+        return None
+    try:
+        with closing(sqlite3.connect(database)) as store:
+            sound = store.execute("PRAGMA quick_check(1)").fetchone() == ("ok",)
+    except sqlite3.OperationalError:  # locked, or not to be opened: that is told by who uses it
+        return None
+    except sqlite3.DatabaseError:
+        sound = False
+    if sound:
+        return None
+    names = (f"{database.name}.damaged{number or ''}" for number in count())
+    kept = next(name for name in names if not database.with_name(name).exists())
+    for suffix in ("", "-journal", "-wal", "-shm"):
+        with suppress(FileNotFoundError):
+            database.with_name(database.name + suffix).rename(database.with_name(kept + suffix))
+    return database.with_name(kept)
 
 
 def identity(path: Path) -> str:

@@ -349,11 +349,6 @@ def _contents(lines: Lines, path: Path, study: str) -> Contents:
     found.sort(key=lambda found: (found.strategy, found.seed, found.index))
     arms = dict.fromkeys((candidate.strategy, candidate.seed) for candidate in found)
     merged = {what: digest for arm in arms for what, digest in scored_on.get(arm, {}).items()}
-    if found and not merged:
-        _warn(
-            f"what the scores in {path} depend on is lost with its lines: whether data, weights and "
-            "program are still those of the scores is not checked"
-        )
     return Contents(candidates=found, scored_on=merged)
 
 

@@ -115,7 +115,8 @@ class Given:
             return np.full(len(self._w_BN), np.nan)
         r_B = weighted_correlation(self._residuals(x_N), self._residuals(y_N), self._w_BN)
         z_B = np.arctanh(np.clip(r_B, -ALMOST, ALMOST))
-        return np.tanh(z_B[0] + (z_B - z_B[0]) * self._stretch)
+        stretched_B: FloatArray = np.tanh(z_B[0] + (z_B - z_B[0]) * self._stretch)
+        return stretched_B
 
     def partial_rank(self, x_N: FloatArray, y_N: FloatArray) -> FloatArray:
         """The same of the scores' ranks, (B,) in [-1, 1]."""

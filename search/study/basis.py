@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 
+from search.config import StudyConfig, decisive
 from trainers.data import Task
 from trainers.proxy import SCORING_VERSION, FeatureCache
 from trainers.teachers import Trained, fingerprint
@@ -31,6 +32,15 @@ def changed(before: Basis, now: Basis) -> list[str]:
 def program_basis() -> dict[str, str]:
     """Of the program that scores."""
     return {"the program's SCORING_VERSION": str(SCORING_VERSION)}
+
+
+def settings_basis(config: StudyConfig) -> dict[str, str]:
+    """Of all settings that decide proposals or scores, but for the study's name."""
+    return {
+        f"the setting {key}": _short(fingerprint(value=value))
+        for key, value in decisive(config).items()
+        if key != "name"
+    }
 
 
 def data_basis(tasks: Mapping[str, Task], whose: str = "task") -> dict[str, str]:

@@ -1,5 +1,6 @@
 """A study's folder, and what can be done with it from Python."""
 
+import logging
 import tempfile
 import uuid
 from collections.abc import Sequence
@@ -30,7 +31,7 @@ from search.config import (
 from search.record import Contents, read_contents, was_begun
 from search.report import summary
 from search.strategies import TaskFacts, TaskKnowledge
-from search.study.basis import Basis, Check, changed
+from search.study.basis import Basis, Check, changed, settings_basis
 from search.study.foundation import Foundation, Run, build_foundation, run_here
 from search.study.shelf import Say, own_folder
 from search.study.training import TrainedPick, export_trained, read_trained, train_candidate
@@ -41,6 +42,8 @@ from trainers.export import ExportCheck
 RESTORE = "Put it back from a copy of the study"
 #: What to do about the facts of the tasks.
 WRITTEN_ANEW = "`apportion search` with --resume writes it anew"
+
+logger = logging.getLogger(__name__)
 
 
 class StudyError(ValueError):
@@ -205,6 +208,11 @@ class Study:
     def _contents(self) -> Contents:
         """What the record holds; nothing where it has not been begun."""
         if not was_begun(self.record_path):
+            if self._facts_path.exists():  # written after the record's first lines
+                raise StudyError(
+                    f"the record {self.record_path} is gone: put it back from a copy, or delete "
+                    f"{self._facts_path.name} as well, to begin the study anew"
+                )
             return Contents(candidates=[], scored_on={})
         contents = read_contents(self.record_path, self.name)
         if changed(contents.scored_on, self.basis):
@@ -227,21 +235,32 @@ class Study:
 
         Returns:
             A function of digests; it raises StudyError and says what they are of.
+
+        Raises:
+            StudyError: The settings in the folder's config are not those of its scores.
         """
-        before = self._contents().scored_on
+        contents = self._contents()
+        before = contents.scored_on
+        if contents.candidates and not before:
+            logger.warning(
+                "warning: %s has lost the lines that say what its scores depend on: whether data, "
+                "weights, settings and program are still the same is not checked",
+                self.record_path,
+            )
 
         def check(found: Basis) -> None:
             if differing := changed(before, found):
                 *most, last = differing
                 what = f"{', '.join(most)} and {last}" if most else last
                 raise StudyError(
-                    f"{self.folder} was scored with other data, weights or program than there is "
-                    f"now; what changed: {what}. Put that back as it was, or search anew under "
-                    "another name"
+                    f"{self.folder} was scored with other data, weights, settings or program than "
+                    f"there are now; what changed: {what}. Put that back as it was, or search anew "
+                    "under another name"
                 )
             if passed is not None:
                 passed.update(found)
 
+        check(settings_basis(self.config))
         return check
 
     def summary(self) -> dict[str, Any]:

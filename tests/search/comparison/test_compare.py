@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from search.comparison import CompareError, refuse_few
-from search.comparison.tables import comparison_markdown, curve_table, strategy_table
+from search.comparison.tables import comparison_markdown, strategy_table
 from search.stats import LEVEL, MOST_STRATEGIES, least_p
 from tests.helpers.candidates import measurement
 from tests.helpers.comparisons import arms, compared, make
@@ -125,7 +125,7 @@ class TestWhatIsCompared:
         assert found.notes == ("left out: gp, of which nothing is recorded",)
         few = compared([c for c in given if not (c.seed and c.index)])
         assert (few.seeds, few.candidates) == ((0, 1), 1)
-        with pytest.raises(CompareError, match=r"got es; nothing is recorded of gp"):
+        with pytest.raises(CompareError, match=r"got es; nothing that counts is recorded of gp"):
             compared(given, strategies=["es", "gp"])
 
     def test_fixed_baselines_are_contestants(self) -> None:
@@ -209,13 +209,18 @@ class TestWhatIsCompared:
             compared([*arms(many, range(2))])
 
     def test_arms_of_failures_alone(self) -> None:
-        given = [*arms({"random": 0.5}, range(6))]
-        given += [make(None, None, "es", s, i) for s in range(6) for i in range(4)]
+        """Whoever ran out of memory was beaten, with a p."""
+        given = [*arms({"random": 0.5, "tpe": 0.6}, range(8))]
+        given += [make(None, None, "es", s, i) for s in range(8) for i in range(4)]
         found = compared(given)
-        assert found.verdict.startswith("random finds the better front")
-        assert found.standings[1].volume.value == 0
+        assert found.verdict.startswith("tpe finds the better front: it beats random (")
+        assert {(pair.a, pair.b) for pair in found.pairs} == {("tpe", "random")}
+        (note,) = found.notes
+        assert note.startswith("shown and not tested: es, all of whose candidates of a seed failed")
+        assert "the first, es-0-0: " in note
+        assert found.standings[2].volume.value == 0
         table = strategy_table(found).set_index("strategy")
-        assert table.loc["es", "failed"] == 24
+        assert table.loc["es", "failed"] == 32
         assert table.loc["es", "shortfall"] == math.inf
-        assert found.seconds == 0
-        assert set(curve_table(found)["against"]) == {"candidates"}
+        with pytest.raises(CompareError, match="got random; nothing that counts is recorded of es"):
+            compared([c for c in given if c.strategy != "tpe"])

@@ -70,6 +70,9 @@ def test_the_picture(tmp_path: Path, strategies: int) -> None:
 
 
 def test_a_picture_of_failures(tmp_path: Path) -> None:
-    given = [make(None, None, name, s, i) for name in "ab" for s in range(6) for i in range(4)]
+    given = [
+        make(None if name == "c" else 0.5 + 0.1 * i, 0.5, name, s, i)
+        for name in "abc" for s in range(6) for i in range(4)
+    ]  # fmt: skip
     comparison_figure(compared(given), tmp_path / "comparison.png")
     assert (tmp_path / "comparison.png").stat().st_size > 1000
