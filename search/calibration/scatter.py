@@ -69,11 +69,11 @@ def scatter_figure(table: pd.DataFrame, summary: Mapping[str, Any], path: Path) 
 
 
 def _title(panel: str, summary: Mapping[str, Any]) -> str:
-    """The panel's name, and below it Pearson's r, that of use alone, and what is left given use."""
+    """The panel's name; below it Pearson's r, that of use alone, and what is left given use."""
     figures = (("proxy", "pearson"), ("use", "pearson"), ("proxy", "partial"))
     values = (summary[score][name].get(panel, {}).get("value") for score, name in figures)
     words = ("undefined" if value is None else f"{value:.2f}" for value in values)
-    return "{}\nr = {} (use alone {}), given use {}".format(panel, *words)
+    return "{}\nr = {}, of use alone {},\ngiven use {}".format(panel, *words)
 
 
 def _scores(table: pd.DataFrame, side: str, panel: str) -> np.ndarray:
