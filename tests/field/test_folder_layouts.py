@@ -40,7 +40,8 @@ def test_splits_of_other_names_are_not_taken_for_classes(
 def test_stray_folder_and_other_case_do_not_hide_splits(tmp_path: Path) -> None:
     write_folders(tmp_path / "t", ["fold1", "fold2"])
     write_folders(tmp_path / "t", ["fold3"], "ABD")
-    write(tmp_path / "t" / "thumbnails" / "0.png")
+    for folder in ("thumbnails", "papers", "logos"):
+        write(tmp_path / "t" / folder / "0.png")
     assert "the folders fold1, fold2, fold3 of" in refused(tmp_path)
     assert "(a, b)" in refused(tmp_path)
 
@@ -92,8 +93,7 @@ def test_split_among_the_classes_is_refused(name: str, tmp_path: Path) -> None:
 def test_class_named_as_a_split_is_said(tmp_path: Path) -> None:
     write_splits(tmp_path, "a", "b", "val2017", "freight train")
     said = load(tmp_path).summary()
-    assert "the class 'val2017' is named as a split" in said
-    assert "freight train' is named" not in said
+    assert "train: named as splits are, and taken for classes: val2017;" in said
 
 
 @pytest.mark.parametrize("folder", ["a", "a/png"])
@@ -193,3 +193,9 @@ def test_hidden_classes_of_a_dataset_without_splits_are_counted(tmp_path: Path) 
     write_splits(tmp_path, "a", "b", ".c", count=5)
     said = load(tmp_path, path="t/train").summary()
     assert "left out 5 images under hidden names (.c)" in said
+
+
+def test_split_of_hidden_images_only_says_so(tmp_path: Path) -> None:
+    write_splits(tmp_path, "a", "b")
+    write(tmp_path / "u" / "train" / ".a" / "0.png")
+    assert "; left out 1 images under hidden names (.a)" in refused(tmp_path, path="u")

@@ -100,11 +100,13 @@ def _read_classes(request: Request, place: Path, *, whole: bool = False) -> RawS
         left_out += others
     stray = Counter(ending(file) for file in user_files(request, place, deep=False, hidden=hidden))
     files = [file for images in classes.values() for file in images]
+    passed = _hidden_notes(place, hidden)
     if not files:
         raise request.error(
             f"{place}: a split must hold at least one image, this one is empty: images lie in "
             f"{place}/CLASS/, at any depth, with an ending that Pillow reads, such as .png, .jpg "
             f"or .tif; found {_endings(stray) if stray else 'no file outside the classes'}"
+            + "".join(f"; {note}" for note in passed)
         )
     _refuse_broken(request, files)
     odd = check_layout(request, place, classes, whole=whole)
@@ -113,10 +115,7 @@ def _read_classes(request: Request, place: Path, *, whole: bool = False) -> RawS
         notes.append(f"left out {stray.total()} files outside the classes ({_endings(stray)})")
     if empty:
         notes.append(f"left out {len(empty)} empty class folders ({', '.join(empty[:8])})")
-    if passed := hidden_files(hidden, SUFFIXES):
-        places = sorted(each.relative_to(place).as_posix() for each in passed)
-        shown = ", ".join(places[:4]) + (", ..." if len(places) > 4 else "")
-        notes.append(f"left out {passed.total()} images under hidden names ({shown})")
+    notes += passed
 
     def pictures(rows: RowArray, size: int) -> Pictures:
         return ((f"task {request.task!r}: {files[row]}", files[row]) for row in rows)
@@ -128,6 +127,14 @@ def _read_classes(request: Request, place: Path, *, whole: bool = False) -> RawS
         pictures=pictures,
         notes=(*notes, *odd),
     )
+
+
+def _hidden_notes(place: Path, hidden: Sequence[Path]) -> list[str]:
+    """A note of the images among what is hidden, if there are any."""
+    passed = hidden_files(hidden, SUFFIXES)
+    places = sorted(each.relative_to(place).as_posix() for each in passed)
+    shown = ", ".join(places[:4]) + (", ..." if len(places) > 4 else "")
+    return [f"left out {passed.total()} images under hidden names ({shown})"] if passed else []
 
 
 def _holds_images(request: Request, folder: Path) -> bool:

@@ -35,15 +35,21 @@ def check_layout(
             same images are there in two formats.
     """
     below = {name: _places(place / name, files) for name, files in classes.items()}
+    known = {name.casefold() for name in classes}
     for name, found in below.items():
-        _refuse_neighbours(request, place / name, found, {*classes} - {name})
-    notes = _same_folders(request, place, below, whole=whole)
-    for name in classes:
-        words = re.findall("[a-z]+", name.casefold())
-        if len(words) == 1 and names_split(name):
-            notes.append(f"the class {name!r} is named as a split is")
+        _refuse_neighbours(request, place / name, found, known)
+    nested = {name: found for name, found in below.items() if "." not in found}
+    notes = []
+    if 2 * sum(len(classes[name]) for name in nested) > sum(map(len, classes.values())):
+        notes += _same_folders(request, place, nested, whole=whole)
+    if alike := [name for name in classes if _is_split(name)]:
+        notes.append(f"named as splits are, and taken for classes: {_some(alike)}")
+    endings = {name: {ending(file) for file in files} for name, files in classes.items()}
+    if len(set().union(*endings.values())) < 2:
+        return notes
     _refuse_twice(request, classes)
-    return [*notes, *_twins(request, classes)]
+    mixed = [name for name, found in endings.items() if len(found) > 1]
+    return [*notes, *_twins(request, classes, mixed)]
 
 
 def _places(folder: Path, files: Sequence[Path]) -> set[str]:
@@ -51,31 +57,30 @@ def _places(folder: Path, files: Sequence[Path]) -> set[str]:
     return {place.relative_to(folder).as_posix() for place in {file.parent for file in files}}
 
 
-def _refuse_neighbours(request: Request, folder: Path, found: set[str], others: set[str]) -> None:
+def _is_split(name: str) -> bool:
+    """Whether a name is a split's alone, as "val2017" is and "freight train" is not."""
+    return names_split(name) and len(re.findall("[a-z]+", name.casefold())) == 1
+
+
+def _refuse_neighbours(request: Request, folder: Path, found: set[str], known: set[str]) -> None:
     """A folder that holds its neighbours' names is a split, or a copy, among the classes."""
-    known = {name.casefold() for name in others}
-    again = sorted({place.split("/")[0] for place in found if _first(place) in known})
-    if len(again) > 1 or (again and folder.name.casefold() in SPLIT_NAMES):
+    own = folder.name.casefold()
+    inner = {place.split("/")[0] for place in found}
+    again = sorted(each for each in inner if each.casefold() in known and each.casefold() != own)
+    if len(again) > 1 or (again and own in SPLIT_NAMES):
         raise request.error(
             f"the folder {folder} is among the classes and holds folders of their names itself "
             f"({_some(again)}), as a split or a copy does; move it out of {folder.parent}"
         )
 
 
-def _first(place: str) -> str:
-    return place.split("/")[0].casefold()
-
-
 def _same_folders(
-    request: Request, place: Path, below: Mapping[str, set[str]], *, whole: bool
+    request: Request, place: Path, nested: Mapping[str, set[str]], *, whole: bool
 ) -> list[str]:
     """Folders that all hold the same folders may be splits, and those the classes."""
-    nested = {name: found for name, found in below.items() if "." not in found}
-    if len(nested) < 2 or 2 * len(nested) <= len(below):
-        return []
     kept = [{each.casefold() for each in found} for found in nested.values()]
     same = set.intersection(*kept)
-    if len(same) < 2:  # a single one, as of CLASS/images/, divides nothing
+    if len(nested) < 2 or len(same) < 2:  # a single one, as of CLASS/images/, divides nothing
         return []
     inner = _some(sorted(each for each in next(iter(nested.values())) if each.casefold() in same))
     if not whole:
@@ -107,14 +112,18 @@ def _refuse_twice(request: Request, classes: Mapping[str, Sequence[Path]]) -> No
                 )
 
 
-def _twins(request: Request, classes: Mapping[str, Sequence[Path]]) -> list[str]:
+def _twins(
+    request: Request, classes: Mapping[str, Sequence[Path]], mixed: Sequence[str]
+) -> list[str]:
     """Names that are there in several formats: a note, or refused where they are many.
 
     A name of digits alone must be in one folder to be the same, since every camera counts from 1.
+    Only the classes `mixed` have several formats.
     """
     twins: list[list[Path]] = []
-    total, worst = 0, False
-    for files in classes.values():
+    total = sum(len(files) for name, files in classes.items() if name not in mixed)
+    worst = False
+    for files in (classes[name] for name in mixed):
         named: dict[tuple[Path | None, str], dict[str, Path]] = defaultdict(dict)
         for file in files:
             key = (file.parent if file.stem.isdigit() else None, file.stem)
