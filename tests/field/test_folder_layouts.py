@@ -112,6 +112,16 @@ def test_half_converted_dataset_is_refused(folder: str, tmp_path: Path) -> None:
     assert "remove one of each two" in said
 
 
+@pytest.mark.parametrize("copy", ["X{}.GIF", "x{}.png.gif"])
+def test_conversion_under_a_name_alike_is_refused(copy: str, tmp_path: Path) -> None:
+    write_splits(tmp_path, "b")
+    for index in range(6):
+        write(tmp_path / "t" / "train" / "a" / f"x{index}.png")
+        write(tmp_path / "t" / "train" / "a" / copy.format(index), picture("GIF"))
+    (tmp_path / "t" / "train" / "a" / copy.format(0)).unlink()
+    assert "5 of 10 names of images are there in two formats" in refused(tmp_path)
+
+
 def test_half_converted_class_is_refused(tmp_path: Path) -> None:
     write_splits(tmp_path, "a", "b", "c", count=30)
     write_splits(tmp_path, "d", count=4)

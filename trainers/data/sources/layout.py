@@ -10,6 +10,7 @@ from itertools import combinations
 from pathlib import Path
 
 from trainers.data.sources.base import Request
+from trainers.data.sources.pixels import SUFFIXES
 from trainers.data.sources.shards import SPLIT_NAMES, names_split
 
 #: One in so many names that are there in two formats makes a conversion, fewer may be by chance.
@@ -126,8 +127,8 @@ def _twins(
     for files in (classes[name] for name in mixed):
         named: dict[tuple[Path | None, str], dict[str, Path]] = defaultdict(dict)
         for file in files:
-            key = (file.parent if file.stem.isdigit() else None, file.stem)
-            named[key].setdefault(ending(file), file)
+            name = _bare(file)
+            named[file.parent if name.isdigit() else None, name].setdefault(ending(file), file)
         mine = [[*found.values()] for found in named.values() if len(found) > 1]
         worst |= len(mine) > 1 and 2 * len(mine) >= len(named)
         total += len(named)
@@ -142,6 +143,13 @@ def _twins(
             "remove one of each two"
         )
     return [f"{said} ({shown}): if they are the same image, remove one"]
+
+
+def _bare(file: Path) -> str:
+    """A file's name without endings of images, in small letters: of "7.png.jpg" it is "7"."""
+    name = file.stem.casefold()
+    stem, end = os.path.splitext(name)
+    return stem if end in SUFFIXES else name
 
 
 def ending(file: Path) -> str:
