@@ -104,8 +104,8 @@ def test_check_says_what_tasks_hold_and_writes_nothing(
     before = sorted(tmp_path.rglob("*"))
     assert main(["check", str(path)]) == 0
     out = capsys.readouterr().out.splitlines()
-    assert out[0].startswith("task a: 3 classes, 30 / 30 / 30 images")
-    assert out[1].startswith("task digits: 10 classes, ")
+    assert out[0].startswith("task a: 3 classes (0, 1, 2), 30 / 30 / 30 images")
+    assert out[1].startswith("task digits: 10 classes (0, 1, 2, ...), ")
     assert out[2].startswith("trunk, task glyphs: ")
     assert "can be searched: 1 arms of 40 candidates" in out[3]
     assert sorted(tmp_path.rglob("*")) == before

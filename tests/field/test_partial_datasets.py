@@ -8,46 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from tests.helpers.folders import load, picture, refused, write, write_rows, write_splits
 from tests.helpers.sources import SIZE, SPLITS, encode, pictures, write_table
-from trainers.data import DataConfig, Task, TaskConfig, check_tasks, load_task
 from trainers.data.sources import DataError
 
 RNG = np.random.default_rng(0)
-
-
-def picture(form: str = "PNG") -> bytes:
-    return encode(RNG.integers(0, 256, (SIZE, SIZE, 3)).astype(np.uint8), form)
-
-
-def write(file: Path, content: bytes | None = None) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(picture() if content is None else content)
-
-
-def config_of(top: Path, fields: dict[str, object]) -> DataConfig:
-    task = TaskConfig(**{"name": "t", "source": "folder"} | fields)
-    return DataConfig(tasks=(task,), root=str(top), input_size=SIZE)
-
-
-def load(top: Path, **fields: object) -> Task:
-    config = config_of(top, fields)
-    check_tasks(config)
-    return load_task(config.tasks[0], config)
-
-
-def refused(top: Path, **fields: object) -> str:
-    """The message with which the check refuses, before anything is decoded."""
-    config = config_of(top, fields)
-    with pytest.raises(DataError, match="task 't'") as error:
-        check_tasks(config)
-    return str(error.value)
-
-
-def write_splits(top: Path, *classes: str, count: int = 4, ending: str = ".png") -> None:
-    for split in SPLITS:
-        for name in classes:
-            for index in range(count):
-                write(top / "t" / split / name / f"{index}{ending}")
 
 
 @pytest.mark.parametrize(
@@ -186,11 +151,6 @@ def test_folders_named_as_splits_are_no_classes(tmp_path: Path) -> None:
     assert f"for a dataset without splits, have two folders or more in {tmp_path / 't'}" in message
 
 
-def write_rows(file: Path, rows: int = 30, first: int = 0) -> None:
-    labels = [(first + row) % 2 for row in range(rows)]
-    write_table(file, [picture() for _ in labels], pa.array(labels))
-
-
 @pytest.mark.parametrize(
     ("path", "files"),
     [
@@ -310,8 +270,9 @@ def test_whole_set_twice_is_refused_and_copies_are_said(more: int, tmp_path: Pat
             load(tmp_path, source="parquet", test=None)
 
 
+@pytest.mark.parametrize("depth", ["classes", "images"])
 @pytest.mark.parametrize("splits", [True, False])
-def test_folder_copied_into_itself_is_refused(splits: bool, tmp_path: Path) -> None:
+def test_folder_copied_into_itself_is_refused(splits: bool, depth: str, tmp_path: Path) -> None:
     """It was a class more, named as the folder, of all the images of the others."""
     if splits:
         write_splits(tmp_path, "a", "b")
@@ -320,7 +281,12 @@ def test_folder_copied_into_itself_is_refused(splits: bool, tmp_path: Path) -> N
         for index in range(4, 12):
             write(top / name / f"{index}.png")
     shutil.copytree(top, tmp_path / "copy")
-    shutil.move(tmp_path / "copy", top / "leaves")
+    if depth == "classes":
+        shutil.move(tmp_path / "copy", top / "leaves")
+        assert "leaves is among the classes and holds folders of their names" in refused(tmp_path)
+        return
+    for file in (tmp_path / "copy").glob("*/*"):
+        write(top / "leaves" / f"{file.parent.name}{file.name}", file.read_bytes())
     with pytest.raises(DataError, match=r"images of the class '(a|b|leaves)' are there under"):
         load(tmp_path)
 

@@ -55,7 +55,8 @@ def check_images(
         spread: the standard deviation of the training pixels, in shades of 255.
 
     Returns:
-        notes of what is odd but may be meant: images in two splits, copies, hardly any contrast.
+        notes of what is odd but may be meant: images in two splits or under two labels, copies,
+        hardly any contrast.
 
     Raises:
         DataError: all images of a split are alike, or black beside those of another, all of one
@@ -71,8 +72,9 @@ def check_images(
                 f"{len(classes)} classes: {', '.join(classes[:8])}); check the files; where "
                 "their scale is to blame, set black and white to the values that are"
             )
-    _refuse_second_names(task, classes, splits, digests)
-    notes = [*_unlike(task, splits), *_shared(task, digests)]
+    owners = _owners(splits, digests)
+    _refuse_second_names(task, classes, owners)
+    notes = [*_unlike(task, splits), *_shared(task, digests), *_conflicts(classes, owners)]
     # Of a dataset without splits the copies may have been drawn into two of them.
     for found in (*digests.values(), [digest for each in digests.values() for digest in each]):
         times = Counter(found)
@@ -110,26 +112,46 @@ def _unlike(task: str, splits: Mapping[str, Split]) -> list[str]:
     return notes
 
 
-def _refuse_second_names(
-    task: str,
-    classes: Sequence[str],
-    splits: Mapping[str, Split],
-    digests: Mapping[str, list[bytes]],
-) -> None:
-    """A class all of whose images are of other classes, too, is a copy of folders in the folder."""
+def _owners(
+    splits: Mapping[str, Split], digests: Mapping[str, list[bytes]]
+) -> dict[bytes, set[int]]:
+    """Image -> the labels that it stands under, in all splits."""
     owners: dict[bytes, set[int]] = defaultdict(set)
-    images: dict[int, set[bytes]] = defaultdict(set)
     for name, found in digests.items():
         for digest, label in zip(found, splits[name].labels.tolist(), strict=True):
             owners[digest].add(label)
-            images[label].add(digest)
-    for label, mine in sorted(images.items()):
-        if len(mine) >= COPIED and all(len(owners[digest]) > 1 for digest in mine):
+    return owners
+
+
+def _refuse_second_names(
+    task: str, classes: Sequence[str], owners: Mapping[bytes, set[int]]
+) -> None:
+    """A class all of whose images are of other classes, too, is a copy of folders in the folder."""
+    alone: dict[int, list[bool]] = defaultdict(list)
+    for labels in owners.values():
+        for label in labels:
+            alone[label].append(len(labels) == 1)
+    for label, mine in sorted(alone.items()):
+        if len(mine) >= COPIED and not any(mine):
             raise DataError(
                 f"task {task!r}: all {len(mine)} images of the class {classes[label]!r} are there "
                 "under the names of other classes, too, as in a folder that was copied into "
                 "itself; remove one of the two"
             )
+
+
+def _conflicts(classes: Sequence[str], owners: Mapping[bytes, set[int]]) -> list[str]:
+    """A note of images that stand under several labels, of which one at most is right."""
+    several = [tuple(sorted(labels)) for labels in owners.values() if len(labels) > 1]
+    if not several:
+        return []
+    pairs = Counter(several).most_common()
+    shown = [" and ".join(repr(classes[label]) for label in labels[:3]) for labels, _ in pairs[:3]]
+    said = f"{len(several)} images stand" if len(several) > 1 else "1 image stands"
+    return [
+        f"{said} under two labels or more, of which one at most is right ({', '.join(shown)}"
+        f"{', ...' if len(pairs) > 3 else ''}): keep the right one of each"
+    ]
 
 
 def _digests(split: Split) -> list[bytes]:
@@ -151,5 +173,8 @@ def _shared(task: str, digests: Mapping[str, list[bytes]]) -> list[str]:
                     f"{name} images of its own"
                 )
             if again and name == second:
-                notes.append(f"{again} of {len(mine)} {name} images are {other} images, too")
+                notes.append(
+                    f"{again} of {len(mine)} {name} images are {other} images, too, which flatters "
+                    "the accuracy: remove the copies"
+                )
     return notes

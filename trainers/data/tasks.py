@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -83,7 +83,8 @@ class Task:
         """What the task is and how its files were understood, in one line for people."""
         sizes = " / ".join(str(len(split)) for split in self.splits.values())
         scale = scale_words(self.understood.scales)
-        parts = [f"{self.num_classes} classes", f"{sizes} images", *([scale] if scale else [])]
+        classes = f"{self.num_classes} classes ({shown_classes(self.classes)})"
+        parts = [classes, f"{sizes} images", *([scale] if scale else [])]
         return "; ".join([", ".join(parts), *self.understood.notes])
 
     def to(self, device: torch.device | str) -> Task:
@@ -105,6 +106,19 @@ class Task:
             for tensor in (split.images, split.labels):
                 digest.update(tensor.cpu().contiguous().numpy().data)
         return digest.hexdigest()
+
+
+def shown_classes(classes: Sequence[str], most: int = 4) -> str:
+    """Some names of classes for people, on one line: all where they are few, long ones cut short.
+
+    >>> shown_classes(["oak", "elm"])
+    'oak, elm'
+    >>> shown_classes("0123456789")
+    '0, 1, 2, ...'
+    """
+    few = classes if len(classes) <= most else [*classes[: most - 1], "..."]
+    plain = [name if name.isprintable() else repr(name)[1:-1] for name in few]
+    return ", ".join(name if len(name) <= 24 else f"{name[:21]}..." for name in plain)
 
 
 def commonest_share(split: Split) -> float:

@@ -16,7 +16,7 @@ from trainers.data.sources.columns import (
     declared_classes,
     table_split,
 )
-from trainers.data.sources.shards import check_whole, names_split, split_files
+from trainers.data.sources.shards import check_whole, names_split, split_files, unread_files
 
 
 def open_parquet(request: Request) -> RawSplit:
@@ -34,14 +34,16 @@ def open_parquet(request: Request) -> RawSplit:
     """
     folder = request.folder()
     found = _split_files(request, folder)
+    read = [file for files in found.values() for file in files]
+    unread = unread_files(folder, read)
     if request.split not in found:
-        names = (file.name for files in found.values() for file in files)
+        names = (*(file.name for file in read), *unread)
         raise request.missing_split(
             folder / f"{request.split}.parquet",
             names,
             "; or, for a dataset without splits, set path to its one file",
         )
-    return replace(_read(request, found[request.split]), beside=tuple(found))
+    return replace(_read(request, found[request.split]), beside=(*found, *unread))
 
 
 def whole_parquet(request: Request) -> RawSplit | None:
@@ -51,25 +53,37 @@ def whole_parquet(request: Request) -> RawSplit | None:
         request: path is the file, or the folder that holds no other parquet files.
 
     Returns:
-        The whole dataset; None where there are splits, or one alone.
+        The whole dataset; None where there are splits, or one alone, or other parquet files below
+        the folder.
 
     Raises:
         DataError: as for `open_parquet`.
     """
     if not request.location.exists():
         return None
-    found = _split_files(request, request.location)
-    if request.location.is_dir() and (len(found) != 1 or any(map(names_split, found))):
-        return None
-    return _read(request, next(iter(found.values())))
+    place = request.location
+    found = _split_files(request, place)
+    files = next(iter(found.values()), [])
+    if place.is_dir():
+        if len(found) != 1 or any(map(names_split, found)) or unread_files(place, files):
+            return None
+        _check_whole(request, files)
+    return _read(request, files)
 
 
 def _split_files(request: Request, place: Path) -> dict[str, list[Path]]:
-    try:
-        if place.is_dir():
-            return split_files(place, request.split)
-        check_whole([place])
+    if not place.is_dir():
+        _check_whole(request, [place])
         return {place.stem: [place]}
+    try:
+        return split_files(place, request.split)
+    except ValueError as error:
+        raise request.error(str(error)) from error
+
+
+def _check_whole(request: Request, files: Sequence[Path]) -> None:
+    try:
+        check_whole(files)
     except ValueError as error:
         raise request.error(str(error)) from error
 

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-#: "train-00000-of-00003.parquet", or with a hash before the ending.
-SHARD = re.compile(r"(?P<split>.+)-(?P<index>\d+)-of-(?P<count>\d+)(-[0-9a-f]+)?(?P<end>\.\w+)")
+#: "train-00000-of-00003.parquet", with "_" or "." for "-", or with a hash before the ending.
+SHARD = re.compile(
+    r"(?P<split>.+)[-_.](?P<index>\d+)[-_.]of[-_.](?P<count>\d+)"
+    r"(-[0-9a-f-]+)?(?P<end>(\.\w+)+)"
+)
+
+#: How the names of parquet files end; only those that end in the first, as it is, are read.
+PARQUET = (".parquet", ".pq", ".parq")
 
 #: What splits are called.
 SPLIT_NAMES = frozenset(
@@ -16,9 +23,14 @@ SPLIT_NAMES = frozenset(
 )
 
 
+#: What may follow in one word: "trainset", "testdata".
+PARTS = re.compile("(set|data|split|images|imgs|files)$")
+
+
 def names_split(name: str) -> bool:
-    """Whether one of the words of a name is what splits are called: "cifar10_train", "val2017"."""
-    return not SPLIT_NAMES.isdisjoint(re.findall("[a-z]+", name.casefold()))
+    """Whether a word of a name is what splits are called: "cifar10_train", "val2017", "testset"."""
+    words = re.findall("[a-z]+", name.casefold())
+    return not SPLIT_NAMES.isdisjoint([*words, *(PARTS.sub("", word) for word in words)])
 
 
 def split_files(folder: Path, split: str | None = None) -> dict[str, list[Path]]:
@@ -44,6 +56,29 @@ def split_files(folder: Path, split: str | None = None) -> dict[str, list[Path]]
         if split in (None, name):
             check_whole(files)
     return dict(found)
+
+
+def unread_files(folder: Path, read: Iterable[Path]) -> list[str]:
+    """Names of the parquet files in a folder, and below it, that are not read.
+
+    Args:
+        folder: is there.
+        read: the files that are.
+
+    Returns:
+        names from the folder on, hidden ones among them; not those of macOS's attributes.
+    """
+    known, found, seen = set(read), [], set()
+    for name, folders, files in os.walk(folder, followlinks=True):
+        if os.path.realpath(name) in seen:
+            folders.clear()
+            continue
+        seen.add(os.path.realpath(name))
+        for file in files:
+            path = Path(name, file)
+            if path.suffix.lower() in PARQUET and not file.startswith("._") and path not in known:
+                found.append(path.relative_to(folder).as_posix())
+    return sorted(found)
 
 
 def check_whole(files: Iterable[Path]) -> None:
