@@ -41,6 +41,8 @@ from mlflow import MlflowClient
 from safetensors.numpy import load_file
 
 from search.record import read_record
+from search.record.journal import lines_written
+from search.record.lines import read_lines
 from search.study import Study
 
 #: Seconds after which a command is taken to hang.
@@ -128,6 +130,8 @@ def candidates(folder: Path) -> Any:
             if not token:
                 break
     assert sorted(runs) == sorted(c.id for c in found), "record and MLflow differ"
+    faults = read_lines(study.record_path, lines_written(study.record_path)).faults
+    assert not faults, f"the record is damaged: {faults}"
     return told
 
 
