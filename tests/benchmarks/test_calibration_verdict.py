@@ -1,4 +1,4 @@
-"""What `calibrate` says of nine real tasks' scores: who knows them is trusted, who knows use is not."""
+"""What `calibrate` says of the surrogate of nine tasks: trusted, and use alone is not."""
 
 import numpy as np
 import pytest
