@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps, TiffTags
 
 from trainers.data.sources.base import ByteArray, DataError, Picture, Pictures
+from trainers.data.sources.fits import MEANING, physical, read_header
 from trainers.data.sources.scale import BYTES, Ranges, Scale, widen
 
 Image.init()
@@ -76,6 +77,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 def to_values(image: Image.Image) -> Values | None:
     """The numbers of an image of more than 8 bits; None of one whose type says what is white."""
+    if image.format == "FITS":
+        return _fits_values(image)
     tags = dict(getattr(image, "tag_v2", {}))
     bits, form = tags.get(_TAGS["BitsPerSample"]), tags.get(_TAGS["SampleFormat"], (1,))
     signed = image.mode == "L" and form == (2,)
@@ -95,6 +98,14 @@ def to_values(image: Image.Image) -> Values | None:
         inverted=tags.get(_TAGS["PhotometricInterpretation"]) == 0,
         clear=array == marked if isinstance(marked, int) else None,
     )
+
+
+def _fits_values(image: Image.Image) -> Values | None:
+    header = read_header(image.fp)  # type: ignore[attr-defined]
+    if image.mode == "L" and not header.keys() & MEANING:
+        return None
+    array = physical(np.asarray(image), header)
+    return None if array.dtype == np.uint8 else Values(array=array)
 
 
 def to_square(image: Image.Image, size: int) -> ByteArray:
