@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Any
 
 from search.cli.parser import build_parser
+from search.config import without_passwords
 
 #: Signals that end a command as Ctrl-C does: docker, SLURM and systemd send the first, a terminal
 #: that is closed the second.
@@ -72,7 +73,7 @@ def _run(arguments: Sequence[str] | None, received: Sequence[int]) -> int:
     except Exception as error:
         if os.environ.get("APPORTION_DEBUG"):
             raise
-        print(f"apportion: {_in_words(error)}", file=sys.stderr)
+        print(f"apportion: {without_passwords(_in_words(error))}", file=sys.stderr)
         return 2
     sys.stdout.flush()
     return status

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from partitioning.settings import problems
-from search.config.secrets import without_passwords
+from search.config.secrets import without_passwords, without_secrets
 
 T = TypeVar("T")
 
@@ -93,7 +93,8 @@ def _fields(cls: type[Any], raw: Any, path: str, found: list[str]) -> dict[str, 
         if key in fields:
             values[key] = _convert(hints[key], value, f"{dot}{key}", found)
         else:
-            found.append(f"{dot}{key}: {unknown('key', str(key), fields)}")
+            name = without_secrets(str(key))
+            found.append(f"{dot}{name}: {unknown('key', name, fields)}")
             unclear |= set(difflib.get_close_matches(str(key), fields, n=1, cutoff=0.5)) - set(raw)
     defaults = {name: _default(entry) for name, entry in fields.items() if name not in raw}
     missing = [n for n, value in defaults.items() if value is BROKEN and n not in unclear]
@@ -177,9 +178,10 @@ def _scalar(hint: Any, value: Any, path: str, found: list[str]) -> Any:
 
 
 def shown(value: Any) -> str:
-    """A value in the words of YAML, not longer than a line."""
+    """A value in the words of YAML, not longer than a line, and without passwords."""
     words = {None: "null", True: "true", False: "false"}
-    text = words[value] if value is None or isinstance(value, bool) else repr(value)
+    is_word = value is None or isinstance(value, bool)
+    text = words[value] if is_word else repr(without_secrets(value))
     return text if len(text) <= 200 else text[:200] + " ..."
 
 

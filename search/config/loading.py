@@ -9,6 +9,7 @@ from partitioning import STUDY
 from search.config.build import BROKEN, ConfigError, build, shown, unknown
 from search.config.paths import PROJECT, expand_paths
 from search.config.reading import read_yaml, read_yaml_file
+from search.config.secrets import without_secrets
 from search.config.sections import StrategyConfig
 from search.config.study_config import StudyConfig
 from search.strategies import STRATEGIES
@@ -161,9 +162,10 @@ def _settings(override: str) -> Mapping[str, Any]:
     key, separator, text = override.partition("=")
     if not separator or not key.strip():
         raise ConfigError(
-            f"--set needs key=value, for example proxy.sgd.steps=300, or @FILE; got {override!r}"
+            "--set needs key=value, for example proxy.sgd.steps=300, or @FILE; got "
+            f"{shown(override)}"
         )
-    return {key: read_yaml(text, f"--set {key}")}
+    return {key: read_yaml(text, f"--set {without_secrets(key)}")}
 
 
 def _replaced(node: Any, path: Sequence[str], value: Any, key: str) -> Any:
@@ -198,7 +200,7 @@ def _expanded(name: str, entry: Any) -> Iterator[tuple[str, Any]]:
         or not all(isinstance(values, list) and values for values in grid.values())
     ):
         raise ConfigError(
-            f"strategies.{name}.grid must map settings to lists of values to try, got {grid!r}"
+            f"strategies.{name}.grid must map settings to lists of values to try, got {shown(grid)}"
         )
     rest = {key: value for key, value in entry.items() if key != "grid"}
     if both := sorted(map(str, set(grid) & set(rest))):
@@ -206,7 +208,7 @@ def _expanded(name: str, entry: Any) -> Iterator[tuple[str, Any]]:
     for setting, values in grid.items():
         if any(values.count(value) > 1 for value in values):
             raise ConfigError(
-                f"strategies.{name}.grid.{setting} must hold different values, got {values}"
+                f"strategies.{name}.grid.{setting} must hold different values, got {shown(values)}"
             )
     for number, values in enumerate(product(*grid.values()), start=1):
         yield f"{name}.{number}", {"kind": name, **rest, **dict(zip(grid, values, strict=True))}
@@ -214,7 +216,7 @@ def _expanded(name: str, entry: Any) -> Iterator[tuple[str, Any]]:
 
 def _strategy(name: str, entry: Any) -> StrategyConfig:
     if entry is not None and not isinstance(entry, Mapping):
-        raise ConfigError(f"strategies.{name} must be a mapping of settings, got {entry!r}")
+        raise ConfigError(f"strategies.{name} must be a mapping of settings, got {shown(entry)}")
     settings = dict(entry or {})
     kind = str(settings.pop("kind", name))
     if kind not in STRATEGIES:

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from search.config.build import BROKEN, FLOAT, INTEGER, ConfigError
+from search.config.secrets import without_secrets, without_user
 
 NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 #: Numbers of YAML 1.2, beside those that YAML 1.1 knows.
@@ -157,7 +158,10 @@ class _Reader(yaml.SafeLoader):
         """A key that is not among those that were read before it, whose lines are known."""
         key = self._key(node)
         if key in lines:
-            raise self._refused(node, f"{key!r} is there already, in line {lines[key]}; remove one")
+            shown = without_secrets(key)
+            raise self._refused(
+                node, f"{shown!r} is there already, in line {lines[key]}; remove one"
+            )
         lines[key] = node.start_mark.line + 1
         return key
 
@@ -167,8 +171,9 @@ class _Reader(yaml.SafeLoader):
             raise self._refused(node, "a key must be text, such as `steps` in `steps: 3`")
         self._check_characters(node)
         if not node.style and (":" in node.value or "\n" in self._raw(node)):
+            shown = without_secrets(str(node.value))
             raise self._refused(
-                node, f"a space is missing behind ':' in {node.value}, or quotes around it"
+                node, f"a space is missing behind ':' in {shown}, or quotes around it"
             )
         if not node.style and node.value[0] in CURLED:
             raise self._refused(node, f"{node.value[0]} is no quote to YAML; write \" or '")
@@ -196,12 +201,12 @@ class _Reader(yaml.SafeLoader):
         if NOT_FINITE.fullmatch(text):
             return float(text.lower().replace(".", ""))
         if how := _misread(node, self._raw(node)):
-            raise self._refused(node, f"{text} can be misread; {how}")
+            raise self._refused(node, f"{without_user(text)} can be misread; {how}")
         if CLOSE_COMMENT.match(self._text, node.end_mark.index):
             raise self._refused(
                 node,
-                f"what stands behind {text} can be misread; put the whole in quotes if '#' belongs "
-                "to it, or a space behind '#' if it begins a comment",
+                f"what stands behind {without_user(text)} can be misread; put the whole in "
+                "quotes if '#' belongs to it, or a space behind '#' if it begins a comment",
             )
         return text
 

@@ -2,15 +2,52 @@
 
 import os
 import re
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 VARIABLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\})")
-SECRET = re.compile(
-    r"pass|pwd|token|secret|(api|access).?key|auth$|credential|^key$|^sig(nature)?$", re.IGNORECASE
+_LETTER = r"[^=&#;?%:\s'\"]"
+#: Names of options whose values nobody may be shown.
+_WORD = "(?:pass|pwd|token|secret|(?:api|access)[ _.-]?key|credential|jwt|bearer)"
+_NAME = (
+    rf"(?:{_LETTER}*{_WORD}{_LETTER}*"
+    rf"|{_LETTER}*(?:auth|authorization|pw)|(?:{_LETTER}*[_.-])?(?:code|sig|signature)|key)"
 )
-#: An option of a URI: what separates it from others, its name, and its value.
-OPTION = re.compile(r"([?&#;])([^=&#;\s'\"]+)=([^&#;\s'\"]+)")
+SECRET = re.compile(_NAME, re.IGNORECASE)
+#: Signs of a URI as they are, or by their numbers, as in an option that holds others.
+_BEFORE, _BEHIND, _EQUALS = (
+    rf"(?:[{signs}]|%(?:25)*(?:{numbers}))"
+    for signs, numbers in (("?&#;=", "3F|26|23|3B|3D"), ("&#;", "26|23|3B"), ("=", "3D"))
+)
+
+
+def _options(letter: str, begin: str) -> re.Pattern[str]:
+    """Options with secrets: all up to the value, and the value."""
+    value = rf"\{{[^}}]*\}}?|(?:(?!{_BEHIND}){letter})+"
+    return re.compile(rf"((?:{_BEFORE}|{begin})\s*{_NAME}\s*{_EQUALS}\s*)({value})", re.IGNORECASE)
+
+
+def _users(letter: str, begin: str) -> tuple[re.Pattern[str], ...]:
+    """Ways to write user and password: all before them, and both."""
+    return tuple(
+        re.compile(pattern, re.IGNORECASE)
+        for pattern in (
+            rf"(://(?!/))({letter}*)@",
+            rf"(\b[a-z][\w+.-]*:/+)([^/:@\s'\"]*:{letter}*)@",
+            r"(\b(?!(?:sqlite|file):)[a-z][\w+.-]*:/+)([^/@\s'\"]+)@",
+            rf"({begin}(?://)?)([^/:@\s'\"]*:(?!/){letter}+)@(?=[\w\[$])",
+        )
+    )
+
+
+#: Within a text, where a blank or a quote ends them; and of a value, where neither does.
+OPTIONS, ALL_OPTIONS = _options(r"[^\s'\"]", r"(?<=['\"])"), _options(r"[^\n]", r"^[\s'\"]*")
+USERS, ALL_USERS = _users(r"[^\s'\"]", r"(?<![^\s'\"=(\[,])"), _users(r"[^\n]", r"^[\s'\"]*")
+#: A value that a text quotes, and one of a mapping by its key.
+QUOTED = re.compile(r"(?<!\w)(['\"])((?:\\.|(?!\1)[^\n\\])*)\1(?!\w)")
+ENTRY = re.compile(rf"((['\"]){_NAME}\2: )(['\"])(?:\\.|(?!\3)[^\n\\])*\3", re.IGNORECASE)
 
 
 def refuse_password(uri: str) -> None:
@@ -22,8 +59,7 @@ def refuse_password(uri: str) -> None:
     user, _, password = unquote(_before_host(uri)).partition(":")
     if uri.startswith("http") and not password:
         password = user  # a token, as there is nobody to be asked for a password
-    pairs = [pair.partition("=") for pair in re.split("[?#&;]", unquote(uri))[1:]]
-    options = [value for key, _, value in pairs if SECRET.search(key)]
+    options = [found[2] for text in (uri, unquote(uri)) for found in ALL_OPTIONS.finditer(text)]
     if any(VARIABLE.sub("", found) for found in (password, *options)):
         raise ValueError(
             "uri must not hold a password, since the study keeps it: name a variable in its place, "
@@ -35,11 +71,12 @@ def refuse_password(uri: str) -> None:
 def _before_host(uri: str) -> str:
     """User and password of a URI, even where a letter of them or a slash too few breaks it."""
     scheme = uri.partition(":")[0]
-    if "@" not in uri or scheme == "sqlite" or scheme.startswith(("file", "/", ".", "~")):
+    is_path = uri.startswith((".", "~")) or re.match("/(?!/)", uri)
+    if "@" not in uri or is_path:
         return ""
     with suppress(ValueError):  # such as a bracket in the password
         host = urlsplit(uri).netloc
-        if host and not {"@", ":"} & {*host}:
+        if (host and not {"@", ":"} & {*host}) or (not host and scheme in ("file", "sqlite")):
             return ""  # the @ is a part of the path or of an option
     return uri.rpartition("@")[0].removeprefix(f"{scheme}://")
 
@@ -53,9 +90,49 @@ def without_passwords(text: str) -> str:
         >>> without_passwords("got 'https://h/?api_key=pw&x=1' and 'me:pw@host:5000'")
         "got 'https://h/?api_key=***&x=1' and '***@host:5000'"
     """
-    text = re.sub(r"(?<!sqlite)://[^\s'\"]+@", "://***@", text)
-    text = re.sub(r"(?<![^\s'\"])[^\s'\"/:@]+:[^\s'\"/@]+@(?=\w)", "***@", text)
-    return OPTION.sub(lambda m: f"{m[1]}{m[2]}=***" if SECRET.search(m[2]) else m[0], text)
+    text = ENTRY.sub(r"\1'***'", text)
+    text = QUOTED.sub(lambda m: m[1] + _starred(m[2], ALL_USERS, ALL_OPTIONS) + m[1], text)
+    return _starred(text, USERS, OPTIONS)
+
+
+def without_secrets(value: Any) -> Any:
+    """A value of a config in which three stars stand for what `without_passwords` hides in a text.
+
+    All of a text is taken for the URI, blanks too, and what a mapping has under the name of a
+    secret is hidden, whatever it is.
+
+    Example:
+        >>> without_secrets(["http://me: my pw@host", {"password": "pw"}])
+        ['http://***@host', {'password': '***'}]
+    """
+    if isinstance(value, str):
+        return _starred(value, ALL_USERS, ALL_OPTIONS)
+    if isinstance(value, Mapping):
+        return {without_secrets(key): _entry(key, each) for key, each in value.items()}
+    return [*map(without_secrets, value)] if isinstance(value, list | tuple) else value
+
+
+def without_user(value: str) -> str:
+    """A text that YAML found behind a colon, where it may be the end of `me: password@host`."""
+    return re.sub(r"[^\n]*@", "***@", without_secrets(value))
+
+
+def _entry(key: Any, value: Any) -> Any:
+    if not isinstance(value, str):
+        return without_secrets(value)
+    return "***" if SECRET.fullmatch(str(key)) else without_user(value)
+
+
+def _starred(text: str, users: Sequence[re.Pattern[str]], options: re.Pattern[str]) -> str:
+    for pattern in users:
+        text = pattern.sub(lambda m: m[0] if _is_named(m[2]) else f"{m[1]}***@", text)
+    return options.sub(lambda m: m[0] if not VARIABLE.sub("", m[2]) else f"{m[1]}***", text)
+
+
+def _is_named(both: str) -> bool:
+    """Whether a variable stands for the password beside a user."""
+    _, _, password = both.partition(":")
+    return bool(password) and not VARIABLE.sub("", password)
 
 
 def reveal(uri: str) -> tuple[str, tuple[str, ...]]:

@@ -172,7 +172,8 @@ class StudyConfig:
     def _check_simulated(self) -> None:
         """Refuses what a study without images cannot do, and tasks that its problem has not."""
         require_all(
-            lambda: self.simulated,  # refuses tasks that the problem has not
+            # Refuses tasks that the problem has not; that there is none at all is said already.
+            lambda: self.simulated if self.tasks else None,
             self._check_one_level,
             lambda: self._check_left_out("rungs"),
             lambda: self._check_left_out("finish"),

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from search.cli import main
+from search.commands.check import check
 from search.config import ConfigError, load_config, parse_config
 from tests.helpers.studies import SMALL
 
@@ -136,6 +137,14 @@ def test_check_tells_of_a_password_that_is_not_set(
     path = config(tmp_path, tracking={"uri": "http://me:$PW@host"})
     assert main(["check", str(path)]) == 2
     assert "names $PW, which is not set" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["compare_synthetic", "compare_surrogate"])
+def test_no_tasks_are_one_error(name: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        check(f"configs/{name}.yaml", ["tasks=[]"])
+    assert len(refused.value.problems) == 1
+    assert "there must be at least one task, got none" in refused.value.problems[0]
 
 
 def test_check_tells_errors_of_all_strategies(

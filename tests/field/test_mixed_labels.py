@@ -1,6 +1,7 @@
 """Labels of which the splits disagree in type, or which only look alike."""
 
 import json
+import re
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
@@ -135,7 +136,7 @@ def test_names_that_differ_in_blanks_are_one_and_it_is_said(tmp_path: Path) -> N
         (["bird's", "bird\u2019s"], ["bird's"]),
         (["t-shirt", "t\u2013shirt"], ["t-shirt"]),
         (["\u2615", "\u2615\ufe0f"], ["\u2615"]),
-        (["cat", "ca\0t"], ["cat"]),
+        (["cat", "ca\x01t"], ["cat"]),
         (["cat", "cat\u3164"], ["cat"]),
         (["van", "\u03bdan"], ["van"]),
         (["cat", "c\u03b1t"], ["cat"]),
@@ -145,6 +146,7 @@ def test_names_that_differ_in_blanks_are_one_and_it_is_said(tmp_path: Path) -> N
         (["bird's", "bird\u2032s"], ["bird's"]),
         (['a "b"', "a \u201cb\u201d"], ['a "b"']),
         (["NO", "\u039d\u039f"], ["NO"]),
+        (["AE1", "\u13aa\u13ac1"], ["AE1"]),
     ],
     ids=[
         "case",
@@ -166,6 +168,7 @@ def test_names_that_differ_in_blanks_are_one_and_it_is_said(tmp_path: Path) -> N
         "prime",
         "double quotes",
         "greek capitals",
+        "cherokee",
     ],
 )
 def test_names_that_look_alike_and_are_not_are_refused(
@@ -176,6 +179,110 @@ def test_names_that_look_alike_and_are_not_are_refused(
     message = refused(tmp_path)
     assert "looks like" in message
     assert "train.parquet" in message
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (["Iris", "lris"], "the classes 'Iris', 'lris' look alike: are they one?"),
+        (["A1", "AI", "A|", "Al"], "the classes 'A1', 'AI', 'Al', 'A|' look alike"),
+        (["O1", "01"], "the classes '01', 'O1' look alike"),
+        (["A", "\u13aa"], "the classes 'A', '\\u13aa' look alike"),
+        (["A", "\u0410"], "the classes 'A', '\\u0410' look alike"),
+        (["\u0441at", "dog"], "letters of several alphabets in a word of '\\u0441at'"),
+    ],
+)
+def test_names_that_may_be_one_are_told(names: list[str], told: str, tmp_path: Path) -> None:
+    for split in ("train", "validation"):
+        write(tmp_path, split, names)
+    task = load(tmp_path)
+    assert set(task.classes) == set(names)
+    assert told in task.summary()
+
+
+@pytest.mark.parametrize(
+    "names",
+    [[*"0Oo1Il|aAbB"], ["Iris", "iris2", "rose"], ["caf\u00e9", "\u4eca T\u30b7\u30e3\u30c4"],
+     ["\u03b2 actin", "\u0431\u0456\u043b\u044c", "10", "11", "00", "01"]],
+)  # fmt: skip
+def test_other_names_are_not_told(names: list[str], tmp_path: Path) -> None:
+    for split in ("train", "validation"):
+        write(tmp_path, split, names)
+    assert not any(
+        "alike" in note or "alphabets" in note for note in load(tmp_path).understood.notes
+    )
+
+
+def test_blanks_in_one_split_alone_are_said(tmp_path: Path) -> None:
+    write(tmp_path, "train", ["cat ", "dog"])
+    write(tmp_path, "validation", ["cat", "dog"])
+    task = load(tmp_path)
+    assert task.classes == ("cat", "dog")
+    assert "class 'cat' is written in several ways, which were taken for one: 'cat', 'cat '" in (
+        task.summary()
+    )
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+@pytest.mark.parametrize("name", ["a\0", "a\0b"])
+def test_nul_is_refused_before_it_is_lost(name: str, split: str, tmp_path: Path) -> None:
+    write(tmp_path, "train", ["a", "b", "c"])
+    write(tmp_path, "validation", ["a", "b", "c"])
+    write(tmp_path, split, ["a", name, "b"])
+    assert f"row 1 has the label {name!a}, whose character NUL nobody sees" in refused(tmp_path)
+
+
+def test_nul_that_fills_up_a_label_is_none_of_it(tmp_path: Path) -> None:
+    for split in ("train", "validation"):
+        write(tmp_path, split, pa.array([b"ab", b"c\0"], pa.binary(2)))
+    assert load(tmp_path).classes == ("ab", "c")
+
+
+@pytest.mark.parametrize(
+    "text", ["None", "NULL", "null", "NA", "N/A", "n/a", "#N/A", "-nan", " None", "\u200b"]
+)
+def test_text_for_what_is_missing_is_no_class(text: str, tmp_path: Path) -> None:
+    write(tmp_path, "train", ["a", text, "b", text])
+    write(tmp_path, "validation", ["a", "b"])
+    message = refused(tmp_path)
+    shown = "empty" if text == "\u200b" else text.strip()
+    assert f"row 1 has no label, its text is {shown} (2 such rows)" in message
+    assert "if that is the name of a class, rename the class" in message
+
+
+def test_missing_as_a_name_that_is_declared_is_kept(tmp_path: Path) -> None:
+    write(tmp_path, "train", [0, 1, 1], names=["None", "cat"])
+    write(tmp_path, "validation", ["cat", "None"])
+    assert load(tmp_path).classes == ("None", "cat")
+
+
+def test_names_that_only_sound_like_missing_are_classes(tmp_path: Path) -> None:
+    for split in ("train", "validation"):
+        write(tmp_path, split, ["none", "na", "nano", "no"])
+    assert load(tmp_path).classes == ("na", "nano", "no", "none")
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        pa.array([0, -(2**63), 1], pa.int64()),
+        pa.array([0, -(2**31), 1], pa.int32()),
+        pa.array([0, 2**63, 1], pa.uint64()),
+        pa.array([0.0, -(2.0**31), 1.0]),
+        pa.array(["0", str(-(2**63)), "1"]),
+    ],
+)
+def test_what_nan_becomes_is_no_class(labels: pa.Array, tmp_path: Path) -> None:
+    write(tmp_path, "train", labels)
+    write(tmp_path, "validation", labels)
+    assert re.search("row 1 has -?[0-9]{10,}, which is what NaN becomes", refused(tmp_path))
+
+
+def test_minus_one_as_text_is_no_class(tmp_path: Path) -> None:
+    for split in ("train", "validation"):
+        write(tmp_path, split, ["0", "-1", "1"])
+    assert "labels must be 0 or more, row 1 has -1 (1 such rows)" in (message := refused(tmp_path))
+    assert "if that is a class, rename it" in message
 
 
 def test_letters_are_classes_of_their_own(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import yaml
 
 from search.cli import main
 from search.commands.report import make_tracker
-from search.config import ConfigError, load_config, parse_config
+from search.config import ConfigError, load_config, parse_config, without_passwords
 from search.mirror import TrackingError
 from search.study import Study
 from tests.helpers.studies import SIMULATED
@@ -35,6 +35,18 @@ PASSWORD = "hunter2"
         f"sqlite+pysqlcipher://:{PASSWORD}@//x.db",
         f"https://host/?sig={PASSWORD}",
         f"https://host/?key={PASSWORD}",
+        f"https://host/?pw={PASSWORD}",
+        f"https://host/?auth_code={PASSWORD}",
+        f"https://host/?code={PASSWORD}",
+        f"//me:{PASSWORD}@host",
+        f"file://me:{PASSWORD}@host",
+        f"file://me:[{PASSWORD}@host",
+        f"sqlite://me:{PASSWORD}@host",
+        f"postgresql:/me:{PASSWORD}@host",
+        f"postgresql://me: {PASSWORD}@host",
+        f"mssql+pyodbc:///?odbc_connect=PWD%3D{PASSWORD}",
+        f"mssql+pyodbc:///?odbc_connect=PWD%253D{PASSWORD}",
+        f"mssql+pyodbc:///?odbc_connect=PWD={{{PASSWORD}}}",
     ],
 )
 def test_a_password_is_refused_and_not_repeated(uri: str) -> None:
@@ -54,16 +66,74 @@ def test_no_error_repeats_it_wherever_it_stands(changed: dict[str, object]) -> N
     assert PASSWORD not in str(refused.value)
 
 
-@pytest.mark.parametrize(
-    "uri",
-    [f"postgresql://h/r?user=me&password={PASSWORD}", f"me:{PASSWORD}@host:5000",
-     f"https://h/?api_key={PASSWORD}", f"https://h/#token={PASSWORD}"],
-)  # fmt: skip
+FORMS = [
+    f"postgresql://h/r?user=me&password={PASSWORD}",
+    f"me:{PASSWORD}@host:5000",
+    f"https://h/?api_key={PASSWORD}",
+    f"https://h/#token={PASSWORD}",
+    f"postgresql:/u:{PASSWORD}@h/x",
+    f"postgresql:/u:x/{PASSWORD}@h/x",
+    f"postgresql://u: {PASSWORD}@h",
+    f"postgresql://u:my {PASSWORD}@h",
+    f"u: {PASSWORD}@h",
+    f"//u:{PASSWORD}@h",
+    f"file://u:{PASSWORD}@h",
+    f"http:/{PASSWORD}@h",
+    f"http://u:it's{PASSWORD}@h",
+    f"http://u:it's \"{PASSWORD}@h",
+    f"odbc_connect=PWD%3D{PASSWORD}",
+    f"odbc_connect=PWD%253D{PASSWORD}",
+    f"mssql:///?odbc_connect=SERVER%3Dx%3BPWD%3D{PASSWORD}%3Bx%3D1",
+    f"x?odbc_connect=PWD={{a;{PASSWORD}}}",
+    f"PWD={PASSWORD};SERVER=x",
+    f"SERVER=x;PWD = my {PASSWORD}",
+    f"https://h/?pw={PASSWORD}",
+    f"https://h/?code={PASSWORD}",
+    f"https://{'h' * 150}/?password={PASSWORD}",
+    f"http://u:{PASSWORD}{'x' * 200}@h",
+]
+
+
+@pytest.mark.parametrize("uri", FORMS)
 def test_no_error_repeats_it_whatever_its_form(uri: str) -> None:
-    for changed in ({"tracking": uri}, {"tracking": {"uri": [uri]}}, {"evaluator": uri}):
+    for changed in (
+        {"tracking": uri}, {"tracking": {"uri": [uri]}}, {"evaluator": uri}, {uri: 3},
+        {"tracking": {uri: 3}}, {"strategies": {"es": uri}}, {"strategies": {"es": {"grid": uri}}},
+        {"strategies": uri}, {"tasks": [uri]}, {"seeds": [uri]}, {"objective": {"cost": uri}},
+    ):  # fmt: skip
         with pytest.raises(ConfigError, match=r"\*\*\*") as refused:
             parse_config(SIMULATED | changed)
         assert PASSWORD not in str(refused.value)
+
+
+def test_no_error_repeats_what_stands_under_its_name() -> None:
+    for value in ({"password": PASSWORD}, [{"db_pw": PASSWORD}]):
+        for changed in ({"tracking": {"uri": value}}, {"strategies": {"es": {"grid": value}}}):
+            with pytest.raises(ConfigError, match=r"\*\*\*") as refused:
+                parse_config(SIMULATED | changed)
+            assert PASSWORD not in str(refused.value)
+
+
+@pytest.mark.parametrize("uri", FORMS)
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_no_error_of_a_setting_repeats_it(uri: str, quote: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(yaml.safe_dump(SIMULATED))
+    value = quote + (uri.replace('"', '\\"') if quote else uri) + quote
+    for override in (f"tracking={value}", f"seeds=[1, {value}]", f"tracking={value} #x", value):
+        with pytest.raises(ConfigError) as refused:
+            load_config(path, [override])
+        assert PASSWORD not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["got 'sqlite:////a@b/mlflow.db'", "there is no /data/a:b@c/mlruns", "tracking: me@host",
+     "as in postgresql://me:$DB_PASSWORD@host/runs", "--set needs key=value, got 'a=b'",
+     "file:///a/b@c: x must be 3", "a.yaml, line 3: http://host/?user=me is 'x' or it's \"y\""],
+)  # fmt: skip
+def test_other_texts_stay_as_they_are(text: str) -> None:
+    assert without_passwords(text) == text
 
 
 def test_no_error_of_the_command_line_repeats_it(capsys: pytest.CaptureFixture[str]) -> None:

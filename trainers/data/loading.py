@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from partitioning import IntArray
+from trainers.data.brightness import scale_notes
 from trainers.data.config import DataConfig, TaskConfig
 from trainers.data.soundness import check_images, missing_classes
 from trainers.data.sources import SOURCES, DataError, RawSplit, Request
 from trainers.data.sources.base import Pictures
 from trainers.data.sources.labels import encode_labels
-from trainers.data.sources.pixels import decode, measure
+from trainers.data.sources.pixels import decode, measure, ranges_of
 from trainers.data.sources.scale import choose_scales
 from trainers.data.splitting import draw_parts, stratified
 from trainers.data.tasks import Split, Task, Understood
@@ -73,7 +74,8 @@ def load_task(task: TaskConfig, config: DataConfig) -> Task:
             a split are alike, or those of one split are another's.
     """
     plan, size = _plan(task, config), config.input_size
-    ranges = {name: measure(part.pictures(size)) for name, part in plan.parts.items()}
+    extents = {name: measure(part.pictures(size)) for name, part in plan.parts.items()}
+    ranges = {name: ranges_of(found) for name, found in extents.items()}
     try:
         scales = choose_scales(ranges, task.black, task.white)
     except ValueError as error:
@@ -83,7 +85,11 @@ def load_task(task: TaskConfig, config: DataConfig) -> Task:
         pixels = decode(part.pictures(size), len(part.rows), size, scales)
         splits[name] = Split(images=torch.from_numpy(pixels), labels=torch.from_numpy(part.labels))
     mean, std = _moments(splits["train"].images)
-    seen = check_images(task.name, plan.classes, splits, spread=255 * float(std.max()))
+    seen = []
+    if task.white is None:
+        labels = {name: part.labels for name, part in plan.parts.items()}
+        seen += scale_notes(plan.classes, extents, labels, scales)
+    seen += check_images(task.name, plan.classes, splits, spread=255 * float(std.max()))
     return Task(
         name=task.name,
         classes=plan.classes,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from partitioning.settings import nearest
 from trainers.data.sources.base import Picture, Pictures, RawSplit, Request, RowArray
-from trainers.data.sources.labels import as_labels, join_labels
+from trainers.data.sources.labels import as_labels, as_text, join_labels
 
 
 def table_split(
@@ -159,6 +159,8 @@ def _labels(request: Request, column: pa.ChunkedArray, where: str) -> NDArray[An
             exact = np.float64 if pa.types.is_floating(kind) else kind.to_pandas_dtype()
             return as_labels(np.array(values, dtype=exact))
         texts = [value.decode() if isinstance(value, bytes) else value for value in values]
-        return np.array(texts, dtype=np.str_)
+        if pa.types.is_fixed_size_binary(kind):  # which NUL fills up
+            texts = [text.rstrip("\0") for text in texts]
+        return as_text(texts)
     except ValueError as error:
         raise request.error(f"{where}: {error}; set label_column") from error

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,20 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainers.data.sources.base import DataError, RawSplit, RowArray
+from trainers.data.sources.lookalikes import doubtful, likeness
 
 Label = int | str
 
-#: What pandas writes as text where there is no label.
-MISSING = ("", "nan", "NaN", "NaT", "<NA>")
-#: Capitals of other alphabets, and small letters, quotes and dashes, that look like those of a
-#: keyboard.
-CAPITALS = str.maketrans("АВЕКМНОРСТУХІЈЅΑΒΕΖΗΙΚΜΝΟΡΤΥΧ", "ABEKMHOPCTYXIJSABEZHIKMNOPTYX")
-TWINS = str.maketrans(
-    "аеорсухіјѕвгикмнптαγηικνορτυχıɑɡոսօհց’‘ʼ′`´“”„″‐‒–—−",
-    "aeopcyxijsbrukmhntaynikvoptuxiagnuohg''''''\"\"\"\"-----",
-)
-#: Letters and marks without ink, beside the controls and formats of Unicode.
-NO_INK = {"\u034f", "\u115f", "\u1160", "\u2800", *map(chr, range(0xFE00, 0xFE10))}
+#: What pandas writes as text, and reads, where there is no label.
+MISSING = (
+    "", "nan", "NaN", "-nan", "-NaN", "NaT", "<NA>", "NA", "#NA", "N/A", "n/a", "#N/A", "#N/A N/A",
+    "None", "NULL", "null", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN",
+)  # fmt: skip
+#: Numbers that stand for "no label": -1, and what C makes of NaN in whole numbers.
+NO_LABEL = {-1, -(2**31), -(2**63), 2**63}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -90,10 +87,30 @@ def as_labels(values: NDArray[Any]) -> NDArray[Any]:
             )
         return values.astype(np.int64)
     if kind == "S":
-        return np.char.decode(values, "utf-8")
+        return as_text(np.char.decode(values, "utf-8").tolist())
     if kind == "U":
-        return values
+        return as_text(values.tolist())
     raise ValueError(f"labels must be whole numbers or text, got {values.dtype}")
+
+
+def as_text(values: Sequence[str]) -> NDArray[np.str_]:
+    """Labels that are text.
+
+    Args:
+        values: N of them.
+
+    Returns:
+        (N,)
+
+    Raises:
+        ValueError: one holds the character NUL, which NumPy drops at the end of a text.
+    """
+    row = next((row for row, value in enumerate(values) if "\0" in value), None)
+    if row is not None:
+        raise ValueError(
+            f"row {row} has the label {values[row]!a}, whose character NUL nobody sees; remove it"
+        )
+    return np.array(values, dtype=np.str_)
 
 
 def join_labels(parts: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
@@ -140,8 +157,8 @@ def encode_labels(task: str, splits: Mapping[str, RawSplit]) -> Encoded:
     for raw in splits.values():
         if not len(raw.labels):
             raise _error(task, raw, "a split must hold at least one image, this one is empty")
-    notes: list[str] = []
-    columns = {name: _clean(task, raw, notes) for name, raw in splits.items()}
+    named = {name for raw in splits.values() for name in raw.classes or ()}
+    columns = {name: _clean(task, raw, named) for name, raw in splits.items()}
     declared = {
         name: None if raw.classes is None else tuple(map(_plain, raw.classes))
         for name, raw in splits.items()
@@ -174,12 +191,12 @@ def encode_labels(task: str, splits: Mapping[str, RawSplit]) -> Encoded:
                 f"its classes are {_listed(known)}",
             )
         labels[name] = np.array([numbers[v] for v in column.values], dtype=np.int64)[column.index]
-    return Encoded(
-        classes=classes or tuple(map(str, known)), labels=labels, notes=tuple(dict.fromkeys(notes))
-    )
+    names = classes or tuple(map(str, known))
+    notes = (*_spellings(splits), *doubtful(names))
+    return Encoded(classes=names, labels=labels, notes=notes)
 
 
-def _clean(task: str, raw: RawSplit, notes: list[str]) -> _Column:
+def _clean(task: str, raw: RawSplit, declared: Container[str]) -> _Column:
     """The distinct labels of a split, names that are the same made one."""
     distinct, index = np.unique(raw.labels, return_inverse=True)
     values: list[Label] = distinct.tolist()
@@ -187,17 +204,38 @@ def _clean(task: str, raw: RawSplit, notes: list[str]) -> _Column:
     if not column.is_text:
         return column
     cleaned = [_plain(str(value)) for value in values]
-    for text in MISSING:
-        if text in cleaned and text not in (raw.classes or ()):
-            row = np.flatnonzero(column.index == cleaned.index(text))[0]
-            raise _error(task, raw, f"row {row} has no label, its text is {text or 'empty'}")
-    for name in sorted({name for name in cleaned if cleaned.count(name) > 1}):
-        notes.append(
-            f"class {name!r} is written in several ways, which were taken for one: "
-            + ", ".join(ascii(value) for value, clean in zip(values, cleaned, strict=True)
-                        if clean == name)
-        )  # fmt: skip
+    missing = [k for k, text in enumerate(cleaned) if _is_missing(text, declared)]
+    if missing:
+        rows = np.flatnonzero(np.isin(column.index, missing))
+        text = cleaned[column.index[rows[0]]]
+        raise _error(
+            task,
+            raw,
+            f"row {rows[0]} has no label, its text is {text if likeness(text) else 'empty'} "
+            f"({len(rows)} such rows); give it one, or take it out; if that is the name of a "
+            "class, rename the class, for example to 'none of them'",
+        )
     return column.replaced(cleaned)
+
+
+def _is_missing(text: str, declared: Container[str]) -> bool:
+    """Whether a text says that there is no label, or nothing at all, and is no declared name."""
+    return text not in declared and (text in MISSING or not likeness(text))
+
+
+def _spellings(splits: Mapping[str, RawSplit]) -> list[str]:
+    """Notes of names that are written in several ways, in all splits together."""
+    found: dict[str, set[str]] = {}
+    for raw in splits.values():
+        texts = np.unique(raw.labels).tolist() if raw.labels.dtype.kind == "U" else []
+        for text in (*texts, *(raw.classes or ())):
+            found.setdefault(_plain(text), set()).add(text)
+    return [
+        f"class {name!r} is written in several ways, which were taken for one: "
+        + ", ".join(map(ascii, sorted(ways)))
+        for name, ways in sorted(found.items())
+        if len(ways) > 1
+    ]
 
 
 def _understood(
@@ -244,18 +282,6 @@ def _plain(name: str) -> str:
     return unicodedata.normalize("NFC", name).strip()
 
 
-def _likeness(name: str) -> str:
-    """What is left of a name when all that the eye may miss is taken away."""
-    text = unicodedata.normalize("NFC", name).translate(TWINS | CAPITALS)
-    text = unicodedata.normalize("NFKC", text).translate(CAPITALS).casefold().translate(TWINS)
-    seen = [
-        letter
-        for letter in text
-        if letter.isspace() or not (unicodedata.category(letter)[0] == "C" or letter in NO_INK)
-    ]
-    return " ".join("".join(seen).split())
-
-
 def _check_names(
     task: str, columns: Mapping[str, _Column], declared: Mapping[str, tuple[str, ...] | None]
 ) -> None:
@@ -272,7 +298,7 @@ def _check_names(
             )
         texts = [str(value) for value in column.values] if column.is_text else []
         for name in (*(names or ()), *texts):
-            before, where = seen.setdefault(_likeness(name), (name, column.raw))
+            before, where = seen.setdefault(likeness(name), (name, column.raw))
             # Declared names of one split stand for numbers, which tell them apart.
             told_apart = where is column.raw and not column.is_text
             if name != before and not told_apart and max(len(name), len(before)) > 1:
@@ -286,23 +312,24 @@ def _check_names(
 
 
 def _check_range(task: str, column: _Column, declared: Sequence[str] | None) -> None:
-    if column.is_text:
+    """Numbers, also those that are kept as text, must be classes, and not stand for no label."""
+    numbers = _numbers(column)
+    if numbers is None or (column.is_text and declared is not None):
         return
     high = np.inf if declared is None else len(declared)
-    # Where nothing is declared numbers may be hashes; but -1 stands for "no label".
-    bad = {
-        value
-        for value in map(int, column.values)
-        if (value == -1 if declared is None else not 0 <= value < high)
-    }
-    rows = np.flatnonzero(np.array([value in bad for value in column.values])[column.index])
+    # Where nothing is declared numbers may be hashes; but some stand for "no label".
+    bad = [value in NO_LABEL if declared is None else not 0 <= value < high for value in numbers]
+    rows = np.flatnonzero(np.array(bad)[column.index])
     if len(rows):
+        value = numbers[column.index[rows[0]]]
         bounds = "0 or more" if declared is None else f"from 0 to {len(declared) - 1}"
+        why = ", which is what NaN becomes" if value in NO_LABEL - {-1} else ""
         raise _error(
             task,
             column.raw,
-            f"labels must be {bounds}, row {rows[0]} has {column.values[column.index[rows[0]]]} "
-            f"({len(rows)} such rows); where the test split carries no labels, set test to null",
+            f"labels must be {bounds}, row {rows[0]} has {value}{why} ({len(rows)} such rows); "
+            "where the test split carries no labels, set test to null"
+            + ("; if that is a class, rename it, for example to minus_1" if column.is_text else ""),
         )
 
 

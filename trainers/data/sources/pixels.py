@@ -11,17 +11,18 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps, TiffTags
 
 from trainers.data.sources.base import ByteArray, DataError, Picture, Pictures
+from trainers.data.sources.fits import MEANING, physical, read_header
 from trainers.data.sources.scale import BYTES, Ranges, Scale, widen
 
 Image.init()
@@ -54,6 +55,18 @@ class Values:
     clear: NDArray[np.bool_] | None = None
 
 
+class Extent(NamedTuple):
+    """The type of the values of an image, as NumPy names it, the smallest and the largest."""
+
+    kind: str
+    low: float
+    high: float
+
+
+#: What images of 8 bits say of themselves.
+PLAIN = Extent(BYTES, 0, 255)
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
     """An image of any mode of 8 bits or fewer as 8-bit RGB."""
     _set_upright(image)
@@ -76,6 +89,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 def to_values(image: Image.Image) -> Values | None:
     """The numbers of an image of more than 8 bits; None of one whose type says what is white."""
+    if image.format == "FITS":
+        return _fits_values(image)
     tags = dict(getattr(image, "tag_v2", {}))
     bits, form = tags.get(_TAGS["BitsPerSample"]), tags.get(_TAGS["SampleFormat"], (1,))
     signed = image.mode == "L" and form == (2,)
@@ -95,6 +110,14 @@ def to_values(image: Image.Image) -> Values | None:
         inverted=tags.get(_TAGS["PhotometricInterpretation"]) == 0,
         clear=array == marked if isinstance(marked, int) else None,
     )
+
+
+def _fits_values(image: Image.Image) -> Values | None:
+    header = read_header(image.fp)  # type: ignore[attr-defined]
+    if image.mode == "L" and not header.keys() & MEANING:
+        return None
+    array = physical(np.asarray(image), header)
+    return None if array.dtype == np.uint8 else Values(array=array)
 
 
 def to_square(image: Image.Image, size: int) -> ByteArray:
@@ -133,25 +156,33 @@ def values_to_square(values: Values, scale: Scale, size: int) -> ByteArray:
     return np.ascontiguousarray(np.broadcast_to(rounded, (3, size, size)))
 
 
-def measure(pictures: Pictures) -> Ranges:
-    """Finds which types of values images have, and the range of those that do not say their white.
+def measure(pictures: Pictures) -> list[Extent]:
+    """Finds which types of values images have, and how far the values of each extend.
 
-    Only the headers are read of images of 8 bits.
+    Only the headers are read of images of 8 bits, which say their white themselves.
 
     Raises:
         DataError: saying where, when an image cannot be decoded.
     """
-    ranges: Ranges = {}
+    extents = []
     for where, picture in pictures:
         with _named(where), _opened(picture) as opened:
             values = to_values(opened) if isinstance(opened, Image.Image) else opened
             if values is None:
-                ranges[BYTES] = (0, 255)
+                extents.append(PLAIN)
             elif (finite := values.array[np.isfinite(values.array)]).size:
                 kind = values.array.dtype.name
-                widen(ranges, kind, float(finite.min()), float(finite.max()))
+                extents.append(Extent(kind, float(finite.min()), float(finite.max())))
             else:
                 raise ValueError("none of its values is a number")
+    return extents
+
+
+def ranges_of(extents: Iterable[Extent]) -> Ranges:
+    """The range of each type of values, over all images."""
+    ranges: Ranges = {}
+    for kind, low, high in set(extents):
+        widen(ranges, kind, low, high)
     return ranges
 
 
