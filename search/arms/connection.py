@@ -43,7 +43,7 @@ def connect() -> None:
 
     Raises:
         DeviceError: Nothing answers at RAY_ADDRESS; or a node of the cluster has other code or
-            libraries; or Ray was started before in this process, and its workers would take the
+            libraries; or Ray takes too long to start; or Ray was started before in this process, and its workers would take the
             user's own files for our packages; or RAY_TMPDIR cannot hold Ray's files.
     """
     if ray.is_initialized():
@@ -62,7 +62,15 @@ def connect() -> None:
         _ask_for_token()
     _set_loopback(not joined)
     with _sigterm_is_ours():
-        ray.init(**options)
+        try:
+            ray.init(**options)
+        except Exception as error:
+            if joined or type(error) is not Exception:  # Ray's own, where it takes too long
+                raise
+            raise DeviceError(
+                f"Ray did not start on this machine: {error} Is the machine very busy, or out of "
+                "memory or room? Try again, nothing is lost"
+            ) from error
     if joined:
         check_nodes()
 

@@ -85,3 +85,12 @@ def test_whoever_handled_sigterm_does_so_while_ray_starts() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (1, "ours\n")
+
+
+def test_a_machine_too_busy_for_ray_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**_: object) -> None:
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(DeviceError, match=r"timed out during startup\. Is the machine very busy"):
+        connect()
