@@ -43,8 +43,9 @@ def connect() -> None:
 
     Raises:
         DeviceError: Nothing answers at RAY_ADDRESS; or a node of the cluster has other code or
-            libraries; or Ray takes too long to start; or Ray was started before in this process, and its workers would take the
-            user's own files for our packages; or RAY_TMPDIR cannot hold Ray's files.
+            libraries; or Ray takes too long to start; or it was started before in this process, and
+            its workers would take the user's own files for our packages; or RAY_TMPDIR cannot hold
+            Ray's files.
     """
     if ray.is_initialized():
         _refuse_shadowed_workers()
