@@ -9,7 +9,13 @@ from partitioning.baselines import (
     share_all,
     share_half,
 )
-from partitioning.files import DamagedFileError, read_json, write_atomically, write_json
+from partitioning.files import (
+    DamagedFileError,
+    name_of_damaged,
+    read_json,
+    write_atomically,
+    write_json,
+)
 from partitioning.formats import EXPORT, RECORD, STUDY, TRAINING, FormatError
 from partitioning.masks import ChannelGroup, MaskFileError, Masks, VirtualNetwork
 from partitioning.nested import NestedSpace
@@ -65,6 +71,7 @@ __all__ = [
     "equal_use",
     "independent",
     "matrix_to_vector",
+    "name_of_damaged",
     "pairwise_bounds",
     "project",
     "random_masks",

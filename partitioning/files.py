@@ -6,6 +6,7 @@ import os
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,12 @@ def write_atomically(path: Path) -> Iterator[Path]:
         if isinstance(error, OSError) and error.errno and not error.filename:
             error.filename = str(path)  # a full disk does not say where it is full
         raise
+
+
+def name_of_damaged(path: Path) -> Path:
+    """Where a damaged file can be kept beside its place: a name that nothing has yet."""
+    names = (path.with_name(f"{path.name}.damaged{number or ''}") for number in count())
+    return next(name for name in names if not name.exists())
 
 
 def write_json(path: Path, content: Mapping[str, Any], *, sealed: bool = False) -> None:

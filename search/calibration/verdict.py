@@ -10,7 +10,7 @@ MEAN_ACCURACY, MEAN_OVER_TASKS = "mean accuracy", "mean over tasks"
 JUDGED = {MEAN_ACCURACY: "given mean use", MEAN_OVER_TASKS: "given mean use and a task's own"}
 
 #: The fewest candidates that carry a verdict, by `benchmarks/calibration_verdict.py`: see
-#: docs/log.md, "a calibration that mean use cannot pass".
+#: docs/log.md, "residuals drawn again".
 FEWEST_CANDIDATES = 32
 
 

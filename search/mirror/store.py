@@ -7,14 +7,13 @@ import urllib.request
 import uuid
 import warnings
 from contextlib import closing, suppress
-from itertools import count
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 from mlflow import MlflowClient
 from sqlalchemy.engine import make_url
 
-from partitioning import write_atomically
+from partitioning import name_of_damaged, write_atomically
 
 
 class TrackingError(RuntimeError):
@@ -117,12 +116,11 @@ def set_aside_damaged(database: Path) -> Path | None:
         sound = False
     if sound:
         return None
-    names = (f"{database.name}.damaged{number or ''}" for number in count())
-    kept = next(name for name in names if not database.with_name(name).exists())
+    kept = name_of_damaged(database)
     for suffix in ("", "-journal", "-wal", "-shm"):
         with suppress(FileNotFoundError):
-            database.with_name(database.name + suffix).rename(database.with_name(kept + suffix))
-    return database.with_name(kept)
+            database.with_name(database.name + suffix).rename(f"{kept}{suffix}")
+    return kept
 
 
 def identity(path: Path) -> str:

@@ -18,7 +18,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import count
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -28,7 +27,7 @@ from optuna.storages import JournalStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from partitioning import RECORD, FormatError, write_atomically
+from partitioning import RECORD, FormatError, name_of_damaged, write_atomically
 from search.candidates import Candidate
 from search.record.attributes import from_attributes, to_attributes
 from search.record.journal import lines_written, lock_for_writing, mend, say_written
@@ -171,8 +170,7 @@ class Record:
 
     def _keep_and_mend(self, lines: Lines) -> Lines:
         """Keeps a copy of a damaged file, and writes its whole lines in its place."""
-        names = (self.path.with_name(f"{self.path.name}.damaged{n or ''}") for n in count())
-        copy = next(name for name in names if not name.exists())
+        copy = name_of_damaged(self.path)
         shutil.copy2(self.path, copy)
         with write_atomically(self.path) as partial:
             partial.write_bytes(b"".join(mended(lines)))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from partitioning import FloatArray, IntArray
+from trainers.data.sources.base import some
 from trainers.data.sources.pixels import Extent
 from trainers.data.sources.scale import BYTES, Scale
 
@@ -88,8 +89,7 @@ def _within(classes: Sequence[str], bright: _Bright, scale: Scale) -> list[str]:
         if len(reach) >= FEW and reach.max() * CLASSES_APART <= highest:
             dark.append(f"{classes[label]} {_shade(reach.max(), scale)}")
     if dark:
-        shown = ", ".join(dark[:8]) + (", ..." if len(dark) > 8 else "")
-        return [f"{len(dark)} of the classes reach only little ({shown}), others {highest:g}"]
+        return [f"{len(dark)} of the classes reach only little ({some(dark)}), others {highest:g}"]
     reach = np.sort(bright.reach)
     gaps = np.flatnonzero(reach[:-1] * IMAGES_APART <= reach[1:]) + 1  # so many lie below each
     gaps = gaps[gaps >= max(FEW, LEAST_PART * len(reach))]

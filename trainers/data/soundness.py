@@ -11,6 +11,7 @@ import numpy as np
 
 from partitioning import IntArray
 from trainers.data.sources import DataError
+from trainers.data.sources.base import some
 from trainers.data.sources.scale import UNLIKE
 from trainers.data.tasks import Split
 
@@ -38,8 +39,7 @@ def missing_classes(classes: Sequence[str], labels: Mapping[str, IntArray]) -> l
     for name, found in labels.items():
         absent = [classes[k] for k in np.setdiff1d(np.arange(len(classes)), found)]
         if absent:
-            shown = ", ".join(absent[:8]) + (", ..." if len(absent) > 8 else "")
-            notes.append(f"{name} has no image of {len(absent)} of the classes ({shown})")
+            notes.append(f"{name} has no image of {len(absent)} of the classes ({some(absent)})")
     return notes
 
 

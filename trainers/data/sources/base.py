@@ -5,7 +5,7 @@ Legend: N images of a split, S the input size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,15 @@ RowArray = NDArray[np.int64]
 Picture = bytes | Path | NDArray[Any] | None
 #: Images one after another, each with where it is, for messages.
 Pictures = Iterable[tuple[str, Picture]]
+
+
+def some(names: Sequence[str], most: int = 8) -> str:
+    """The first names of a list, for people, and dots where there are more.
+
+    >>> some(["a", "b", "c"], most=2)
+    'a, b, ...'
+    """
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
 class DataError(ValueError):

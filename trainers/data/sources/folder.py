@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from trainers.data.sources.base import Pictures, RawSplit, Request, RowArray
+from trainers.data.sources.base import Pictures, RawSplit, Request, RowArray, some
 from trainers.data.sources.layout import check_layout, ending
 from trainers.data.sources.pixels import FORMATS, SUFFIXES
 from trainers.data.sources.shards import SPLIT_NAMES, names_split
@@ -133,7 +133,7 @@ def _hidden_notes(place: Path, hidden: Sequence[Path]) -> list[str]:
     """A note of the images among what is hidden, if there are any."""
     passed = hidden_files(hidden, SUFFIXES)
     places = sorted(each.relative_to(place).as_posix() for each in passed)
-    shown = ", ".join(places[:4]) + (", ..." if len(places) > 4 else "")
+    shown = some(places, most=4)
     return [f"left out {passed.total()} images under hidden names ({shown})"] if passed else []
 
 
@@ -179,5 +179,4 @@ def _refuse_broken(request: Request, files: Sequence[Path]) -> None:
 
 
 def _endings(counts: Counter[str]) -> str:
-    shown = [f"{count} {ending}" for ending, count in counts.most_common(6)]
-    return ", ".join(shown) + (", ..." if len(counts) > 6 else "")
+    return some([f"{count} {ending}" for ending, count in counts.most_common()], most=6)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 
-from trainers.data.sources.base import Request
+from trainers.data.sources.base import Request, some
 from trainers.data.sources.pixels import SUFFIXES
 from trainers.data.sources.shards import SPLIT_NAMES, names_split
 
@@ -44,7 +44,7 @@ def check_layout(
     if 2 * sum(len(classes[name]) for name in nested) > sum(map(len, classes.values())):
         notes += _same_folders(request, place, nested, whole=whole)
     if alike := [name for name in classes if _is_split(name)]:
-        notes.append(f"named as splits are, and taken for classes: {_some(alike)}")
+        notes.append(f"named as splits are, and taken for classes: {some(alike)}")
     endings = {name: {ending(file) for file in files} for name, files in classes.items()}
     if len(set().union(*endings.values())) < 2:
         return notes
@@ -71,7 +71,7 @@ def _refuse_neighbours(request: Request, folder: Path, found: set[str], known: s
     if len(again) > 1 or (again and own in SPLIT_NAMES):
         raise request.error(
             f"the folder {folder} is among the classes and holds folders of their names itself "
-            f"({_some(again)}), as a split or a copy does; move it out of {folder.parent}"
+            f"({some(again)}), as a split or a copy does; move it out of {folder.parent}"
         )
 
 
@@ -83,11 +83,11 @@ def _same_folders(
     same = set.intersection(*kept)
     if len(nested) < 2 or len(same) < 2:  # a single one, as of CLASS/images/, divides nothing
         return []
-    inner = _some(sorted(each for each in next(iter(nested.values())) if each.casefold() in same))
+    inner = some(sorted(each for each in next(iter(nested.values())) if each.casefold() in same))
     if not whole:
-        return [f"all of the classes {_some(sorted(nested))} hold the same folders ({inner})"]
+        return [f"all of the classes {some(sorted(nested))} hold the same folders ({inner})"]
     raise request.error(
-        f"the folders {_some(sorted(nested))} of {place} all hold the same folders ({inner}), so "
+        f"the folders {some(sorted(nested))} of {place} all hold the same folders ({inner}), so "
         "that they seem to be splits, and those the classes; set the task's train, validation and "
         "test to the splits' names (test to null where there is none; validation to null, with "
         "validation_fraction); or, where they are the classes, move them into a folder "
@@ -155,7 +155,3 @@ def _bare(file: Path) -> str:
 def ending(file: Path) -> str:
     """How a file's name ends, in small letters, for people."""
     return file.suffix.lower() or "no ending"
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")

@@ -7,6 +7,8 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
 
+from trainers.data.sources.base import some
+
 #: Capitals of other alphabets (Cyrillic, Greek, Cherokee), and small letters, quotes and dashes,
 #: that look like those of a keyboard.
 CAPITALS = str.maketrans(
@@ -84,7 +86,6 @@ def _alphabet(letter: str) -> str:
     return unicodedata.name(letter, "").partition(" ")[0]
 
 
-def _shown(names: Iterable[str], most: int = 8) -> str:
+def _shown(names: Iterable[str]) -> str:
     """Names one after another, letters beyond a keyboard's by their numbers."""
-    listed = [ascii(name) for name in names]
-    return ", ".join(listed[:most]) + (", ..." if len(listed) > most else "")
+    return some([ascii(name) for name in names])
