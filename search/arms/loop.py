@@ -26,7 +26,9 @@ from search.strategies import Strategy
 
 #: Why a record may be refused, and what to do.
 OTHER_RECORD = (
-    "the record was made by another version or other settings; start a study under another name"
+    "the record was made by another version or other settings, or, where the strategy is cma_es, "
+    "gp or task_models, on a processor of another kind; go on where it was made, or start a study "
+    "under another name"
 )
 
 

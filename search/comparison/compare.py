@@ -153,7 +153,7 @@ def compare_strategies(candidates: Sequence[Candidate], terms: Terms) -> Compari
     """
     selection = select(candidates, terms)
     curves: dict[str, list[ArmCurve]] = {}
-    for name in (*selection.searching, *terms.baselines):
+    for name in dict.fromkeys(name for name, _ in selection.arms):
         arms = [selection.arms.get((name, seed)) for seed in selection.seeds]
         if own := [arm_curve(arm, terms.reference) for arm in arms if arm is not None]:
             curves[name] = own

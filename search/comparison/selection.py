@@ -97,10 +97,10 @@ class Selection:
     Attributes:
         seeds: That all strategies are compared with, ascending.
         arms: By strategy and seed, what every searching arm had for the same budget, and all that
-            a baseline's arm has.
-        searching: Names of the strategies that search, in the study's order.
-        contestants: Those of them of which no arm failed as a whole, and fixed baselines that were
-            scored to their end in every seed.
+            any other has.
+        searching: Names of the strategies that search and of which no arm failed as a whole, in
+            the study's order.
+        contestants: These, and fixed baselines that were scored to their end in every seed.
         common: The budget that all searching arms spent, in candidates or device-seconds.
         notes: What was left out and why, a sentence each.
     """
@@ -194,27 +194,28 @@ def select(candidates: Sequence[Candidate], terms: Terms) -> Selection:
     absent = [name for name in searching if name not in recorded]
     searching = [name for name in searching if name in recorded]
     spent = {key: np.cumsum([terms.price(c) for c in arm]) for key, arm in arms.items()}
-    complete = _complete(spent, searching)
+    complete = _complete({key: np.array([len(arm)]) for key, arm in arms.items()}, searching)
     fixed = [name for name in terms.strategies if name in terms.baselines and name in recorded]
     refuse_few(complete, searching, fixed, absent)
+    failed = {n: arm[0] for n in searching if (arm := _failed(n, arms, _chosen(complete)))}
+    sound = [name for name in searching if name not in failed]
+    complete = _complete(spent, sound)
     seeds = _chosen(complete)
     untested = [name for name in fixed if not _scored_alike(name, arms, seeds)]
     tested = [name for name in fixed if name not in untested]
-    failed = {name: arm[0] for name in searching if (arm := _failed(name, arms, seeds))}
-    sound = [name for name in searching if name not in failed]
     refuse_few(complete, sound, tested, [*absent, *untested, *failed])
     most = min(complete[seed] for seed in seeds)
     common = min(most, terms.limit)
     chosen = {
         (name, seed): _paid(arms[name, seed], spent[name, seed], common)
-        for name in searching
+        for name in sound
         for seed in seeds
     }
-    baselines = {key: arm for key, arm in arms.items() if key[0] in terms.baselines}
+    others = {(name, s): arm for (name, s), arm in arms.items() if name in (*failed, *fixed)}
     return Selection(
         seeds=seeds,
-        arms=chosen | {key: arm for key, arm in baselines.items() if key[1] in seeds},
-        searching=searching,
+        arms=chosen | {key: arm for key, arm in others.items() if key[1] in seeds},
+        searching=sound,
         contestants=[*sound, *tested],
         common=common,
         notes=(

@@ -54,7 +54,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "policy_gradient_continuous": {"kind": "policy_gradient", "distribution": "continuous"},
 }
 #: Those whose proposals are the outcome of an optimiser over linear algebra.
-FRAGILE = ("gp", "task_models")
+FRAGILE = ("cma_es", "cma_es_uniform", "gp", "gp_uniform", "task_models")
 #: The first candidates of a search, which no strategy chooses.
 INITIAL = 8
 
