@@ -150,6 +150,14 @@ def run_ui(options: argparse.Namespace) -> int:
         return 0
 
 
+def run_cluster(options: argparse.Namespace) -> int:
+    """`apportion cluster check`; the exit status is 1 where something is missing."""
+    from search.commands.cluster import check_cluster
+
+    config = load_config(options.config, options.set) if options.config else None
+    return 0 if check_cluster(options.file, config, CONSOLE) else 1
+
+
 def run_doctor(options: argparse.Namespace) -> int:
     """`apportion doctor`; the exit status is 1 where something needed does not work."""
     from search.commands.doctor import examine

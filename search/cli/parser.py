@@ -298,6 +298,25 @@ example:
 example:
   apportion doctor""",
     )
+    cluster = _add(
+        commands,
+        "cluster",
+        actions.run_cluster,
+        "say what the machines of a cluster lack",
+        text="""\
+Say what the machines of a cluster lack, before `ray up` starts anything on them.
+
+Every machine is asked by ssh for Python, room, GPUs and its clock; with --config also whether it
+sees the study's data, and whether its folders are on storage that all share.""",
+        epilog="""\
+examples:
+  apportion cluster check cluster.yaml
+  apportion cluster check cluster.yaml --config configs/mini_decathlon.yaml""",
+    )
+    cluster.add_argument("what", choices=["check"], help="what to do")
+    cluster.add_argument("file", type=Path, metavar="FILE", help="what `ray up` is given")
+    cluster.add_argument("--config", metavar="CONFIG", help="a study that is to run there")
+    _add_set(cluster)
 
 
 #: What may be picked.

@@ -1,0 +1,178 @@
+"""The shipped cluster.yaml on four hosts: from nothing to a study, through the loss of machines."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from search.commands.search import search
+from search.config import StudyConfig, dump_config
+from search.record import read_record
+from search.study import Study
+from tests.cluster.hosts import Host, at_hub, hosts, missing, run, ssh
+from tests.helpers import ROOT
+from tests.helpers.studies import EXPECTED, accounted, mirrored, quiet, tiny
+
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.skipif(missing() is not None, reason=str(missing())),
+    # Ray starts and ends processes of its own in this one.
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning"),
+    pytest.mark.timeout(1200),
+]
+RAY = (sys.executable, "-m", "ray.scripts.scripts")
+APPORTION = (sys.executable, "-m", "apportion")
+
+
+class Cluster:
+    """Hosts, and the file that `ray up` is given."""
+
+    def __init__(self, folder: Path, machines: Sequence[Host]) -> None:
+        self.folder, self.hosts = folder, list(machines)
+        self.head, *workers = machines
+        text = (ROOT / "cluster.yaml").read_text()
+        for before, after in (
+            ("head_ip: 192.0.2.10", f"head_ip: {self.head.address}"),
+            ("[192.0.2.11, 192.0.2.12]", f"[{', '.join(host.address for host in workers)}]"),
+            ("ubuntu", "root"),
+            ("~/.ssh/id_ed25519", str(folder / "key")),
+        ):
+            assert text.count(before) == 1
+            text = text.replace(before, after)
+        self.file = folder / "cluster.yaml"
+        self.file.write_text(text)
+
+    def ray(self, verb: str, *words: str) -> str:
+        """What `ray VERB cluster.yaml WORDS` prints."""
+        done = run([*RAY, verb, str(self.file), *words], check=False, cwd=ROOT)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def submit(self, config: StudyConfig, *words: str) -> "subprocess.Popen[str]":
+        """Start a search as the README does."""
+        script = str(ROOT / "search" / "run.py")
+        command = [*RAY, "submit", str(self.file), script, "--", "--config", write(self, config)]
+        return subprocess.Popen(
+            at_hub([*command, *words]),
+            cwd=ROOT,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    folder = tmp_path_factory.mktemp("hosts")
+    with hosts(4, folder) as machines:
+        yield Cluster(folder, machines)
+
+
+@pytest.fixture(scope="module")
+def started(cluster: Cluster) -> Cluster:
+    """After `ray up`, when all have joined."""
+    cluster.ray("up", "-y")
+    alive = "import ray; ray.init(log_to_driver=False); print(sum(n['Alive'] for n in ray.nodes()))"
+    wait_for(
+        lambda: ssh(cluster.head, f'~/apportion-env/bin/python -c "{alive}"').stdout[-2:] == "4\n",
+        within=180,
+    )
+    return cluster
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """What a search on one machine finds."""
+    return search(study(tmp_path_factory.mktemp("undisturbed"), "undisturbed"), console=quiet())
+
+
+def study(output: Path, name: str) -> StudyConfig:
+    return tiny(output, name=name, compute={"device": "cpu", "threads": 1})
+
+
+def shared(cluster: Cluster, config: StudyConfig) -> StudyConfig:
+    """A study of the hosts as it is found from outside."""
+    return replace(config, output=str(cluster.folder / "shared" / "studies"))
+
+
+def write(cluster: Cluster, config: StudyConfig) -> str:
+    """The path of a config's file on the hosts."""
+    file = f"{config.name}.yaml"
+    (cluster.folder / "shared" / file).write_text(yaml.safe_dump(dump_config(config)))
+    return f"/mnt/shared/{file}"
+
+
+def wait_for(condition: Callable[[], bool], within: float = 300) -> None:
+    end = time.monotonic() + within
+    while not condition():
+        assert time.monotonic() < end, "timed out"
+        time.sleep(0.5)
+
+
+def scorers(config: StudyConfig) -> set[str]:
+    """Addresses of the machines that have scored candidates of a study."""
+    path = config.folder / "record.journal"
+    if not path.exists():
+        return set()
+    return {str(c.evaluator).partition(":")[0] for c in read_record(path, config.name)}
+
+
+def same(found: Study, undisturbed: Study) -> None:
+    """The candidates and scores of the undisturbed run, nothing lost and nothing doubled."""
+    assert accounted(found) == EXPECTED
+    assert mirrored(found) == sorted(c.id for c in undisturbed.candidates())
+    assert {c.id: (c.vector, c.accuracy, c.error) for c in found.candidates()} == {
+        c.id: (c.vector, c.accuracy, c.error) for c in undisturbed.candidates()
+    }
+
+
+def test_what_is_missing(cluster: Cluster) -> None:
+    config = write(cluster, study(Path("/mnt/shared/studies"), "checked"))
+    own = write(cluster, study(Path("studies"), "own"))
+    local = {path: str(cluster.folder / "shared" / Path(path).name) for path in (config, own)}
+    check = [*APPORTION, "cluster", "check", str(cluster.file), "--config"]
+    done = run([*check, local[config]], check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stdout
+    assert "nothing is missing" in done.stdout
+    done = run([*check, local[own]], check=False, cwd=ROOT)
+    assert done.returncode == 1
+    for host in cluster.hosts[1:]:
+        assert f"missing {host.address}: studies as {cluster.head.address} has it" in done.stdout
+
+
+@pytest.mark.parametrize("accident", [Host.kill, Host.unplug])
+def test_a_worker_is_lost(
+    accident: Callable[[Host], None], started: Cluster, undisturbed: Study
+) -> None:
+    config = study(Path("/mnt/shared/studies"), accident.__name__)
+    process = started.submit(config)
+    config = shared(started, config)
+    lost = started.hosts.pop()
+    wait_for(lambda: {lost.address, started.hosts[1].address} <= scorers(config))
+    accident(lost)
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, output
+    same(Study(config.folder), undisturbed)
+
+
+def test_a_driver_dies_and_another_host_goes_on(started: Cluster, undisturbed: Study) -> None:
+    config = study(Path("/mnt/shared/studies"), "moved")
+    process = started.submit(config)
+    seen = shared(started, config)
+    wait_for(lambda: bool(scorers(seen)))
+    ssh(started.head, "pkill -KILL -f ^python.*run.py")
+    process.communicate(timeout=120)
+    assert process.returncode != 0
+    started.ray("down", "-y")
+    assert ssh(started.head, "pgrep raylet", check=False).stdout == ""
+    before = len(Study(seen.folder).candidates())
+    assert 0 < before < len(undisturbed.candidates())
+    other = started.hosts[1]
+    ssh(other, f"bash -lc 'apportion search /mnt/shared/{config.name}.yaml --resume'")
+    same(Study(seen.folder), undisturbed)
