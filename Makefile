@@ -26,6 +26,9 @@ test: install  ## Run the tests but the slow ones (about 8 minutes on two cores)
 test-slow: install  ## Run the slow tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
 
+test-cluster: install  ## Try cluster.yaml on hosts in namespaces (root; skipped where none can be made)
+	$(BIN)/python -m pytest -m cluster tests/cluster
+
 lint: install  ## Check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -24,12 +24,12 @@ ROOMS = (
 #: Packages without a face: their modules are imported one by one, since each loads much.
 OPEN = {"search.commands"}
 OWNERS = {
-    "ray": {"search/arms/", "search/commands/doctor.py"},
+    "ray": {"search/arms/", "search/commands/cluster.py", "search/commands/doctor.py"},
     "mlflow": {"search/mirror/"},
     "optuna": {"search/record/", "search/strategies/optuna_samplers/"},
     "pulp": {"partitioning/programmes.py"},
     "highspy": {"partitioning/programmes.py"},
-    "yaml": {"search/config/", "search/study/"},
+    "yaml": {"search/commands/cluster.py", "search/config/", "search/study/"},
 }
 FILES = {
     str(path.relative_to(ROOT)): ast.parse(path.read_text())

@@ -155,11 +155,6 @@ def _ask_for_token() -> None:
     AuthenticationTokenLoader.instance().reset_cache()
 
 
-def is_alone() -> bool:
-    """Whether Ray was started by `connect` for this machine alone."""
-    return not ray_constants.ENABLE_RAY_CLUSTER
-
-
 def _set_loopback(alone: bool) -> None:
     """Let Ray's processes take this machine for 127.0.0.1, and then listen there alone, or not."""
     ray_constants.ENABLE_RAY_CLUSTER = not alone

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -16,7 +15,6 @@ from ray.exceptions import RayTaskError
 from ray.tune.schedulers import ASHAScheduler
 
 from search.arms.cluster import count_places, share_out
-from search.arms.connection import is_alone
 from search.arms.display import ArmState, Display
 from search.arms.loop import Arm, Budget
 from search.arms.pool import ActorPool, start_evaluator
@@ -205,7 +203,6 @@ def run_arms(
     supplies: Mapping[int, Supplies],
     writer: Any,
     display: Display,
-    folder: Path,
 ) -> list[str]:
     """Run every strategy with every seed as a Tune trial.
 
@@ -214,7 +211,6 @@ def run_arms(
         supplies: What the arms of every seed are given.
         writer: The study's writer actor.
         display: Shows progress.
-        folder: The study's, which all nodes see.
 
     Returns:
         A line for each arm that could not be brought to its end, the best known reason first; none
@@ -237,7 +233,6 @@ def run_arms(
     with ExitStack() as stack:
         # A study does not use Tune's files, and should not fail for want of room for them.
         aside = tempfile.TemporaryDirectory(prefix="apportion-tune-", ignore_cleanup_errors=True)
-        storage = stack.enter_context(aside) if is_alone() else str(folder)
         tuner = tune.Tuner(
             tune.with_resources(trainable, resources),
             param_space={"arm": tune.grid_search(arms)},
@@ -252,7 +247,7 @@ def run_arms(
             ),
             run_config=tune.RunConfig(
                 name="tune",
-                storage_path=storage,
+                storage_path=stack.enter_context(aside),
                 failure_config=tune.FailureConfig(max_failures=schedule.arm_retries),
                 progress_reporter=_Reporter(display, config.candidates),
                 verbose=1,

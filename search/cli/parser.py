@@ -306,8 +306,8 @@ example:
         text="""\
 Say what the machines of a cluster lack, before `ray up` starts anything on them.
 
-Every machine is asked by ssh for Python, room, GPUs and its clock; with --config also whether it
-sees the study's data, and whether its folders are on storage that all share.""",
+Every machine is asked by ssh for Python, room, GPUs and its clock; with --config also whether the
+study's folders are on storage that all share, and the head whether it has the data.""",
         epilog="""\
 examples:
   apportion cluster check cluster.yaml

@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from search.config import PROJECT, StudyConfig
@@ -88,7 +89,7 @@ def check_cluster(file: Path, config: StudyConfig | None, console: Console) -> b
     if provider != "local":
         problems = list(_of_provider(provider))
         for line in problems:
-            console.print(f"[red]missing[/] {line}", highlight=False)
+            console.print(f"[red]missing[/] {escape(line)}", highlight=False, soft_wrap=True)
         console.print(
             f"{file} is valid; its machines do not exist yet, so nothing was asked of them",
             highlight=False, soft_wrap=True,
@@ -105,7 +106,7 @@ def check_cluster(file: Path, config: StudyConfig | None, console: Console) -> b
     for machine in machines:
         problems += [f"{machine.address}: {line}" for line in machine.problems]
     for line in problems:
-        console.print(f"[red]missing[/] {line}", highlight=False, soft_wrap=True)
+        console.print(f"[red]missing[/] {escape(line)}", highlight=False, soft_wrap=True)
     if not problems:
         console.print(f"nothing is missing: ray up -y {file}", highlight=False)
     return not problems
@@ -236,11 +237,11 @@ def _folders(
                     "search then keeps its files on the head alone, and goes on there alone"
                 )
         _ssh(addresses[0], auth, f"rm -f {folder}/{name}")
-    if config.evaluator == "simulated" or config.data_root is None:
-        return
-    for address in addresses:
-        if _ssh(address, auth, f"[ -e {_remote(config.data_root)} ]").returncode:
-            yield f"{address}: the data, {config.data_root}"
+    root = config.data_root
+    if config.evaluator == "simulated" or root is None or Path(root).is_relative_to(PROJECT):
+        return  # what lies in the project goes where it goes
+    if _ssh(addresses[0], auth, f"[ -e {_remote(root)} ]").returncode:
+        yield f"{addresses[0]}: the data, {root}, which the head reads"
 
 
 def _remote(path: str | Path) -> str:

@@ -88,7 +88,7 @@ def search(config: StudyConfig, *, resume: bool = False, console: Console | None
         study.keep_facts(supplies[min(supplies)].knowledge)
         objective = replace(config.objective, reference=study.reference())
         config = replace(config, objective=objective)
-        broken = run_arms(config, supplies, writer, display, study.folder.absolute())
+        broken = run_arms(config, supplies, writer, display)
         status = "FAILED" if broken or not scored(study.candidates()) else "FINISHED"
     except Exception:
         status = "FAILED"

@@ -2,7 +2,7 @@
 
 A host is a network, process and mount namespace of this machine, behind a bridge that no other
 network sees. On every host /mnt/home is its own home, and /mnt/shared a folder of all of them. It
-takes root, iproute2, openssh-server and rsync.
+takes root, iproute2, openssh-server, rsync and tmux.
 """
 
 import os
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import ray
 
-PROGRAMS = ("ip", "unshare", "sshd", "ssh", "ssh-keygen", "rsync")
+PROGRAMS = ("ip", "unshare", "sshd", "ssh", "ssh-keygen", "rsync", "tmux")
 #: Of which the last byte is a host's number; nothing outside the namespaces hears of it.
 NETWORK = "10.77.0."
 HUB = "apportion-hub"

@@ -1,4 +1,4 @@
-"""The shipped cluster.yaml on four hosts: from nothing to a study, through the loss of machines."""
+"""The shipped cluster.yaml on three hosts: from nothing to a study, and the loss of machines."""
 
 import subprocess
 import sys
@@ -53,12 +53,12 @@ class Cluster:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 
-    def submit(self, config: StudyConfig, *words: str) -> "subprocess.Popen[str]":
+    def submit(self, config: StudyConfig, *options: str) -> "subprocess.Popen[str]":
         """Start a search as the README does."""
         script = str(ROOT / "search" / "run.py")
-        command = [*RAY, "submit", str(self.file), script, "--", "--config", write(self, config)]
+        command = [*RAY, "submit", str(self.file), *options, script]
         return subprocess.Popen(
-            at_hub([*command, *words]),
+            at_hub([*command, "--", "--config", write(self, config)]),
             cwd=ROOT,
             text=True,
             stdin=subprocess.DEVNULL,
@@ -70,7 +70,7 @@ class Cluster:
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("hosts")
-    with hosts(4, folder) as machines:
+    with hosts(3, folder) as machines:
         yield Cluster(folder, machines)
 
 
@@ -80,7 +80,7 @@ def started(cluster: Cluster) -> Cluster:
     cluster.ray("up", "-y")
     alive = "import ray; ray.init(log_to_driver=False); print(sum(n['Alive'] for n in ray.nodes()))"
     wait_for(
-        lambda: ssh(cluster.head, f'~/apportion-env/bin/python -c "{alive}"').stdout[-2:] == "4\n",
+        lambda: ssh(cluster.head, f'~/apportion-env/bin/python -c "{alive}"').stdout[-2:] == "3\n",
         within=180,
     )
     return cluster
@@ -146,29 +146,43 @@ def test_what_is_missing(cluster: Cluster) -> None:
         assert f"missing {host.address}: studies as {cluster.head.address} has it" in done.stdout
 
 
-@pytest.mark.parametrize("accident", [Host.kill, Host.unplug])
-def test_a_worker_is_lost(
-    accident: Callable[[Host], None], started: Cluster, undisturbed: Study
+def go_through(
+    cluster: Cluster, accident: Callable[[Host], None], host: Host, config: StudyConfig
 ) -> None:
-    config = study(Path("/mnt/shared/studies"), accident.__name__)
-    process = started.submit(config)
-    config = shared(started, config)
-    lost = started.hosts.pop()
-    wait_for(lambda: {lost.address, started.hosts[1].address} <= scorers(config))
-    accident(lost)
+    """Have an accident happen to a host that scores candidates of a search, which then ends."""
+    process = cluster.submit(config)
+    seen = shared(cluster, config)
+    if config.output == "studies":
+        seen = replace(config, output=str(cluster.head.folder / "home" / "studies"))
+    wait_for(lambda: {cluster.head.address, host.address} <= scorers(seen))
+    accident(host)
     output, _ = process.communicate(timeout=600)
     assert process.returncode == 0, output
-    same(Study(config.folder), undisturbed)
+
+
+def test_a_worker_dies(started: Cluster, undisturbed: Study, tmp_path: Path) -> None:
+    """The study lies on the head alone, and is fetched as the docs say."""
+    go_through(started, Host.kill, started.hosts[2], study(Path("studies"), "killed"))
+    started.ray("rsync-down", "~/studies/", f"{tmp_path}/fetched")
+    same(Study(tmp_path / "fetched" / "killed"), undisturbed)
+
+
+def test_a_worker_is_cut_off(started: Cluster, undisturbed: Study) -> None:
+    """The study lies on storage that all share."""
+    config = study(Path("/mnt/shared/studies"), "unplugged")
+    go_through(started, Host.unplug, started.hosts[1], config)
+    same(Study(shared(started, config).folder), undisturbed)
+    started.hosts[1].plug()
 
 
 def test_a_driver_dies_and_another_host_goes_on(started: Cluster, undisturbed: Study) -> None:
+    """The search was left alone in tmux."""
     config = study(Path("/mnt/shared/studies"), "moved")
-    process = started.submit(config)
+    output, _ = started.submit(config, "--tmux").communicate(timeout=60)
+    assert "ray attach" in output
     seen = shared(started, config)
     wait_for(lambda: bool(scorers(seen)))
     ssh(started.head, "pkill -KILL -f ^python.*run.py")
-    process.communicate(timeout=120)
-    assert process.returncode != 0
     started.ray("down", "-y")
     assert ssh(started.head, "pgrep raylet", check=False).stdout == ""
     before = len(Study(seen.folder).candidates())

@@ -19,13 +19,16 @@ YAML = [block for page in PAGES for block in blocks(page, "yaml")]
 #: Commands of other programs, as they may stand in the docs.
 OTHERS = {
     ("source", ".venv/bin/activate"),
-    ("RAY_UP_enable_autoscaler_v2=0", "ray", "up", "cluster.yaml"),
+    ("$EDITOR", "cluster.yaml"),
 }
 
 
 def check_apportion(words: Sequence[str]) -> None:
     """The real parser takes it, and its config loads with what is set."""
     options = build_parser().parse_args(words)
+    if words[0] == "cluster":
+        assert (ROOT / options.file).is_file()
+        return
     given = [getattr(options, name, None) for name in ("config", "config_option", "study")]
     configs = [path for path in given if str(path).endswith(".yaml")]
     for config in configs:
@@ -58,10 +61,29 @@ def check_make(words: Sequence[str]) -> None:
 
 
 def check_ray(words: Sequence[str]) -> None:
-    """`ray submit CLUSTER SCRIPT -- ARGUMENTS`, which hands them to `apportion search`."""
-    action, cluster, script, dashes, *arguments = words
-    assert (action, dashes) == ("submit", "--")
+    """What is done with a cluster's file, above all `ray submit FILE SCRIPT -- ARGUMENTS`."""
+    action, cluster, *rest = (word for word in words if word not in ("-y", "--tmux"))
     assert yaml.safe_load((ROOT / cluster).read_text())["cluster_name"]
+    if action == "submit":
+        script, dashes, *arguments = rest
+        assert (ROOT / script).is_file()
+        assert dashes == "--"
+        check_apportion(["search", *arguments])
+    elif action == "exec":
+        program, *arguments = rest[-1].split()
+        assert program == "apportion"
+        check_apportion(arguments)
+    else:
+        assert action in ("up", "down", "attach", "rsync-down")
+
+
+def check_sh(words: Sequence[str]) -> None:
+    (script,) = words
+    assert (ROOT / script).is_file()
+
+
+def check_sbatch(words: Sequence[str]) -> None:
+    script, *arguments = (word for word in words if not word.startswith("--nodes="))
     assert (ROOT / script).is_file()
     check_apportion(["search", *arguments])
 
@@ -71,6 +93,8 @@ CHECKS: dict[str, Callable[[Sequence[str]], None]] = {
     "python": check_python,
     "make": check_make,
     "ray": check_ray,
+    "sh": check_sh,
+    "sbatch": check_sbatch,
 }
 
 
