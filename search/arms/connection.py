@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
@@ -61,8 +61,7 @@ def connect() -> None:
     if not joined:
         options |= {"address": "local", "_temp_dir": str(_folder() / "ray")}
         _ask_for_token()
-    _set_loopback(not joined)
-    with _sigterm_is_ours():
+    with _sigterm_is_ours(), nullcontext() if joined else _loopback():
         try:
             ray.init(**options)
         except Exception as error:
@@ -155,10 +154,12 @@ def _ask_for_token() -> None:
     AuthenticationTokenLoader.instance().reset_cache()
 
 
-def _set_loopback(alone: bool) -> None:
-    """Let Ray's processes take this machine for 127.0.0.1, and then listen there alone, or not."""
-    ray_constants.ENABLE_RAY_CLUSTER = not alone
-    os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = str(int(not alone))
+@contextmanager
+def _loopback() -> Iterator[None]:
+    """Ray's processes that start meanwhile take this machine for 127.0.0.1, and listen there."""
+    alone = {ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0"}
+    with patch.object(ray_constants, "ENABLE_RAY_CLUSTER", False), patch.dict(os.environ, alone):
+        yield
 
 
 def _refuse_shadowed_workers() -> None:

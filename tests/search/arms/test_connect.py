@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import ray
+from ray._private import ray_constants
 
 from search.arms import connect
 from trainers.device import DeviceError
@@ -42,6 +43,10 @@ def test_the_address_that_a_crash_left_behind_is_passed_over(
         assert time.monotonic() - started < 60, "Ray waits minutes where it believes the address"
         assert ray.is_initialized()
         assert f"({dead}) does not answer" in capfd.readouterr().err
+        assert [node["NodeManagerAddress"] for node in ray.nodes()] == ["127.0.0.1"]
+        # What is started in this process afterwards is not of this machine alone.
+        assert ray_constants.ENABLE_RAY_CLUSTER
+        assert ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR not in os.environ
     finally:
         left.unlink(missing_ok=True)
 
