@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 
 from search.strategies import STRATEGIES
-from tests.goldens.make import FRAGILE, HERE, INITIAL, processor, proposals, scores, search_config
+from tests.goldens.make import (
+    FRAGILE,
+    HERE,
+    INITIAL,
+    processor,
+    proposals,
+    scores,
+    search_config,
+    simulated_scores,
+)
 from trainers.proxy import SCORING_VERSION
 
 VECTORS = json.loads((HERE / "strategies.json").read_text())
@@ -31,8 +40,15 @@ def test_scores() -> None:
     assert found.keys() == golden.keys()
     same = processor() == SCORES["processor"]
     for name, score in found.items():
-        for key in ("accuracy", "loss"):
+        for key in ("accuracy", "loss", "trained"):
             assert score[key] == pytest.approx(
                 golden[name][key], abs=1e-6 if same else 0.02, rel=1e-6 if same else 0.02
             ), "where scores change on purpose, raise SCORING_VERSION and make the goldens anew"
-        assert score["relative_macs"] == pytest.approx(golden[name]["relative_macs"])
+        assert score["costs"] == pytest.approx(golden[name]["costs"])
+
+
+def test_simulated_scores() -> None:
+    found, golden = simulated_scores(), SCORES["simulated"]
+    assert found.keys() == golden.keys()
+    for name, accuracy in found.items():
+        assert accuracy == pytest.approx(golden[name], abs=1e-9)

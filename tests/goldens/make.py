@@ -1,11 +1,12 @@
-"""Goldens: what every strategy proposes first, and a few proxy scores, in files beside this.
+"""Goldens: what every strategy proposes first, and some scores of every kind, in files here.
 
     python -m tests.goldens.make            # says what differs from the files
     python -m tests.goldens.make --write    # makes them anew
 
 A change of these numbers changes every study: make them anew only where that is meant, and say so
 in the changelog. The searches are of four synthetic tasks, asked and told in cohorts of five; the
-proxy scores are of two toy tasks. Some proposals depend on the last bits of linear algebra and so
+scores of the proxy and of a short full training, of which the norm of all weights says more than
+its accuracy, are of two toy tasks. Some proposals depend on the last bits of linear algebra and so
 on the processor; the files say which one they were made on.
 """
 
@@ -15,6 +16,7 @@ import platform
 import re
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ from search.study import (
     run_here,
 )
 from trainers.backbones import channel_groups
+from trainers.joint import TrainResult, train_jointly
 from trainers.proxy import SCORING_VERSION, distill
 
 HERE = Path(__file__).parent
@@ -55,6 +58,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 #: Those whose proposals are the outcome of an optimiser over linear algebra.
 FRAGILE = ("cma_es", "cma_es_uniform", "gp", "gp_uniform", "task_models")
+#: Costs that are held against sharing every channel.
+RELATIVE = ("parameters", "macs", "union")
 #: The first candidates of a search, which no strategy chooses.
 INITIAL = 8
 
@@ -123,6 +128,7 @@ def scores() -> dict[str, dict[str, Any]]:
                 "teachers": {"sgd": sgd},
                 "proxy": {"images": 64, "sgd": {"steps": 20, "batch_size": 4}},
                 "strategies": {"random": {}},
+                "train": {"sgd": {"steps": 40, "batch_size": 16}},
                 "compute": {"device": "cpu", "threads": 1},
             }
         )
@@ -142,14 +148,54 @@ def scores() -> dict[str, dict[str, Any]]:
             cohort.append(space.decode(vector).masks)
         found = {}
         results = distill(cohort, cache, config.proxy, config.compute)
-        for name, score in zip(names, results, strict=True):
+        for name, masks, score in zip(names, cohort, results, strict=True):
             assert not isinstance(score, Exception)
+            trained = train_jointly(
+                masks,
+                base.tasks,
+                base.trunk,
+                base.teachers,
+                config.train,
+                backbone=config.backbone,
+                seed=0,
+                compute=config.compute,
+            )
             found[name] = {
-                "accuracy": {k: round(v, 12) for k, v in score.accuracy.items()},
+                "accuracy": _rounded(score.accuracy),
                 "loss": {k: round(v, 6) for k, v in score.distillation_loss.items()},
-                "relative_macs": round(score.costs.relative_macs, 12),
+                "trained": _rounded(trained.accuracy["validation"] | {"norm": _norm(trained)}),
+                "costs": _rounded(
+                    {f"relative_{k}": getattr(score.costs, f"relative_{k}") for k in RELATIVE}
+                ),
             }
         return found
+
+
+def simulated_scores() -> dict[str, dict[str, float]]:
+    """What simulated problems say of the baselines, by problem and baseline."""
+    config, found = search_config(), {}
+    space = build_space(config)
+    pool, rng = SimulatedPool(config), np.random.default_rng(0)
+    for name, build in BASELINES.items():
+        try:
+            vector = space.encode(build(4, channel_groups(config.backbone)[0].width, rng))
+        except ValueError:  # outside the space
+            continue
+        pool.submit(0, [space.decode(vector).masks], config.ladder[0])
+        evaluation = pool.wait()[1][0].evaluation
+        assert evaluation is not None
+        found[name] = _rounded(evaluation.accuracy)
+    return found
+
+
+def _norm(trained: TrainResult) -> float:
+    """Euclidean norm of all weights."""
+    squares = [weight.detach().double().square().sum() for weight in trained.network.parameters()]
+    return float(torch.stack(squares).sum().sqrt())
+
+
+def _rounded(values: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(float(value), 12) for name, value in values.items()}
 
 
 def processor() -> str:
@@ -170,6 +216,7 @@ def make() -> dict[str, Any]:
             "processor": processor(),
             "scoring_version": SCORING_VERSION,
             "scores": scores(),
+            "simulated": simulated_scores(),
         },
     }
 
