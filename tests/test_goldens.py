@@ -44,6 +44,7 @@ def test_scores() -> None:
             assert score[key] == pytest.approx(
                 golden[name][key], abs=1e-6 if same else 0.02, rel=1e-6 if same else 0.02
             ), "where scores change on purpose, raise SCORING_VERSION and make the goldens anew"
+        assert score["trained"]["norm"] == pytest.approx(golden[name]["trained"]["norm"], rel=1e-3)
         assert score["costs"] == pytest.approx(golden[name]["costs"])
 
 

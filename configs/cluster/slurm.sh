@@ -17,11 +17,13 @@
 set -eu
 
 export PATH=$HOME/apportion-env/bin:$PATH RAY_USAGE_STATS_ENABLED=0
-head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-address=$(getent ahostsv4 "$head" | awk '{print $1; exit}')
-# Jobs that share a node do not share a port, and nobody else on it may speak to this Ray.
-export RAY_AUTH_MODE=token RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
+# The script runs on the first node, which becomes the head; names may stand for 127.0.1.1 there.
+address=$(hostname -I | awk '{print $1}')
+[ -n "$address" ] || { echo "the node $(hostname) has no address" >&2; exit 1; }
 port=$((20000 + SLURM_JOB_ID % 20000))
+# Nobody else may speak to this Ray; an environment on shared storage takes long to load at first.
+RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
+export RAY_AUTH_TOKEN RAY_AUTH_MODE=token RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=300
 # Starts Ray on every node, runs the search on the first, and stops Ray.
 exec srun ray symmetric-run --address "$address:$port" --min-nodes "$SLURM_JOB_NUM_NODES" \
     -- apportion search "$@"

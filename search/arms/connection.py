@@ -157,9 +157,16 @@ def _ask_for_token() -> None:
 @contextmanager
 def _loopback() -> Iterator[None]:
     """Ray's processes that start meanwhile take this machine for 127.0.0.1, and listen there."""
-    alone = {ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0"}
-    with patch.object(ray_constants, "ENABLE_RAY_CLUSTER", False), patch.dict(os.environ, alone):
-        yield
+    name = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
+    before = os.environ.get(name)
+    os.environ[name] = "0"
+    try:
+        with patch.object(ray_constants, "ENABLE_RAY_CLUSTER", False):
+            yield
+    finally:
+        del os.environ[name]
+        if before is not None:
+            os.environ[name] = before
 
 
 def _refuse_shadowed_workers() -> None:

@@ -154,6 +154,8 @@ def run_cluster(options: argparse.Namespace) -> int:
     """`apportion cluster check`; the exit status is 1 where something is missing."""
     from search.commands.cluster import check_cluster
 
+    if options.set and not options.config:
+        raise ConfigError("--set changes a config: give it by --config")
     config = load_config(options.config, options.set) if options.config else None
     return 0 if check_cluster(options.file, config, CONSOLE) else 1
 

@@ -2,7 +2,6 @@
 
 import importlib.util
 import os
-import re
 import shlex
 import shutil
 import stat
@@ -69,6 +68,11 @@ class Machine:
     ahead: float
     problems: tuple[str, ...]
 
+    @property
+    def python(self) -> str:
+        """Version of the Python that it has, or will have."""
+        return self.said.get("env") or self.said.get("python") or "fetched by uv"
+
 
 def check_cluster(file: Path, config: StudyConfig | None, console: Console) -> bool:
     """Say what the machines of a cluster lack.
@@ -85,31 +89,32 @@ def check_cluster(file: Path, config: StudyConfig | None, console: Console) -> b
         ClusterError: The file cannot be read, or Ray refuses it.
     """
     content = read_cluster(file)
-    provider = content["provider"]["type"]
-    if provider != "local":
-        problems = list(_of_provider(provider))
-        for line in problems:
-            console.print(f"[red]missing[/] {escape(line)}", highlight=False, soft_wrap=True)
-        console.print(
-            f"{file} is valid; its machines do not exist yet, so nothing was asked of them",
-            highlight=False, soft_wrap=True,
-        )  # fmt: skip
-        return not problems
-    problems = [*_here(content)]
-    addresses = [content["provider"]["head_ip"], *content["provider"].get("worker_ips", [])]
-    with ThreadPoolExecutor(len(addresses)) as pool:
-        machines = list(pool.map(lambda address: _ask(address, content["auth"]), addresses))
-    reached = [machine.address for machine in machines if machine.said]
-    if config is not None and reached:
-        problems += _folders(reached, content["auth"], config)
-    console.print(_table(machines))
-    for machine in machines:
-        problems += [f"{machine.address}: {line}" for line in machine.problems]
+    provider, machines = content["provider"], list[Machine]()
+    if _is_local(content):
+        addresses = [provider["head_ip"], *provider.get("worker_ips", [])]
+        auth = content["auth"]
+        with ThreadPoolExecutor(len(addresses)) as pool:
+            machines += pool.map(lambda address: _ask(address, auth), addresses)
+        console.print(_table(machines))
+        problems = [*_here(content)]
+        problems += [f"{each.address}: {line}" for each in machines for line in each.problems]
+        reached = [machine for machine in machines if machine.said]
+        problems += _unlike(reached)
+        if config is not None and machines[0].said:
+            problems += _folders([machine.address for machine in reached], auth, config)
+    else:
+        problems = [*_of_cloud(content)]
     for line in problems:
         console.print(f"[red]missing[/] {escape(line)}", highlight=False, soft_wrap=True)
+    if not machines:
+        _say(console, f"{file} is valid; no machine of it is there yet that could be asked")
     if not problems:
-        console.print(f"nothing is missing: ray up -y {file}", highlight=False)
+        _say(console, f"nothing is missing: ray up -y {file}")
     return not problems
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def read_cluster(file: Path) -> dict[str, Any]:
@@ -132,17 +137,43 @@ def read_cluster(file: Path) -> dict[str, Any]:
     except Exception as error:  # whatever Ray and its schema raise
         first = str(getattr(error, "message", error)).splitlines()[0]
         raise ClusterError(f"Ray refuses {file}: {first}") from error
+    wanted = {"auth": "ssh_user"} | ({"provider": "head_ip"} if _is_local(content) else {})
+    for part, key in wanted.items():
+        if key not in content.get(part, {}):
+            raise ClusterError(f"{file} has no {part}.{key}")
     return dict(content)
 
 
-def _of_provider(provider: str) -> Iterator[str]:
-    """What this machine lacks to start machines of a cloud."""
-    if provider == "aws":
-        if importlib.util.find_spec("boto3") is None:
-            yield "boto3, by which Ray starts machines: pip install 'apportion[aws]'"
-        known = {"AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_ROLE_ARN"} & os.environ.keys()
-        if not known and not Path("~/.aws").expanduser().is_dir():
-            yield "credentials of AWS: neither ~/.aws nor AWS_PROFILE is there"
+def _is_local(content: Mapping[str, Any]) -> bool:
+    return bool(content["provider"]["type"] == "local")
+
+
+def _of_cloud(content: Mapping[str, Any]) -> Iterator[str]:
+    """What is missing before machines of a cloud can be started."""
+    if content["provider"]["type"] != "aws":
+        return
+    if importlib.util.find_spec("boto3") is None:
+        yield "boto3, by which Ray starts machines: pip install 'apportion[aws]'"
+    known = {"AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_ROLE_ARN", "AWS_SHARED_CREDENTIALS_FILE"}
+    if not known & os.environ.keys() and not Path("~/.aws").expanduser().is_dir():
+        yield (
+            "credentials of AWS: neither ~/.aws nor AWS_PROFILE is there (a role of this machine's "
+            "own is not looked for)"
+        )
+    for name, node in content["available_node_types"].items():
+        if not node["node_config"].get("ImageId", "").strip("ami-0"):
+            yield f"an image of yours as ImageId of {name}"
+
+
+def _unlike(machines: Sequence[Machine]) -> Iterator[str]:
+    """Whether all machines will have one Python, to the last digit, as a search asks of them."""
+    versions = {machine.address: machine.python for machine in machines}
+    if len(set(versions.values())) > 1:
+        listed = ", ".join(f"{address} {version}" for address, version in versions.items())
+        yield (
+            f"one version of Python on all machines ({listed}): have setup_commands say `sh "
+            "~/apportion/configs/cluster/setup.sh 3.12`, which takes uv's on each"
+        )
 
 
 def _here(content: Mapping[str, Any]) -> Iterator[str]:
@@ -177,10 +208,26 @@ def _ssh(address: str, auth: Mapping[str, Any], script: str) -> "subprocess.Comp
             "-o",
             "IdentitiesOnly=yes",
         ]
+    if proxy := auth.get("ssh_proxy_command"):
+        command += ["-o", f"ProxyCommand={proxy}"]
     command += [f"{auth['ssh_user']}@{address}", "sh -s"]
     return subprocess.run(
-        command, input=script, capture_output=True, text=True, timeout=ANSWERS_WITHIN, check=False
+        command,
+        input=script,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        timeout=ANSWERS_WITHIN,
+        check=False,
     )
+
+
+def _holds(address: str, auth: Mapping[str, Any], script: str) -> bool:
+    """Whether a script ends well on a machine; one that hangs does not."""
+    try:
+        return not _ssh(address, auth, script).returncode
+    except subprocess.TimeoutExpired:
+        return False
 
 
 def _ask(address: str, auth: Mapping[str, Any]) -> Machine:
@@ -197,7 +244,10 @@ def _ask(address: str, auth: Mapping[str, Any]) -> Machine:
         reason = (answer.stderr.strip().splitlines() or [f"status {answer.returncode}"])[-1]
         return _lost(address, f"a way in by ssh: {reason}")
     said = dict(line.split("=", 1) for line in answer.stdout.splitlines() if "=" in line)
-    clock = float(said["clock"])
+    try:
+        clock, free = float(said["clock"]), float(said["free"]) / 2**20
+    except (KeyError, ValueError):
+        return _lost(address, f"an answer that can be understood: {answer.stdout.strip()!r}")
     ahead = max(clock - after, 0.0) + min(clock - before, 0.0)
     problems = []
     if not said.keys() & {"env", "python", "uv", "curl"}:
@@ -207,7 +257,6 @@ def _ask(address: str, auth: Mapping[str, Any]) -> Machine:
         )
     if "rsync" not in said:
         problems.append("rsync")
-    free = float(said["free"]) / 2**20
     if free < GIBIBYTES and "env" not in said:
         problems.append(f"room: {free:.0f} GiB in the home folder, of {GIBIBYTES:g} that it takes")
     if abs(ahead) > CLOCK:
@@ -226,27 +275,32 @@ def _folders(
     for path in dict.fromkeys(filter(None, [config.output, config.cache])):
         folder = _remote(path)
         name = f".apportion-{uuid.uuid4().hex}"
-        made = _ssh(addresses[0], auth, f"mkdir -p {folder} && : > {folder}/{name}")
-        if made.returncode:
-            yield f"{addresses[0]}: leave to write to {path}: {made.stderr.strip()}"
+        if not _holds(addresses[0], auth, f"mkdir -p {folder} && : > {folder}/{name}"):
+            yield f"{addresses[0]}: leave to write to {path}"
             continue
         for address in addresses[1:]:
-            if _ssh(address, auth, f"[ -e {folder}/{name} ] && : > {folder}/{name}").returncode:
+            if not _holds(address, auth, f"[ -e {folder}/{name} ] && : > {folder}/{name}"):
                 yield (
                     f"{address}: {path} as {addresses[0]} has it, on storage that all share; a "
                     "search then keeps its files on the head alone, and goes on there alone"
                 )
-        _ssh(addresses[0], auth, f"rm -f {folder}/{name}")
+        _holds(addresses[0], auth, f"rm -f {folder}/{name}")
     root = config.data_root
-    if config.evaluator == "simulated" or root is None or Path(root).is_relative_to(PROJECT):
-        return  # what lies in the project goes where it goes
-    if _ssh(addresses[0], auth, f"[ -e {_remote(root)} ]").returncode:
+    if config.evaluator == "simulated" or root is None:
+        return
+    if Path(root).is_relative_to(PROJECT):  # it goes where the project goes
+        if not Path(root).exists():
+            yield f"the data, {root}, on this machine, from which the head gets it"
+    elif not _holds(addresses[0], auth, f"[ -e {_remote(root)} ]"):
         yield f"{addresses[0]}: the data, {root}, which the head reads"
 
 
-def _remote(path: str | Path) -> str:
-    """A path for a remote shell: `ray submit` runs in the home folder, as ssh does."""
-    return shlex.quote(re.sub(r"^~/", "", str(path)))
+def _remote(path: str) -> str:
+    """A path for a remote shell, which begins in the home folder there, as `ray submit` does."""
+    home = Path.home()  # what `~` of a config has become
+    return shlex.quote(
+        str(Path(path).relative_to(home)) if Path(path).is_relative_to(home) else path
+    )
 
 
 def _table(machines: Sequence[Machine]) -> Table:
@@ -256,8 +310,7 @@ def _table(machines: Sequence[Machine]) -> Table:
         if not said:
             table.add_row(machine.address, *["-"] * 4)
             continue
-        python = said.get("env") or said.get("python") or "fetched by uv"
         free = f"{float(said['free']) / 2**20:.0f}"
         clock = f"{machine.ahead:+.1f} s" if machine.ahead else "right"
-        table.add_row(machine.address, python, said["gpus"], free, clock)
+        table.add_row(machine.address, machine.python, said["gpus"], free, clock)
     return table

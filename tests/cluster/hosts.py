@@ -166,9 +166,7 @@ def _start(number: int, folder: Path, key: Path, stack: ExitStack) -> Host:
     subprocess.run(["ssh-keygen", "-q", "-N", "", "-f", str(folder / "host_key")], check=True)
     shutil.copy(key.with_suffix(".pub"), folder / "key.pub")
     (folder / "sshd_config").write_text(SSHD)
-    (folder / "passwd").write_text(
-        "root:x:0:0:root:/mnt/home:/bin/bash\nsshd:x:1:1::/:/bin/false\n"
-    )
+    (folder / "passwd").write_text(PASSWD)
     _give_environment(folder / "home")
     name = f"apportion-host{number}"
     _ip("netns", "add", name)
@@ -202,9 +200,7 @@ def _give_environment(home: Path) -> None:
     (packages / "base.pth").write_text(str(Path(ray.__file__).parents[1]))
     # Installed with its package, which is there already, and for this Python.
     script = env / "bin" / "ray"
-    script.write_text(
-        "#!/mnt/home/apportion-env/bin/python\nfrom ray.scripts.scripts import main\n\nmain()\n"
-    )
+    script.write_text(RAY)
     script.chmod(0o755)
     pip = home / ".config" / "pip" / "pip.conf"
     pip.parent.mkdir(parents=True)

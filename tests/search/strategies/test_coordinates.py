@@ -109,7 +109,9 @@ def test_samplers_search_mean_use_unless_told_otherwise(kind: str, drawing: dict
         strategy = STRATEGIES[kind].build(problem, settings)
         strategy.tell([evaluate(i, vector) for i, vector in enumerate(strategy.ask(32))])
         spread[uniform] = np.std([vector.mean() for vector in strategy.ask(32)])
-    assert spread[False] > 0.16 > 0.15 > spread[True]
+    # CMA-ES draws around its best.
+    assert spread[False] > (0.16 if kind == "cma_es" else 0.2)
+    assert spread[True] < 0.15
 
 
 @pytest.mark.parametrize("space", SPACES)
