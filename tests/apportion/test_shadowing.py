@@ -17,7 +17,6 @@ import ray
 import yaml
 
 from search.arms import connect
-from search.arms.connection import _set_loopback
 from tests.helpers import ROOT
 from tests.helpers.studies import SIMULATED
 from trainers.device import DeviceError
@@ -76,7 +75,6 @@ def command(way: str, folder: Path) -> list[str]:
 def cluster() -> Iterator[str]:
     """The address of a cluster that was not started by a search."""
     ray.shutdown()
-    _set_loopback(False)  # as before any search of this process: whoever joins is elsewhere
     ray.init(
         num_cpus=len(WAYS), include_dashboard=False, log_to_driver=False, logging_level="error"
     )
