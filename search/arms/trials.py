@@ -4,7 +4,6 @@ import math
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
@@ -230,9 +229,8 @@ def run_arms(
         bundles = [dict(bundle) for _ in range(evaluators[settings["arm"]])]
         return tune.PlacementGroupFactory([{}, *bundles])
 
-    with ExitStack() as stack:
-        # A study does not use Tune's files, and should not fail for want of room for them.
-        aside = tempfile.TemporaryDirectory(prefix="apportion-tune-", ignore_cleanup_errors=True)
+    # A study does not use Tune's files, and should not fail for want of room for them.
+    with tempfile.TemporaryDirectory(prefix="apportion-tune-", ignore_cleanup_errors=True) as aside:
         tuner = tune.Tuner(
             tune.with_resources(trainable, resources),
             param_space={"arm": tune.grid_search(arms)},
@@ -247,7 +245,7 @@ def run_arms(
             ),
             run_config=tune.RunConfig(
                 name="tune",
-                storage_path=stack.enter_context(aside),
+                storage_path=aside,
                 failure_config=tune.FailureConfig(max_failures=schedule.arm_retries),
                 progress_reporter=_Reporter(display, config.candidates),
                 verbose=1,

@@ -30,6 +30,7 @@ GIBIBYTES = 12.0
 CLOCK = 5.0
 #: Addresses that stand for others in examples (RFC 5737).
 EXAMPLES = ("192.0.2.", "198.51.100.", "203.0.113.")
+NO_IMAGE = "ami-00000000000000000"
 #: Asked of every machine, by `sh`: a line NAME=VALUE for each thing.
 PROBE = """\
 echo "clock=$(date +%s.%N)"
@@ -79,7 +80,7 @@ def check_cluster(file: Path, config: StudyConfig | None, console: Console) -> b
 
     Args:
         file: What `ray up` is given.
-        config: A study; that every machine sees its data and shares its folders is then checked.
+        config: A study; that the head has its data and all share its folders is then checked.
         console: Where to.
 
     Returns:
@@ -161,7 +162,7 @@ def _of_cloud(content: Mapping[str, Any]) -> Iterator[str]:
             "own is not looked for)"
         )
     for name, node in content["available_node_types"].items():
-        if not node["node_config"].get("ImageId", "").strip("ami-0"):
+        if node["node_config"].get("ImageId", NO_IMAGE) == NO_IMAGE:
             yield f"an image of yours as ImageId of {name}"
 
 
@@ -201,13 +202,8 @@ def _ssh(address: str, auth: Mapping[str, Any], script: str) -> "subprocess.Comp
     options = ["BatchMode=yes", "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null"]
     options += [f"ConnectTimeout={CONNECTS_WITHIN}", "LogLevel=ERROR"]
     command = ["ssh", *(word for option in options for word in ("-o", option))]
-    if auth.get("ssh_private_key"):
-        command += [
-            "-i",
-            str(Path(auth["ssh_private_key"]).expanduser()),
-            "-o",
-            "IdentitiesOnly=yes",
-        ]
+    if key := auth.get("ssh_private_key"):
+        command += ["-i", str(Path(key).expanduser()), "-o", "IdentitiesOnly=yes"]
     if proxy := auth.get("ssh_proxy_command"):
         command += ["-o", f"ProxyCommand={proxy}"]
     command += [f"{auth['ssh_user']}@{address}", "sh -s"]
@@ -297,10 +293,8 @@ def _folders(
 
 def _remote(path: str) -> str:
     """A path for a remote shell, which begins in the home folder there, as `ray submit` does."""
-    home = Path.home()  # what `~` of a config has become
-    return shlex.quote(
-        str(Path(path).relative_to(home)) if Path(path).is_relative_to(home) else path
-    )
+    given, home = Path(path), Path.home()  # the latter is what `~` of a config has become
+    return shlex.quote(str(given.relative_to(home) if given.is_relative_to(home) else given))
 
 
 def _table(machines: Sequence[Machine]) -> Table:

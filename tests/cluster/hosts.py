@@ -60,8 +60,7 @@ def missing() -> str | None:
     """Why hosts cannot be made here; None where they can."""
     if sys.platform != "linux" or os.geteuid():
         return "hosts take Linux and root"
-    path = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/sbin"])
-    lacking = [name for name in PROGRAMS if not shutil.which(name, path=path)]
+    lacking = [name for name in PROGRAMS if not _find(name)]
     if lacking:
         return f"hosts take {', '.join(lacking)}"
     if subprocess.run(["unshare", "--net", "--pid", "--fork", "true"], check=False).returncode:
@@ -220,7 +219,12 @@ def _ip(*words: str) -> None:
     subprocess.run([_where("ip"), *words], check=True, stdin=subprocess.DEVNULL)
 
 
+def _find(name: str) -> str | None:
+    """A program, of the administrator's, too; None where it is missing."""
+    return shutil.which(name, path=os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/sbin"]))
+
+
 def _where(name: str) -> str:
-    path = shutil.which(name, path=os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/sbin"]))
+    path = _find(name)
     assert path is not None
     return path

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from search.record import read_record
 from search.study import Study
 from tests.cluster.hosts import Host, at_hub, hosts, missing, run, ssh
 from tests.helpers import ROOT
-from tests.helpers.studies import EXPECTED, accounted, mirrored, quiet, tiny
+from tests.helpers.studies import EXPECTED, accounted, mirrored, quiet, tiny, wait_for
 
 pytestmark = [
     pytest.mark.cluster,
@@ -81,7 +80,6 @@ def started(cluster: Cluster) -> Cluster:
     alive = "import ray; ray.init(log_to_driver=False); print(sum(n['Alive'] for n in ray.nodes()))"
     wait_for(
         lambda: ssh(cluster.head, f'~/apportion-env/bin/python -c "{alive}"').stdout[-2:] == "3\n",
-        within=180,
     )
     return cluster
 
@@ -106,13 +104,6 @@ def write(cluster: Cluster, config: StudyConfig) -> str:
     file = f"{config.name}.yaml"
     (cluster.folder / "shared" / file).write_text(yaml.safe_dump(dump_config(config)))
     return f"/mnt/shared/{file}"
-
-
-def wait_for(condition: Callable[[], bool], within: float = 300) -> None:
-    end = time.monotonic() + within
-    while not condition():
-        assert time.monotonic() < end, "timed out"
-        time.sleep(0.5)
 
 
 def scorers(config: StudyConfig) -> set[str]:
@@ -154,7 +145,7 @@ def go_through(
     seen = shared(cluster, config)
     if config.output == "studies":
         seen = replace(config, output=str(cluster.head.folder / "home" / "studies"))
-    wait_for(lambda: {cluster.head.address, host.address} <= scorers(seen))
+    wait_for(lambda: {cluster.head.address, host.address} <= scorers(seen), within=300)
     accident(host)
     output, _ = process.communicate(timeout=600)
     assert process.returncode == 0, output
@@ -181,7 +172,7 @@ def test_a_driver_dies_and_another_host_goes_on(started: Cluster, undisturbed: S
     output, _ = started.submit(config, "--tmux").communicate(timeout=60)
     assert "ray attach" in output
     seen = shared(started, config)
-    wait_for(lambda: bool(scorers(seen)))
+    wait_for(lambda: bool(scorers(seen)), within=300)
     ssh(started.head, "pkill -KILL -f ^python.*run.py")
     started.ray("down", "-y")
     assert ssh(started.head, "pgrep raylet", check=False).stdout == ""

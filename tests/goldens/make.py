@@ -135,20 +135,9 @@ def scores() -> dict[str, dict[str, Any]]:
         torch.set_num_threads(1)
         base = build_foundation(config, run_here, lambda line: None)
         cache = feature_cache(config, base, run_here, lambda line: None)
-        groups = channel_groups(config.backbone)
-        space = build_space(config)
-        rng = np.random.default_rng(0)
-        names, cohort = [], list[Masks]()
-        for name, build in BASELINES.items():
-            try:
-                vector = space.encode(build(2, groups[0].width, rng))
-            except ValueError:  # outside the space
-                continue
-            names.append(name)
-            cohort.append(space.decode(vector).masks)
-        found = {}
-        results = distill(cohort, cache, config.proxy, config.compute)
-        for name, masks, score in zip(names, cohort, results, strict=True):
+        cohort, found = _baseline_masks(config, 2), {}
+        results = distill(list(cohort.values()), cache, config.proxy, config.compute)
+        for (name, masks), score in zip(cohort.items(), results, strict=True):
             assert not isinstance(score, Exception)
             trained = train_jointly(
                 masks,
@@ -172,19 +161,27 @@ def scores() -> dict[str, dict[str, Any]]:
 
 
 def simulated_scores() -> dict[str, dict[str, float]]:
-    """What simulated problems say of the baselines, by problem and baseline."""
+    """What the simulated problem says of the baselines: accuracy by baseline and task."""
     config, found = search_config(), {}
-    space = build_space(config)
-    pool, rng = SimulatedPool(config), np.random.default_rng(0)
-    for name, build in BASELINES.items():
-        try:
-            vector = space.encode(build(4, channel_groups(config.backbone)[0].width, rng))
-        except ValueError:  # outside the space
-            continue
-        pool.submit(0, [space.decode(vector).masks], config.ladder[0])
+    pool = SimulatedPool(config)
+    for name, masks in _baseline_masks(config, 4).items():
+        pool.submit(0, [masks], config.ladder[0])
         evaluation = pool.wait()[1][0].evaluation
         assert evaluation is not None
         found[name] = _rounded(evaluation.accuracy)
+    return found
+
+
+def _baseline_masks(config: StudyConfig, tasks: int) -> dict[str, Masks]:
+    """Masks of the baselines that the space has, by name."""
+    space, found = build_space(config), dict[str, Masks]()
+    width, rng = channel_groups(config.backbone)[0].width, np.random.default_rng(0)
+    for name, build in BASELINES.items():
+        try:
+            vector = space.encode(build(tasks, width, rng))
+        except ValueError:  # outside the space
+            continue
+        found[name] = space.decode(vector).masks
     return found
 
 

@@ -2,6 +2,8 @@
 
 import collections
 import io
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +59,14 @@ TINY: dict[str, Any] = {
 def tiny(output: Path, **changed: Any) -> StudyConfig:
     """The config of a whole search in seconds, in a folder, with other settings."""
     return parse_config(TINY | {"output": str(output)} | changed)
+
+
+def wait_for(condition: Callable[[], bool], *, within: float = 180) -> None:
+    """Wait until something holds; it is an error where it does not within so many seconds."""
+    end = time.monotonic() + within
+    while not condition():
+        assert time.monotonic() < end, "timed out"
+        time.sleep(0.1)
 
 
 def quiet() -> Console:

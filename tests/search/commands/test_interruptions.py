@@ -7,7 +7,6 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import ray
@@ -18,7 +17,7 @@ from search.commands.search import search
 from search.config import StudyConfig, dump_config
 from search.record import read_record
 from search.study import Study
-from tests.helpers.studies import EXPECTED, RUNGS, accounted, mirrored, quiet, tiny
+from tests.helpers.studies import EXPECTED, RUNGS, accounted, mirrored, quiet, tiny, wait_for
 
 # Ray starts and ends processes of its own in this one.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
@@ -46,13 +45,6 @@ def finished(process: "subprocess.Popen[bytes]", timeout: float = 300) -> None:
 def count(config: StudyConfig) -> int:
     path = config.folder / "record.journal"
     return len(read_record(path, config.name)) if path.exists() else 0
-
-
-def wait_for(condition: Any, timeout: float = 180) -> None:
-    end = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < end, "timed out"
-        time.sleep(0.1)
 
 
 def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, cache: Path) -> None:
