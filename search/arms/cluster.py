@@ -23,6 +23,8 @@ from trainers.device import DeviceError, resolve_device
 ENDS_WITHIN = 5.0
 #: Candidates that an evaluator on a GPU is handed at once, unless the config says.
 GPU_COHORT = 64
+#: Masks that an arm solves for at once, at most.
+MOST_SOLVERS = 16
 
 
 class WriterLostError(RuntimeError):
@@ -98,6 +100,17 @@ def share_out(places: int, arms: Sequence[str]) -> dict[str, int]:
     """
     each, over = divmod(max(places, len(arms)), len(arms))
     return {arm: each + (number < over) for number, arm in enumerate(arms)}
+
+
+def count_solvers(schedule: ScheduleConfig, evaluators: Mapping[str, int]) -> int:
+    """How many masks each arm may solve for at once on CPUs that no evaluator takes.
+
+    Args:
+        schedule: Of the study.
+        evaluators: By arm.
+    """
+    free = ray.cluster_resources().get("CPU", 0.0) - schedule.cpus * sum(evaluators.values())
+    return min(MOST_SOLVERS, int(max(0.0, free) / len(evaluators)))
 
 
 def cluster_jobs(schedule: ScheduleConfig) -> Run:

@@ -22,7 +22,7 @@ import ray
 from ray._private import ray_constants
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
-from search.arms.nodes import check_nodes
+from search.arms.nodes import check_nodes, facts
 from trainers.device import DeviceError
 
 #: Seconds that a cluster's head has to take a connection.
@@ -72,7 +72,7 @@ def connect() -> None:
                 "memory or room? Try again, nothing is lost"
             ) from error
     if joined:
-        check_nodes()
+        check_nodes(facts())
 
 
 @contextmanager

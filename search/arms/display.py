@@ -1,5 +1,6 @@
 """The search's progress: a live table on a terminal, plain lines elsewhere."""
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ class ArmState:
         stopped: Candidates that were not scored beyond a lower rung.
         best: Best quality; NaN before the first.
         hypervolume: Of the arm's own front.
+        busy: Share of their time that its evaluators score; NaN where it has none of its own.
     """
 
     name: str
@@ -35,6 +37,7 @@ class ArmState:
     stopped: int
     best: float
     hypervolume: float
+    busy: float
 
     @property
     def done(self) -> bool:
@@ -103,7 +106,7 @@ def _table(arms: Sequence[ArmState], left: str) -> Table:
     table = Table(title=f"search: {left}", title_justify="left")
     table.add_column("strategy-seed")
     table.add_column("state")
-    for name in ("candidates", "failed", "stopped", "best quality", "hypervolume"):
+    for name in ("candidates", "failed", "stopped", "best quality", "hypervolume", "busy"):
         table.add_column(name, justify="right")
     for arm in arms:
         table.add_row(
@@ -114,5 +117,6 @@ def _table(arms: Sequence[ArmState], left: str) -> Table:
             str(arm.stopped),
             f"{arm.best:.3f}",
             f"{arm.hypervolume:.4f}",
+            "" if math.isnan(arm.busy) else f"{arm.busy:.0%}",
         )
     return table

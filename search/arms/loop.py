@@ -10,14 +10,16 @@ bracket in the order of asking. So replaying the record gives a strategy exactly
 uninterrupted run has.
 """
 
+import functools
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from partitioning import Space
+from search.arms.clock import Clock
 from search.arms.repeats import Repeats
 from search.arms.scoring import Pool
 from search.arms.stages import broken, decoded, measured, outcome, quality_at, repeated
@@ -100,6 +102,8 @@ class Arm:
         keep: Makes durable what lower rungs said of a candidate that is still under way.
         labels: Names of fixed proposals, by index (the baselines').
         realisable: Look for what of a proposal could be realised, since the strategy reads it.
+        mapped: As `map`; finds the masks of what is proposed.
+        clock: Is told what this arm does.
     """
 
     name: str
@@ -114,6 +118,10 @@ class Arm:
     keep: Callable[[Candidate], None]
     labels: Sequence[str] = ()
     realisable: bool = False
+    mapped: Callable[
+        [Callable[[Candidate], Candidate], Iterable[Candidate]], Iterator[Candidate]
+    ] = map
+    clock: Clock = field(default_factory=Clock)
 
     def run(
         self,
@@ -133,6 +141,7 @@ class Arm:
                 less far than the scores of its bracket say.
         """
         self._known, self._begun = known, begun or {}
+        self._names = tuple(self.space.names())
         self._brackets: deque[_Bracket] = deque()
         self._asked = 0
         self._spent = 0.0
@@ -159,14 +168,24 @@ class Arm:
         """Fill brackets, as many as keep the evaluators busy, as far as the strategy goes."""
         proposed = self._fill()
         # All evaluators have some of what is under way before any has a whole cohort.
-        workers = max(1, self.pool.slots // 2)
         untold = sum(bracket.size for bracket in self._brackets)
-        cohort = max(1, min(self.budget.cohort, -(-untold // workers)))
+        cohort = max(1, min(self.budget.cohort, -(-untold // self.pool.evaluators)))
+        masked = self._masked([vector for _, vectors in proposed for vector in vectors])
         for bracket, vectors in proposed:
             bracket.cohort = cohort
             for start in range(0, len(vectors), cohort):  # scored while masks of the next are made
-                self._start(bracket, vectors[start : start + cohort])
+                self._start(bracket, vectors[start : start + cohort], masked)
         self._climb()
+
+    def _masked(self, vectors: Sequence[np.ndarray]) -> Iterator[Candidate]:
+        """With their masks, those of the next proposals that were not under way before."""
+        fresh = (
+            self._propose(index, vector)
+            for index, vector in enumerate(vectors, start=self._asked)
+            if index not in self._known and index not in self._begun
+        )
+        decode = functools.partial(decoded, self.space, realisable=self.realisable)
+        return iter(self.mapped(decode, fresh))
 
     def _fill(self) -> list[tuple[_Bracket, Sequence[np.ndarray]]]:
         """What the strategy proposes now, by the bracket that it is for."""
@@ -207,7 +226,9 @@ class Arm:
         elif self._brackets:
             self._brackets[-1].closed = True
 
-    def _start(self, bracket: _Bracket, vectors: Sequence[np.ndarray]) -> None:
+    def _start(
+        self, bracket: _Bracket, vectors: Sequence[np.ndarray], masked: Iterator[Candidate]
+    ) -> None:
         """Take new candidates into a bracket and have them scored at the lowest rung."""
         joined = range(self._asked, self._asked + len(vectors))
         self._asked += len(vectors)
@@ -218,7 +239,8 @@ class Arm:
                 bracket.candidates[index] = before
                 self._repeats.remember(before)
                 continue
-            proposed = self._propose(index, vector)
+            with self.clock.doing("masks"):
+                proposed = next(masked)
             bracket.candidates[index] = proposed
             if broken(proposed):
                 self.record(proposed)
@@ -234,17 +256,15 @@ class Arm:
             )
 
     def _propose(self, index: int, vector: np.ndarray) -> Candidate:
-        """A new candidate, with its masks."""
-        candidate = Candidate(
+        return Candidate(
             strategy=self.name,
             seed=self.seed,
             index=index,
             vector=tuple(map(float, vector)),
-            names=tuple(self.space.names()),
+            names=self._names,
             label=self.labels[index] if index < len(self.labels) else None,
             started=time.time(),
         )
-        return decoded(self.space, candidate, realisable=self.realisable)
 
     def _queue(self, bracket: _Bracket, indices: Sequence[int]) -> None:
         """Have those that have no score at the bracket's rung scored there, in cohorts.
@@ -278,7 +298,8 @@ class Arm:
 
     def _receive(self) -> None:
         """Wait for a cohort and make durable what is said of its candidates."""
-        ticket, results = self.pool.wait()
+        with self.clock.doing("outcomes" if self._asked < self.budget.candidates else "end"):
+            ticket, results = self.pool.wait()
         bracket, indices = self._flying.pop(ticket)
         rung = bracket.rung
         waiting: list[tuple[_Bracket, int]] = []

@@ -36,13 +36,15 @@ def facts() -> dict[str, str]:
     return found
 
 
-def check_nodes() -> None:
-    """Have every node of the cluster say what it runs.
+def check_nodes(here: Mapping[str, str]) -> None:
+    """Have every other node of the cluster say what it runs.
+
+    Args:
+        here: What this one does, as `facts` says it.
 
     Raises:
         DeviceError: A node has other code or libraries than this one, or cannot say.
     """
-    here = facts()
     own = ray.get_runtime_context().get_node_id()
     asked = [
         (

@@ -3,7 +3,7 @@
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,14 +14,25 @@ from ray.util import get_current_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from partitioning import Masks
+from search.arms.clock import Clock
+from search.arms.nodes import different, facts
 from search.arms.reasons import reason
 from search.arms.scoring import Scored
-from search.candidates import Rung
+from search.candidates import Rung, Utilisation, total
 from search.config import StudyConfig
 from search.study import Foundation
 from trainers.cost import costs
+from trainers.device import DeviceError
 from trainers.joint import train_jointly
 from trainers.proxy import DivergedError, Evaluation, FeatureCache, Proxy
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What an evaluator answers: the results of a cohort in order, and the seconds they took."""
+
+    scored: list[Scored]
+    seconds: float
 
 
 class Evaluator:
@@ -31,33 +42,48 @@ class Evaluator:
         cache: Features; shared by the evaluators of a node without copies.
         config: The study: how candidates are scored, and on what.
         base: Tasks, trunk and teachers, for rungs that train in full; None where there are none.
+        code: What the search runs, as `facts` says it.
+
+    Raises:
+        DeviceError: Its node, which may have joined since, has other code or libraries.
     """
 
-    def __init__(self, cache: FeatureCache, config: StudyConfig, base: Foundation | None) -> None:
+    def __init__(
+        self,
+        cache: FeatureCache,
+        config: StudyConfig,
+        base: Foundation | None,
+        code: Mapping[str, str],
+    ) -> None:
+        address = ray.util.get_node_ip_address()
+        if problems := different(address, facts(), code):
+            raise DeviceError("; ".join(problems))
         if config.compute.threads:
             torch.set_num_threads(config.compute.threads)
         self._config, self._base = config, base
         share = min(1.0, config.schedule.gpus or 1.0)
         self._proxy = Proxy(cache, config.proxy, config.compute, share)
-        self._name = f"{ray.util.get_node_ip_address()}:{os.getpid()}"
+        self._name = f"{address}:{os.getpid()}"
 
     def ready(self) -> None:
         """Answers once the features are loaded."""
 
-    def evaluate(self, cohort: Sequence[Masks], rung: Rung) -> list[Scored]:
+    def evaluate(self, cohort: Sequence[Masks], rung: Rung) -> Answer:
         """Score a cohort; a candidate whose training diverges is an error of that candidate."""
+        started = time.monotonic()
         if rung.fidelity == "full":
             results = [self._train(masks, rung.steps) for masks in cohort]
         else:
             proxy = self._config.proxy
             proxy = replace(proxy, sgd=replace(proxy.sgd, steps=rung.steps))
             results = self._proxy.score(cohort, proxy)
-        return [
+        scored = [
             Scored(error=str(result), evaluator=self._name)
             if isinstance(result, DivergedError)
             else Scored(evaluation=result, evaluator=self._name)
             for result in results
         ]
+        return Answer(scored=scored, seconds=time.monotonic() - started)
 
     def _train(self, masks: Masks, steps: int) -> Evaluation | DivergedError:
         """What a short training on the images reaches."""
@@ -118,7 +144,8 @@ class ActorPool:
     """Hands cohorts to evaluator actors; replaces actors that die and asks their cohort again.
 
     An evaluator is asked only once it has answered that it is ready: one whose node is gone may
-    wait for another for ever. One that does not answer in time is taken for lost.
+    wait for another for ever. One that does not answer in time is taken for lost. Whenever a cohort
+    comes in, those that have answered are handed what waits.
 
     Args:
         make: Starts evaluator number i.
@@ -127,6 +154,7 @@ class ActorPool:
             evaluator.
         timeout: Seconds after which an evaluator that was asked is taken for lost; where its rung
             took long before, ten times the longest.
+        clock: Knows why evaluators are idle.
         say: Called with a line about every evaluator that is lost.
     """
 
@@ -137,19 +165,26 @@ class ActorPool:
         evaluators: int,
         attempts: int,
         timeout: float,
+        clock: Clock | None = None,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
-        self._make, self._say = make, say
+        self._make, self._say, self._clock = make, say, clock or Clock()
         self._attempts, self._timeout = attempts, timeout
         self._actors: dict[int, Any] = {}
         self._starts = [0] * evaluators
-        self._idle: deque[int] = deque()
+        #: Evaluators that have nothing to do, and since when.
+        self._idle: dict[int, float] = {}
         #: Evaluators that have not answered yet, and since when.
         self._starting: dict[Any, tuple[int, float]] = {}
         self._flying: dict[Any, _Flight] = {}
         self._queue: deque[tuple[_Work, list[int]]] = deque()
+        #: Cohorts whose results are all there.
+        self._done: deque[_Work] = deque()
         #: Seconds that the slowest cohort took, by rung.
         self._longest: dict[Rung, float] = {}
+        #: What evaluators did with their time.
+        self._used: dict[str, float] = {}
+        self.evaluators = evaluators
         # As many again wait, so that no evaluator is idle while an older cohort is still out.
         self.slots = 2 * evaluators
         for evaluator in range(evaluators):
@@ -163,6 +198,8 @@ class ActorPool:
         )
         self._queue.append((work, list(range(size))))
         self._dispatch()
+        while not self._idle and self._hear(within=0.0):
+            pass
 
     def wait(self) -> tuple[int, list[Scored]]:
         """Block until a cohort is scored; its ticket and its results in order.
@@ -170,22 +207,38 @@ class ActorPool:
         Raises:
             PoolError: No evaluator answers, though all were started again.
         """
-        while True:
+        while not self._done:
             asked = [*self._flying, *self._starting]
             left = min(map(self._deadline, asked)) - time.monotonic()
-            ready, _ = ray.wait(asked, num_returns=1, timeout=max(0.0, left))
-            work = None
-            if not ready:
+            if not self._hear(within=max(0.0, left)):
                 late = min(asked, key=self._deadline)
                 error = GetTimeoutError(f"no answer within {self._limit(late):.0f} seconds")
-                work = self._take_down(late, error)
-            elif ready[0] in self._starting:
-                self._take_up(ready[0])
+                self._take_down(late, error)
+                self._dispatch()
+        work = self._done.popleft()
+        return work.ticket, [scored for scored in work.results if scored is not None]
+
+    def utilisation(self) -> Utilisation:
+        """What evaluators have done with their time so far."""
+        now = time.monotonic()
+        idle = [self._clock.split(since, now) for since in self._idle.values()]
+        asked = [{"busy": now - flight.since} for flight in self._flying.values()]
+        starting = [{"start": now - since} for _, since in self._starting.values()]
+        return total([self._used, *idle, *asked, *starting])
+
+    def _hear(self, *, within: float) -> bool:
+        """Take in one answer and hand out what waits; whether one came within so many seconds."""
+        ready, _ = ray.wait([*self._flying, *self._starting], num_returns=1, timeout=within)
+        for ref in ready:
+            if ref in self._starting:
+                self._take_up(ref)
             else:
-                work = self._land(ready[0])
-            self._dispatch()
-            if work is not None and all(scored is not None for scored in work.results):
-                return work.ticket, [scored for scored in work.results if scored is not None]
+                self._land(ref)
+        self._dispatch()
+        return bool(ready)
+
+    def _spent(self, **seconds: float) -> None:
+        self._used = total([self._used, seconds])
 
     def _start(self, evaluator: int) -> None:
         self._actors[evaluator] = actor = self._make(evaluator)
@@ -198,35 +251,45 @@ class ActorPool:
         except RayError as error:
             self._take_down(ref, error)
         else:
-            evaluator, _ = self._starting.pop(ref)
+            evaluator, since = self._starting.pop(ref)
             self._starts[evaluator] = 0
-            self._idle.append(evaluator)
+            self._idle[evaluator] = time.monotonic()
+            self._spent(start=self._idle[evaluator] - since)
 
-    def _land(self, ref: Any) -> _Work:
+    def _land(self, ref: Any) -> None:
         """Take in what an evaluator answers."""
         flight = self._flying[ref]
         try:
-            results = ray.get(ref)
+            answer: Answer = ray.get(ref)
         except RayTaskError as error:  # the evaluator lives
             del self._flying[ref]
+            self._idle[flight.evaluator] = now = time.monotonic()
+            self._spent(busy=now - flight.since)
             self._failed(flight, error)
         except RayError as error:
             self._take_down(ref, error)
-            return flight.work
         else:
             del self._flying[ref]
-            for position, scored in zip(flight.positions, results, strict=True):
+            for position, scored in zip(flight.positions, answer.scored, strict=True):
                 flight.work.results[position] = scored
             took = time.monotonic() - flight.since
             rung = flight.work.rung
             self._longest[rung] = max(took, self._longest.get(rung, 0.0))
-        self._idle.append(flight.evaluator)
-        return flight.work
+            # Its answer may have waited until the arm had time for it.
+            self._idle[flight.evaluator] = flight.since + min(took, answer.seconds)
+            self._spent(busy=min(took, answer.seconds))
+            self._look(flight.work)
 
-    def _take_down(self, ref: Any, error: RayError) -> _Work | None:
-        """Replace an evaluator that died, or that does not answer; the work that it had, if any."""
+    def _look(self, work: _Work) -> None:
+        """See whether all of a cohort has been scored."""
+        if all(scored is not None for scored in work.results):
+            self._done.append(work)
+
+    def _take_down(self, ref: Any, error: RayError) -> None:
+        """Replace an evaluator that died, or that does not answer."""
         flight = self._flying.pop(ref, None)
-        evaluator = flight.evaluator if flight else self._starting.pop(ref)[0]
+        evaluator, since = (flight.evaluator, flight.since) if flight else self._starting.pop(ref)
+        self._spent(lost=time.monotonic() - since)
         self._say(f"evaluator {evaluator} is lost ({reason(error)})")
         ray.kill(self._actors[evaluator])
         if flight and isinstance(error, ActorUnavailableError):
@@ -239,7 +302,6 @@ class ActorPool:
             self._start(evaluator)
         elif not (self._flying or self._starting or self._idle):
             raise PoolError(f"no evaluator can be started; the last: {reason(error)}")
-        return flight.work if flight else None
 
     def _failed(self, flight: _Flight, error: RayError) -> None:
         """Have those whose scoring failed scored again, or give them up."""
@@ -253,14 +315,18 @@ class ActorPool:
             else:
                 # Alone, so that one bad candidate does not take its cohort with it.
                 self._queue.appendleft((work, [position]))
+        self._look(work)
 
     def _dispatch(self) -> None:
+        now = time.monotonic()
         while self._idle and self._queue:
-            evaluator, (work, positions) = self._idle.popleft(), self._queue.popleft()
+            evaluator = next(iter(self._idle))  # the one that has been idle for longest
+            self._spent(**self._clock.split(self._idle.pop(evaluator), now))
+            work, positions = self._queue.popleft()
             cohort = [work.cohort[p] for p in positions]
             ref = self._actors[evaluator].evaluate.remote(cohort, work.rung)
             self._flying[ref] = _Flight(
-                evaluator=evaluator, work=work, positions=positions, since=time.monotonic()
+                evaluator=evaluator, work=work, positions=positions, since=now
             )
 
     def _limit(self, ref: Any) -> float:
@@ -274,7 +340,9 @@ class ActorPool:
         return (flight.since if flight else self._starting[ref][1]) + self._limit(ref)
 
 
-def start_evaluator(index: int, config: StudyConfig, cache: Any, base: Any) -> Any:
+def start_evaluator(
+    index: int, config: StudyConfig, cache: Any, base: Any, code: Mapping[str, str]
+) -> Any:
     """Start evaluator number `index` in its bundle of the trial's placement group.
 
     Args:
@@ -282,6 +350,7 @@ def start_evaluator(index: int, config: StudyConfig, cache: Any, base: Any) -> A
         config: The study.
         cache: A reference to the features in the object store.
         base: One to the `Foundation`; None where no rung needs it.
+        code: What the search runs, as `facts` says it.
     """
     group = get_current_placement_group()
     return (
@@ -295,5 +364,5 @@ def start_evaluator(index: int, config: StudyConfig, cache: Any, base: Any) -> A
                 placement_group_bundle_index=index,
             ),
         )
-        .remote(cache, config, base)
+        .remote(cache, config, base, code)
     )

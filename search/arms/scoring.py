@@ -27,6 +27,7 @@ class Scored:
 class Pool(Protocol):
     """Evaluators that score cohorts at the same time."""
 
+    evaluators: int
     #: Cohorts that can be under way at once: two for every evaluator, one of which waits.
     slots: int
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from partitioning import Masks
 from search.arms.scoring import Scored
-from search.candidates import Rung
+from search.candidates import Rung, Utilisation
 from search.config import StudyConfig
 from trainers.cost import costs
 from trainers.proxy import Evaluation
@@ -23,6 +23,7 @@ class SimulatedPool:
         config: The study, of one virtual network per task.
     """
 
+    evaluators = 1
     #: Nothing is under way while the arm goes on, so there is nothing to be ahead of.
     slots = 1
 
@@ -40,6 +41,10 @@ class SimulatedPool:
     def wait(self) -> tuple[int, list[Scored]]:
         """The cohort that was submitted first; its ticket and its results in order."""
         return self._scored.popleft()
+
+    def utilisation(self) -> Utilisation:
+        """Nothing: it has no evaluators of its own."""
+        return {}
 
     def _score(self, masks: Masks) -> Scored:
         accuracy_T = self._simulation.accuracy(masks.mean_realised())

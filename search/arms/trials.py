@@ -1,9 +1,10 @@
 """Arms as Ray Tune trials, each with a placement group for its evaluators (`pool.py`)."""
 
+import functools
 import math
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
@@ -13,14 +14,24 @@ from ray import tune
 from ray.exceptions import RayTaskError
 from ray.tune.schedulers import ASHAScheduler
 
-from search.arms.cluster import count_places, share_out
+from search.arms.clock import Clock
+from search.arms.cluster import count_places, count_solvers, share_out
 from search.arms.display import ArmState, Display
 from search.arms.loop import Arm, Budget
+from search.arms.masks import in_parallel
+from search.arms.nodes import facts
 from search.arms.pool import ActorPool, start_evaluator
 from search.arms.reasons import reason
-from search.arms.scoring import Pool
 from search.arms.simulated_pool import SimulatedPool
-from search.candidates import REFERENCE, Candidate, coordinates, hypervolume, scored
+from search.candidates import (
+    REFERENCE,
+    Candidate,
+    Utilisation,
+    coordinates,
+    hypervolume,
+    scored,
+    shares,
+)
 from search.config import StudyConfig
 from search.record import RecordError
 from search.strategies import TaskKnowledge
@@ -28,6 +39,8 @@ from search.study import Supplies, baseline_names, baselines, build_space, build
 
 #: Seconds between two results that an arm reports to Tune.
 REPORT_EVERY = 0.5
+#: Seconds between two times that what evaluators did with their time is kept.
+KEEP_EVERY = 300.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,12 +65,14 @@ def run_arm(
     supplies: Mapping[int, Given],
     writer: Any,
     evaluators: Mapping[str, int],
+    solvers: int,
+    code: Mapping[str, str],
 ) -> None:
     """A Tune trial: one strategy with one seed over the evaluators of its placement group."""
     name, _, number = settings["arm"].rpartition("-")
     seed = int(number)
     given, config = supplies[seed], config.of_seed(seed)
-    space = build_space(config)
+    space, clock = build_space(config), Clock()
     vectors = baselines(config, space, seed)
     strategy = build_strategy(config, name, seed, space, vectors, given.knowledge)
     labels = baseline_names(config, name, vectors)
@@ -66,17 +81,23 @@ def run_arm(
         ladder = tuple(replace(rung, keep=1.0) for rung in ladder)
     schedule = config.schedule
     report = _Report(config, budget=min(config.candidates, len(labels) or config.candidates))
-    pool: Pool
+    pool: ActorPool | SimulatedPool
     if config.evaluator == "simulated":
         pool = SimulatedPool(config)
     else:
         pool = ActorPool(
-            lambda index: start_evaluator(index, config, given.cache, given.base),
+            lambda index: start_evaluator(index, config, given.cache, given.base, code),
             evaluators=evaluators[settings["arm"]],
             attempts=schedule.attempts,
             timeout=schedule.timeout,
+            clock=clock,
             say=report.note,
         )
+
+    def written(answer: Any) -> None:
+        with clock.doing("record"):
+            ray.get(answer)
+
     arm = Arm(
         name=name,
         seed=seed,
@@ -91,14 +112,18 @@ def run_arm(
         ),
         ladder=ladder,
         cost=config.objective.cost,
-        record=lambda candidate: ray.get(writer.add.remote(candidate)),
-        keep=lambda candidate: ray.get(writer.keep.remote(candidate)),
+        record=lambda candidate: written(writer.add.remote(candidate)),
+        keep=lambda candidate: written(writer.keep.remote(candidate)),
         labels=labels,
         realisable=getattr(config.strategies[name].settings, "realisable", False),
+        mapped=in_parallel(solvers) if solvers else map,
+        clock=clock,
     )
+    report.watch(pool.utilisation, functools.partial(writer.use.remote, name, seed, time.time()))
     known, begun = ray.get([writer.known.remote(name, seed), writer.begun.remote(name, seed)])
     try:
         arm.run(known, report.told, begun)
+        report.keep()
     except RayTaskError as error:
         if not isinstance(error.cause, RecordError):
             raise
@@ -118,6 +143,20 @@ class _Report:
         self._last = 0.0
         self._notes = 0
         self._note = ""
+        self._utilisation: Callable[[], Utilisation] = dict
+        self._keep: Callable[[Utilisation], Any] = lambda used: None
+        self._kept = time.monotonic()
+
+    def watch(
+        self, utilisation: Callable[[], Utilisation], keep: Callable[[Utilisation], Any]
+    ) -> None:
+        """Tell of evaluators' time, too, and have it kept now and then."""
+        self._utilisation, self._keep = utilisation, keep
+
+    def keep(self) -> None:
+        """Have what evaluators did with their time kept."""
+        ray.get(self._keep(self._utilisation()))
+        self._kept = time.monotonic()
 
     def note(self, line: str) -> None:
         """Have the driver say a line."""
@@ -130,6 +169,8 @@ class _Report:
         # Arms are held against each other after exactly as many candidates, however fast they are.
         if len(self._told) in self._halvings or time.monotonic() - self._last >= REPORT_EVERY:
             self.send()
+        if time.monotonic() - self._kept >= KEEP_EVERY:
+            self.keep()
 
     def send(self) -> None:
         cost_N, quality_N = coordinates(scored(self._told)).T
@@ -141,6 +182,7 @@ class _Report:
                 "stopped": sum(c.stopped for c in self._told),
                 "best": max(quality_N, default=float("nan")),
                 "hypervolume": hypervolume(quality_N, cost_N, self._reference),
+                "busy": shares(self._utilisation()).get("busy", math.nan),
                 "notes": self._notes,
                 "note": self._note,
             }
@@ -194,6 +236,7 @@ class _Reporter(tune.CLIReporter):  # type: ignore[misc]  # Ray has no types
             stopped=result.get("stopped", 0),
             best=result.get("best", float("nan")),
             hypervolume=result.get("hypervolume", 0.0),
+            busy=result.get("busy", math.nan),
         )
 
 
@@ -221,7 +264,13 @@ def run_arms(
     arms = [f"{name}-{seed}" for seed, name in product(config.seeds, config.strategies)]
     evaluators = _evaluators(config, arms, display)
     trainable = tune.with_parameters(
-        run_arm, config=config, supplies=given, writer=writer, evaluators=evaluators
+        run_arm,
+        config=config,
+        supplies=given,
+        writer=writer,
+        evaluators=evaluators,
+        solvers=count_solvers(schedule, evaluators),
+        code=facts(),
     )
 
     def resources(settings: Mapping[str, Any]) -> tune.PlacementGroupFactory:

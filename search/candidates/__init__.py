@@ -22,6 +22,7 @@ from search.candidates.pareto import (
 )
 from search.candidates.progress import coordinates, front, history, scored, study_hypervolume
 from search.candidates.rungs import Rung, ladder, promoted
+from search.candidates.utilisation import Utilisation, describe, shares, total
 
 __all__ = [
     "REFERENCE",
@@ -32,9 +33,11 @@ __all__ = [
     "Matrix",
     "Measurement",
     "Rung",
+    "Utilisation",
     "best_first",
     "coordinates",
     "crowding",
+    "describe",
     "front",
     "history",
     "hypervolume",
@@ -44,5 +47,7 @@ __all__ = [
     "non_dominated",
     "promoted",
     "scored",
+    "shares",
     "study_hypervolume",
+    "total",
 ]

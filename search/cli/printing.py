@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from search.candidates import describe
 from search.study import TrainedPick, Tried
 
 
@@ -32,6 +33,8 @@ def print_front(summary: Mapping[str, Any], console: Console) -> None:
         values = [entry["quality"], entry["cost"], *(entry["accuracy"][t] for t in tasks if fits)]
         table.add_row(entry["candidate"], *(f"{value:.3f}" for value in values))
     console.print(table)
+    if summary["evaluators"]:
+        print(describe(summary["evaluators"]))
     if not fits:
         print("accuracy per task: a wider terminal, --json, or front.csv in the study's folder")
 

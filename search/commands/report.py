@@ -59,6 +59,7 @@ def finish_mirror(study: Study, status: str, tracker: Any, candidates: list[Cand
     if status != "KILLED":  # whoever ends a search does not wait for pictures
         tracker.set_front([candidate.id for candidate in front(candidates)])
         tracker.log_progress(candidates)
+        tracker.log_utilisation(study.utilisation())
         table, files = _write(study, candidates)
         tracker.log_front(table, files)
     tracker.finish(status)

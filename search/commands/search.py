@@ -21,7 +21,7 @@ from search.arms import (
     start_writer,
 )
 from search.calibration import read_trust
-from search.candidates import scored
+from search.candidates import describe, scored
 from search.commands.report import finish_mirror, make_tracker, write_report
 from search.commands.scores import require_scores
 from search.config import FinishConfig, StudyConfig, dump_config, reveal
@@ -153,4 +153,6 @@ def _say_front(study: Study, say: Say) -> None:
     if summary["failed"]:
         first = next(candidate for candidate in study.candidates() if candidate.failed)
         say(f"the first that failed, {first.id}: {first.reason}")
+    if summary["evaluators"]:
+        say(describe(summary["evaluators"]))
     say(f"front: apportion front {study.folder}; MLflow: apportion ui {study.folder}")

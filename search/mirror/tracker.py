@@ -22,7 +22,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from sqlalchemy.exc import SQLAlchemyError
 
-from search.candidates import REFERENCE, Candidate, history
+from search.candidates import REFERENCE, Candidate, Utilisation, history, shares, total
 from search.config import masked
 from search.mirror import shown as tracked
 from search.mirror.store import (
@@ -194,6 +194,25 @@ class Tracker:
                 ]
                 self._log(run_id, metrics=metrics)
                 self._steps[run_id] = len(members)
+
+    def log_utilisation(self, used: Mapping[tuple[str, int], Utilisation]) -> None:
+        """Logs shares of evaluators' time, on the study and on each arm.
+
+        Args:
+            used: by strategy and seed.
+
+        Raises:
+            TrackingError: MLflow cannot be reached.
+        """
+        runs = {self._arms[arm]: used[arm] for arm in self._arms.keys() & used.keys()}
+        runs[self.run_id] = total(used.values())
+        now = _milliseconds(time.time())
+        with self._told():
+            for run_id, seconds in runs.items():
+                parts = {f"evaluators/{what}": part for what, part in shares(seconds).items()}
+                if seconds:
+                    parts["evaluators/hours"] = sum(seconds.values()) / 3600
+                self._log(run_id, metrics=[Metric(key, v, now, 0) for key, v in parts.items()])
 
     def log_front(self, table: pd.DataFrame, files: Sequence[Path]) -> None:
         """Puts the front on the study's run, as front.csv and the files (pictures, pages).

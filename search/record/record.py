@@ -28,7 +28,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from partitioning import RECORD, FormatError, name_of_damaged, write_atomically
-from search.candidates import Candidate
+from search.candidates import Candidate, Utilisation, total
 from search.record.attributes import from_attributes, to_attributes
 from search.record.journal import lines_written, lock_for_writing, mend, say_written
 from search.record.lines import (
@@ -43,6 +43,8 @@ from search.record.lines import (
 
 #: Attribute of every Optuna study: what the scores of its candidates depend on.
 SCORED_ON = "scored_on"
+#: And what its evaluators did with their time, by when the arm began, anew after every resuming.
+USED = "evaluators"
 
 logger = logging.getLogger(__name__)
 
@@ -62,10 +64,12 @@ class Contents:
     Attributes:
         candidates: By strategy, seed and index.
         scored_on: Digests of what their scores depend on, by what it is.
+        used: What evaluators did with their time, by strategy and seed.
     """
 
     candidates: list[Candidate]
     scored_on: Mapping[str, str]
+    used: Mapping[tuple[str, int], Utilisation]
 
 
 class Record:
@@ -132,6 +136,25 @@ class Record:
         with self._writing(f"candidate {candidate.id}"):
             self._arm(candidate.strategy, candidate.seed).add_trial(trial)
         self._ids.add(candidate.id)
+
+    def use(self, strategy: str, seed: int, begun: float, used: Utilisation) -> None:
+        """Keep what an arm's evaluators have done with their time since it began.
+
+        Args:
+            strategy: Name of its strategy.
+            seed: Its seed.
+            begun: Unix time in seconds; what was kept of the same before goes.
+            used: Seconds.
+
+        Raises:
+            RecordError: it could not be written.
+        """
+        if not used:
+            return
+        with self._writing(f"arm {strategy}-{seed}"):
+            arm = self._arm(strategy, seed)
+            kept = {what: round(seconds, 3) for what, seconds in used.items()}
+            arm.set_user_attr(USED, arm.user_attrs.get(USED, {}) | {f"{begun:.3f}": kept})
 
     def candidates(self, strategy: str | None = None, seed: int | None = None) -> list[Candidate]:
         """The candidates of a strategy and a seed (or of all), by strategy, seed and index."""
@@ -330,6 +353,7 @@ def _warn(text: str) -> None:
 def _contents(lines: Lines, path: Path, study: str) -> Contents:
     found: list[Candidate] = []
     scored_on: dict[tuple[str, int], Mapping[str, str]] = {}
+    used: dict[tuple[str, int], Utilisation] = {}
     others = set()
     for line in lines.sealed:
         name, *key = line["arm"].rsplit("/", 2)
@@ -339,6 +363,8 @@ def _contents(lines: Lines, path: Path, study: str) -> Contents:
             found.append(_to_candidate(line, key[0], int(key[1])))
         elif line["op_code"] == STUDY_ATTRIBUTE and SCORED_ON in line["user_attr"]:
             scored_on[key[0], int(key[1])] = line["user_attr"][SCORED_ON]
+        elif line["op_code"] == STUDY_ATTRIBUTE and USED in line["user_attr"]:
+            used[key[0], int(key[1])] = total(line["user_attr"][USED].values())
     if others:
         raise RecordError(
             f"{path} is the record of the study {' and '.join(sorted(others))}, not of {study}: "
@@ -347,7 +373,7 @@ def _contents(lines: Lines, path: Path, study: str) -> Contents:
     found.sort(key=lambda found: (found.strategy, found.seed, found.index))
     arms = dict.fromkeys((candidate.strategy, candidate.seed) for candidate in found)
     merged = {what: digest for arm in arms for what, digest in scored_on.get(arm, {}).items()}
-    return Contents(candidates=found, scored_on=merged)
+    return Contents(candidates=found, scored_on=merged, used=used)
 
 
 def _to_trial(candidate: Candidate) -> FrozenTrial:

@@ -1,25 +1,33 @@
 """The one writer of a study: the record first, then the MLflow mirror in the background."""
 
+import functools
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from search.candidates import Candidate, front
+from search.candidates import Candidate, Utilisation, front
 from search.record.record import DuplicateCandidate, Record, RecordError
 from search.record.underway import UnderWay
 
 logger = logging.getLogger(__name__)
 
 
+#: Seconds after which MLflow is tried again that could not be reached.
+TRIED_AGAIN_AFTER = 30.0
+
+
 class Mirror:
     """Feeds a tracker from a thread of its own, so that a slow or dead server stops no search.
 
+    What MLflow missed it is told when it can be reached again.
+
     Args:
-        tracker: Where candidates are mirrored; `search.tracking.Tracker`.
+        tracker: Where candidates are mirrored; `search.mirror.Tracker`.
         config: The study's resolved config, logged on the parent run.
         known: Candidates that the record holds already.
     """
@@ -29,6 +37,7 @@ class Mirror:
         self._each = bool(config["tracking"]["candidates"])
         self._candidates = list(known)
         self._queue: queue.SimpleQueue[Candidate | None] = queue.SimpleQueue()
+        #: Why MLflow lacks something at this moment.
         self._failure: str | None = None
         self._at_once = False
         self._config = config
@@ -41,27 +50,47 @@ class Mirror:
             self._queue.put(candidate)
 
     def close(self, finish: Callable[[Any], None], *, at_once: bool) -> str | None:
-        """Wait for what is queued, then call `finish(tracker)`; the first error's text, or None.
+        """Wait for what is queued, then call `finish(tracker)`; the last error's text, or None.
 
         Args:
-            finish: Called where no error has come before.
+            finish: Called where MLflow has all that came before.
             at_once: Leave out what is queued; the tracker finds it missing when it starts again.
         """
         self._at_once = at_once
         self._queue.put(None)
         self._thread.join()
+        if self._failure is not None and not at_once:
+            self._catch_up()
         if self._failure is None:
             self._try(lambda: finish(self._tracker))
         return self._failure
 
     def _work(self) -> None:
+        self._catch_up()
+        tried = time.monotonic()
+        while True:
+            try:
+                wait = None if self._failure is None else TRIED_AGAIN_AFTER
+                candidate = self._queue.get(timeout=wait)
+            except queue.Empty:
+                pass
+            else:
+                if candidate is None or self._at_once:
+                    return
+                self._candidates.append(candidate)
+                self._try(functools.partial(self._tracker.log, candidate))
+            if self._failure is None:
+                if self._queue.empty():
+                    self._try(self._mark_front)
+            elif time.monotonic() - tried >= TRIED_AGAIN_AFTER:
+                self._catch_up()
+                tried = time.monotonic()
+
+    def _catch_up(self) -> None:
+        """Find out what MLflow has, and tell it the rest."""
+        self._failure = None
         self._try(lambda: self._tracker.start(self._config))
         self._try(lambda: self._tracker.sync(self._candidates))
-        while (candidate := self._queue.get()) is not None and not self._at_once:
-            self._candidates.append(candidate)
-            self._try(lambda: self._tracker.log(self._candidates[-1]))
-            if self._queue.empty():
-                self._try(self._mark_front)
 
     def _mark_front(self) -> None:
         self._tracker.set_front([candidate.id for candidate in front(self._candidates)])
@@ -74,7 +103,7 @@ class Mirror:
             action()
         except Exception as error:  # the mirror is for people; no error of it may sink a search
             self._failure = f"{type(error).__name__}: {error}"
-            logger.warning("MLflow is no longer mirrored: %s", self._failure)
+            logger.warning("MLflow lacks what comes from now on: %s", self._failure)
 
 
 class Writer:
@@ -149,6 +178,11 @@ class Writer:
         """Keep what is known of a candidate under way; it is durable when this returns."""
         with self._noted():
             self._log().keep(candidate)
+
+    def use(self, strategy: str, seed: int, begun: float, used: Utilisation) -> None:
+        """Keep what an arm's evaluators did with their time since it began, in unix seconds."""
+        with self._noted():
+            self.open().use(strategy, seed, begun, used)
 
     def trouble(self) -> str | None:
         """Why something could not be made durable; None while all could."""

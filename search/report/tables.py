@@ -6,7 +6,14 @@ from typing import Any
 
 import pandas as pd
 
-from search.candidates import REFERENCE, Candidate, front, scored, study_hypervolume
+from search.candidates import (
+    REFERENCE,
+    Candidate,
+    Utilisation,
+    front,
+    scored,
+    study_hypervolume,
+)
 from search.report.figures import front_figure
 from search.report.page import front_html
 
@@ -59,7 +66,9 @@ def front_table(
 
 
 def summary(
-    candidates: Sequence[Candidate], reference: tuple[float, float] = REFERENCE
+    candidates: Sequence[Candidate],
+    reference: tuple[float, float] = REFERENCE,
+    used: Utilisation | None = None,
 ) -> dict[str, Any]:
     """What `apportion front --json` prints.
 
@@ -67,9 +76,11 @@ def summary(
         candidates: of a study, in any order; "candidates" counts all, "stopped" those that did
             not get beyond a lower rung, "repeated" those of a design that was scored already.
         reference: quality and cost of the hypervolume's reference point.
+        used: what evaluators did with their time.
 
     Returns:
-        JSON: objectives, reference, hypervolume, candidates, failed, stopped, repeated, strategies
+        JSON: objectives, reference, hypervolume, candidates, failed, stopped, repeated, evaluators
+        (seconds by what they did), strategies
         {name: {candidates, hypervolume}} and front, a list of {candidate, strategy, seed, quality,
         cost, accuracy {task: value}} from the cheapest to the best.
     """
@@ -88,6 +99,7 @@ def summary(
         "failed": sum(candidate.failed for candidate in candidates),
         "stopped": sum(candidate.stopped for candidate in candidates),
         "repeated": sum(candidate.is_repeat for candidate in candidates),
+        "evaluators": dict(used or {}),
         "strategies": strategies,
         "front": [
             {

@@ -3,7 +3,7 @@
 import logging
 import tempfile
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,17 @@ from partitioning import (
     write_atomically,
     write_json,
 )
-from search.candidates import REFERENCE, SHARE_ALL, Candidate, coordinates, front, knee, scored
+from search.candidates import (
+    REFERENCE,
+    SHARE_ALL,
+    Candidate,
+    Utilisation,
+    coordinates,
+    front,
+    knee,
+    scored,
+    total,
+)
 from search.config import (
     ConfigError,
     StudyConfig,
@@ -213,7 +223,7 @@ class Study:
                     f"the record {self.record_path} is gone: put it back from a copy, or delete "
                     f"{self._facts_path.name} as well, to begin the study anew"
                 )
-            return Contents(candidates=[], scored_on={})
+            return Contents(candidates=[], scored_on={}, used={})
         contents = read_contents(self.record_path, self.name)
         if changed(contents.scored_on, self.basis):
             raise StudyError(
@@ -265,7 +275,12 @@ class Study:
 
     def summary(self) -> dict[str, Any]:
         """What `apportion front --json` prints."""
-        return summary(self.candidates(), self.reference())
+        contents = self._contents()
+        return summary(contents.candidates, self.reference(), total(contents.used.values()))
+
+    def utilisation(self) -> Mapping[tuple[str, int], Utilisation]:
+        """What evaluators did with their time, by strategy and seed."""
+        return self._contents().used
 
     def pick(self, name: str) -> Candidate:
         """A candidate by name or label, or "best" (highest quality) or "knee" (the front's bend).

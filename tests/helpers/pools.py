@@ -28,7 +28,7 @@ class ShuffledPool:
         fail: frozenset[int] = frozenset(),
         fails: Callable[[Masks, int], bool] = lambda masks, steps: False,
     ) -> None:
-        self.slots = slots
+        self.slots, self.evaluators = slots, max(1, slots // 2)
         self.scored = 0
         self.steps = 0
         self._fail = fail

@@ -170,7 +170,7 @@ def test_front_as_json(study: Study, capsys: pytest.CaptureFixture[str]) -> None
     summary = json.loads(capsys.readouterr().out)
     assert set(summary) == {
         "objectives", "reference", "hypervolume", "candidates", "failed", "stopped",
-        "repeated", "strategies", "front",
+        "repeated", "evaluators", "strategies", "front",
     }  # fmt: skip
     assert (summary["candidates"], summary["failed"]) == (5, 1)
     assert [m["candidate"] for m in summary["front"]] == ["random-0-0", "random-0-1", "random-0-2"]

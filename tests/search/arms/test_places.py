@@ -1,15 +1,25 @@
 """How many evaluators a cluster has room for, who gets them, and whether its nodes go together."""
 
+import os
+import sys
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
+from ray import cloudpickle
 from ray.cluster_utils import Cluster
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from search.arms import nodes
-from search.arms.cluster import count_places, share_out
+from search.arms.cluster import count_places, count_solvers, share_out
+from search.arms.masks import in_parallel
+from search.arms.pool import start_evaluator
 from search.config import ScheduleConfig
+from tests.helpers.studies import simulated
 from trainers.device import DeviceError
 
 
@@ -52,21 +62,57 @@ def test_shares(places: int, arms: int, shares: list[int]) -> None:
 
 
 def test_nodes_of_the_same_code_go_together(cluster: None) -> None:
-    nodes.check_nodes()
+    nodes.check_nodes(nodes.facts())
 
 
-def test_a_node_of_other_code_is_refused(cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_node_of_other_code_is_refused(cluster: None) -> None:
     """As after an edit that was copied to the head alone."""
     other = nodes.facts() | {"Apportion's code": "0" * 12, "numpy": "1.0"}
-    ask = nodes.facts
-    remote = ray.remote
-    monkeypatch.setattr(nodes, "facts", lambda: other)
-    monkeypatch.setattr(nodes.ray, "remote", lambda function: remote(ask))
     with pytest.raises(DeviceError, match="do not go together") as refused:
-        nodes.check_nodes()
+        nodes.check_nodes(other)
     lines = str(refused.value).splitlines()
     assert len(lines) == 3
     assert "Apportion's code" in lines[1]
     assert "this one 000000000000; `ray up CLUSTER` copies it" in lines[1]
     assert "numpy" in lines[2]
     assert "constraints.txt" in lines[2]
+
+
+def test_an_evaluator_on_a_node_of_other_code_does_not_start(cluster: None) -> None:
+    """As where a node has joined while the search runs."""
+    config = simulated(schedule={"cpus": 1})
+    group = ray.util.placement_group([{"CPU": 1}])
+    other = nodes.facts() | {"Apportion's code": "0" * 12}
+
+    @ray.remote(num_cpus=0)
+    def start() -> None:
+        ray.get(start_evaluator(0, config, None, None, other).ready.remote())
+
+    within = PlacementGroupSchedulingStrategy(group, placement_group_capture_child_tasks=True)
+    with pytest.raises(RayError, match=r"has Apportion's code .*this one 0000"):
+        ray.get(start.options(scheduling_strategy=within).remote())
+
+
+@pytest.mark.parametrize(("evaluators", "solvers"), [({"a": 3, "b": 4}, 2), ({"a": 11}, 0)])
+def test_cpus_that_no_evaluator_takes_solve_for_masks(
+    evaluators: dict[str, int], solvers: int, cluster: None
+) -> None:
+    assert count_solvers(ScheduleConfig(cpus=1), evaluators) == solvers
+
+
+def test_masks_come_in_order_and_a_worker_that_dies_is_done_without(
+    cluster: None, tmp_path: Path
+) -> None:
+    marked = tmp_path / "marked"
+
+    def slow(number: int) -> int:
+        if number == 3 and os.getpid() != own:
+            marked.touch()
+            os._exit(1)
+        time.sleep(0.02 * (number % 3))
+        return -number
+
+    own = os.getpid()
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    assert list(in_parallel(3)(slow, range(8))) == [-number for number in range(8)]
+    assert marked.exists()

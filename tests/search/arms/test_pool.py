@@ -4,6 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ import pytest
 import ray
 from ray import cloudpickle
 
-from search.arms.pool import ActorPool, PoolError
+from search.arms.clock import Clock
+from search.arms.pool import ActorPool, Answer, PoolError
 from search.arms.scoring import Scored
 from search.candidates import Rung
+from tests.helpers.studies import wait_for
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -40,7 +43,7 @@ class Fragile:
     def ready(self) -> None:
         pass
 
-    def evaluate(self, cohort: Sequence[int], rung: Rung) -> list[Scored]:
+    def evaluate(self, cohort: Sequence[int], rung: Rung) -> Answer:
         for number in cohort:
             seen = len(list(self.folder.glob(f"{number}-*")))
             (self.folder / f"{number}-{seen}").touch()
@@ -50,7 +53,8 @@ class Fragile:
                 raise RuntimeError(f"number {number} is bad")
             if seen < self.hanging.get(number, 0):
                 time.sleep(3600)
-        return [Scored(evaluator=f"scored {number} in {rung.steps}") for number in cohort]
+        scored = [Scored(evaluator=f"scored {number} in {rung.steps}") for number in cohort]
+        return Answer(scored=scored, seconds=0.0)
 
 
 def scores(
@@ -150,3 +154,54 @@ def test_no_evaluator_can_be_started(tmp_path: Path) -> None:
 def test_the_reason_is_kept(tmp_path: Path) -> None:
     found = scores(tmp_path, [[7]], raising={7: 99}, attempts=1)
     assert found[0][0].error == "failed 1 times; last: number 7 is bad"
+
+
+class Slow(Fragile):
+    """Takes a while, and says so."""
+
+    def evaluate(self, cohort: Sequence[int], rung: Rung) -> Answer:
+        began = time.monotonic()
+        time.sleep(0.5)
+        answer = super().evaluate(cohort, rung)
+        return replace(answer, seconds=time.monotonic() - began)
+
+
+def test_all_time_of_the_evaluators_is_accounted_for(tmp_path: Path) -> None:
+    began = time.monotonic()
+    clock = Clock()
+    pool = ActorPool(
+        lambda index: actor(Slow)(tmp_path, {}, {}, {}),
+        evaluators=2, attempts=1, timeout=600, clock=clock,
+    )  # fmt: skip
+    for ticket in range(3):
+        pool.submit(ticket, [ticket], Rung(steps=1))  # type: ignore[list-item]
+    for _ in range(3):
+        with clock.doing("outcomes"):
+            pool.wait()
+    with clock.doing("masks"):  # for so long both have nothing to do
+        time.sleep(1)
+    used = pool.utilisation()
+    assert sum(used.values()) == pytest.approx(2 * (time.monotonic() - began), rel=0.05)
+    assert used["busy"] == pytest.approx(1.5, abs=0.3)
+    assert used["masks"] == pytest.approx(2, abs=0.3)
+    assert used["start"] > 0
+    assert used["outcomes"] >= 0.4, "the third cohort had one evaluator, the other none"
+    pool.submit(3, [3], Rung(steps=1))  # type: ignore[list-item]
+    pool.wait()
+    assert sum(pool.utilisation().values()) == pytest.approx(
+        2 * (time.monotonic() - began), rel=0.05
+    )
+
+
+def test_what_waits_is_handed_out_while_the_arm_is_busy(tmp_path: Path) -> None:
+    """An evaluator that has answered need not wait until the arm waits, too."""
+    pool = ActorPool(
+        lambda index: actor(Slow)(tmp_path, {}, {}, {}), evaluators=1, attempts=1, timeout=600
+    )
+    for ticket in range(4):
+        pool.submit(ticket, [ticket], Rung(steps=1))  # type: ignore[list-item]
+    pool.wait()
+    time.sleep(1)  # cohort 1 is scored by now
+    assert not (tmp_path / "2-0").exists()
+    pool.submit(4, [4], Rung(steps=1))  # type: ignore[list-item]
+    wait_for((tmp_path / "2-0").exists, within=10)

@@ -1,8 +1,8 @@
 """The MLflow mirror on real stores: no duplicates after a crash, clear failures, a server."""
 
+import functools
 import shutil
 import signal
-import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,10 +13,12 @@ import pytest
 from mlflow import MlflowClient
 
 from search.candidates import Candidate
-from search.mirror import TrackingError, default_uri
+from search.mirror import Tracker, TrackingError, default_uri
 from search.mirror import shown as tracked
+from search.record import writer
 from tests.helpers.mirror import in_process, kind, make, runs, tracker
-from tests.helpers.mlflow_server import mlflow_server
+from tests.helpers.mlflow_server import free_port, mlflow_server
+from tests.helpers.studies import wait_for
 
 
 def one_run_each(folder: Path, candidates: list[Candidate], uri: str | None = None) -> None:
@@ -146,9 +148,7 @@ class TestNoDuplicates:
 
 class TestFailures:
     def test_no_server(self, tmp_path: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         begin = time.monotonic()
         with pytest.raises(TrackingError, match=rf"127\.0\.0\.1:{port}.*record is not affected"):
             tracker(tmp_path, f"http://127.0.0.1:{port}")
@@ -223,3 +223,40 @@ def test_on_a_server(folder: Path, server: str, capfd: pytest.CaptureFixture[str
     assert list((folder / "served").rglob("front.csv"))
     assert not (folder / "artifacts").exists()
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_a_server_that_goes_away(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, comes_back: bool
+) -> None:
+    """And comes back while candidates go on coming, or with the end of the search, or never."""
+    monkeypatch.setattr(writer, "TRIED_AGAIN_AFTER", 1.0)
+    candidates = [make(i) for i in range(12)]
+    port = free_port()
+    make_tracker = functools.partial(
+        Tracker, experiment="apportion", study="toy", folder=folder,
+        tracking_uri=f"http://127.0.0.1:{port}",
+    )  # fmt: skip
+    config = {"tracking": {"candidates": True}}
+    with mlflow_server(folder, port) as uri:
+        tracker(folder, uri)
+        mirror = writer.Mirror(make_tracker(), config, candidates[:2])
+        mirror.add(candidates[2])
+        wait_for(lambda: len(runs(folder, kind("candidate"), uri)) == 3)
+    for candidate in candidates[3:7]:
+        mirror.add(candidate)
+    wait_for(lambda: mirror._failure is not None)
+    if not comes_back:
+        assert "record is not affected" in (mirror.close(Tracker.finish, at_once=False) or "")
+        return
+    with mlflow_server(folder, port) as uri:
+        wait_for(lambda: len(runs(folder, kind("candidate"), uri)) == 7)
+        mirror.add(candidates[7])
+        wait_for(lambda: len(runs(folder, kind("candidate"), uri)) == 8)
+    for candidate in candidates[8:]:
+        mirror.add(candidate)
+    wait_for(lambda: mirror._failure is not None)
+    with mlflow_server(folder, port) as uri:
+        assert mirror.close(Tracker.finish, at_once=False) is None
+        one_run_each(folder, candidates, uri)

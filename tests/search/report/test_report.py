@@ -112,12 +112,14 @@ def brute_volume(candidates: list[Candidate], reference: tuple[float, float]) ->
 
 class TestSummary:
     def test_is_what_the_command_promises(self, study: list[Candidate]) -> None:
-        found = json.loads(json.dumps(summary(study, (0.0, 1.0))))
+        used = {"busy": 3.0, "masks": 1.0}
+        found = json.loads(json.dumps(summary(study, (0.0, 1.0), used)))
         assert found == {
             "objectives": {"quality": "maximize", "cost": "minimize"},
             "reference": {"quality": 0.0, "cost": 1.0},
             "hypervolume": pytest.approx(0.5 * 0.3 + 0.7 * 0.3 + 0.9 * 0.2),
             "candidates": 8,
+            "evaluators": used,
             "failed": 2,
             "stopped": 0,
             "repeated": 0,

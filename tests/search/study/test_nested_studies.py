@@ -100,7 +100,7 @@ class Monitored:
 class ProxyPool:
     """One evaluator, in this process."""
 
-    slots = 1
+    evaluators = slots = 1
 
     def __init__(self, proxy: Proxy) -> None:
         self._proxy = proxy
