@@ -42,10 +42,10 @@ def connect() -> None:
     address behind: who does not answer is found out first.
 
     Raises:
-        DeviceError: Nothing answers at RAY_ADDRESS; or a node of the cluster has other code or
-            libraries; or Ray takes too long to start; or it was started before in this process, and
-            its workers would take the user's own files for our packages; or RAY_TMPDIR cannot hold
-            Ray's files.
+        DeviceError: Nothing answers at RAY_ADDRESS, or not to this search; or a node of the
+            cluster has other code or libraries; or Ray takes too long to start; or it was started
+            before in this process, and its workers would take the user's own files for our
+            packages; or RAY_TMPDIR cannot hold Ray's files.
     """
     if ray.is_initialized():
         _refuse_shadowed_workers()
@@ -64,6 +64,12 @@ def connect() -> None:
     with _sigterm_is_ours(), nullcontext() if joined else _loopback():
         try:
             ray.init(**options)
+        except ConnectionError as error:
+            raise DeviceError(
+                f"{error}. It answers, but does not let this search in: a Ray that a program "
+                "started by ray.init() asks for a token, which RAY_AUTH_MODE=token brings from "
+                "~/.ray/auth_token of whoever started it"
+            ) from error
         except Exception as error:
             if joined or type(error) is not Exception:  # Ray's own, where it takes too long
                 raise

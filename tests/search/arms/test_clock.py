@@ -1,16 +1,11 @@
 """Why evaluators are idle: what their arm does at that moment."""
 
-import time
-
-import pytest
-
 from search.arms.clock import Clock
 
 
-def test_an_interval_is_split_by_what_was_done_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interval_is_split_by_what_was_done_in_it() -> None:
     now = 100.0
-    monkeypatch.setattr(time, "monotonic", lambda: now)
-    clock = Clock()
+    clock = Clock(lambda: now)
     now = 110.0
     with clock.doing("masks"):
         now = 114.0

@@ -44,6 +44,7 @@ def test_the_address_that_a_crash_left_behind_is_passed_over(
         assert ray.is_initialized()
         assert f"({dead}) does not answer" in capfd.readouterr().err
         assert [node["NodeManagerAddress"] for node in ray.nodes()] == ["127.0.0.1"]
+        assert left.read_text() == dead, "nobody is to join a Ray that ends with its search"
         # What is started in this process afterwards is not of this machine alone.
         assert ray_constants.ENABLE_RAY_CLUSTER
         assert ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR not in os.environ
@@ -99,3 +100,32 @@ def test_a_machine_too_busy_for_ray_is_told_so(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(ray, "init", init)
     with pytest.raises(DeviceError, match=r"timed out during startup\. Is the machine very busy"):
         connect()
+
+
+@pytest.mark.slow
+def test_a_ray_that_asks_for_its_token() -> None:
+    """As one that a notebook started; it does not let others in."""
+    hidden = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_ADDRESS")
+    bare = {name: value for name, value in os.environ.items() if name not in hidden}
+    code = (
+        "import ray; found = ray.init(include_dashboard=False, log_to_driver=False); "
+        "print(found.address_info['gcs_address'], flush=True); input()"
+    )
+    joins = "from search.arms import connect; connect(); import ray; print(len(ray.nodes()))"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL, text=True, env=bare,
+    ) as notebook:  # fmt: skip
+        assert notebook.stdout is not None
+        named = bare | {"RAY_ADDRESS": notebook.stdout.readline().strip()}
+        for more, out, err in (
+            ({}, "", "asks for a token"),
+            ({"RAY_AUTH_MODE": "token"}, "1\n", ""),
+        ):
+            done = subprocess.run(
+                [sys.executable, "-c", joins], capture_output=True, text=True, check=False,
+                env=named | more,
+            )  # fmt: skip
+            assert done.stdout == out, done.stderr
+            assert err in done.stderr
+        notebook.communicate("\n")
