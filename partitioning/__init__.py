@@ -17,7 +17,7 @@ from partitioning.files import (
     write_json,
 )
 from partitioning.formats import EXPORT, RECORD, STUDY, TRAINING, FormatError
-from partitioning.masks import ChannelGroup, MaskFileError, Masks, VirtualNetwork
+from partitioning.masks import ChannelGroup, GroupKind, MaskFileError, Masks, VirtualNetwork
 from partitioning.nested import NestedSpace
 from partitioning.projection import project
 from partitioning.sharing import (
@@ -55,6 +55,7 @@ __all__ = [
     "Decoded",
     "FloatArray",
     "FormatError",
+    "GroupKind",
     "IntArray",
     "MaskFileError",
     "Masks",

@@ -26,7 +26,7 @@ from partitioning.sharing import BoolArray, FloatArray, realised
 
 __all__ = ["ChannelGroup", "GroupKind", "MaskFileError", "Masks", "VirtualNetwork"]
 
-GroupKind = Literal["hidden", "stream"]
+GroupKind = Literal["hidden", "heads", "stream"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +36,9 @@ class ChannelGroup:
 
     Attributes:
         name: such as "stage3.block0.hidden" or "stage3.stream".
-        width: C, the number of channels.
-        kind: "hidden" (between the two convolutions of a residual block) or "stream" (the residual
-            stream of a stage).
+        width: C, the number of channels, or of units of several that only go together.
+        kind: "hidden" (between two layers, such as the two convolutions of a residual block),
+            "heads" (of an attention) or "stream" (what layers are added to, stage by stage).
     """
 
     name: str
