@@ -1,0 +1,151 @@
+"""What a row costs, counted from the sizes of its tensors.
+
+How often each weight is used for an image does not depend on masks. So it is measured once, of the
+whole network, and a row's multiply-accumulates follow from how many weights it has; those between
+activations, in an attention, from how many heads. What torch's own counter says of the row alone is
+the same (`tests/trainers/networks/test_counting.py`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from trainers.networks.division import LAYERS, NORMS, Division
+
+#: Operators whose floating-point operations are those of weights.
+OF_WEIGHTS = ("convolution", "addmm", "mm")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """What rows cost.
+
+    Attributes:
+        parameters: Of each row, (R,).
+        macs: Multiply-accumulates of each row for one image, (R,).
+        union: Parameters of one network that holds all rows: shared ones once, those of norms for
+            every row.
+    """
+
+    parameters: NDArray[np.int64]
+    macs: NDArray[np.int64]
+    union: int
+
+
+class Counter:
+    """Counts what rows of a network cost.
+
+    Args:
+        model: The whole network.
+        division: Of it.
+        example: A batch of images.
+    """
+
+    def __init__(self, model: nn.Module, division: Division, example: Tensor) -> None:
+        self._division = division
+        self._shapes = {name: tuple(value.shape) for name, value in model.named_parameters()}
+        norms = [name for name, module in model.named_modules() if isinstance(module, NORMS)]
+        self._own = {f"{name}.{tensor}" for name in norms for tensor in ("weight", "bias")}
+        self._uses = _uses(model, example)
+        self._between = _between_activations(model, example)
+
+    def count(self, kept_RU: NDArray[np.bool_]) -> Counts:
+        """What rows cost that use these units."""
+        size_R = {name: self._sizes(name, kept_RU) for name in self._shapes}
+        macs_R = np.zeros(len(kept_RU))
+        for name, uses in self._uses.items():
+            macs_R += uses * size_R[name]
+        for name, between in self._between.items():
+            macs_R += between * self._share(name, kept_RU)
+        union = sum(
+            int(size_R[name].sum()) if name in self._own else self._union(name, kept_RU)
+            for name in self._shapes
+        )
+        return Counts(
+            parameters=np.sum(list(size_R.values()), axis=0, dtype=np.int64),
+            macs=np.rint(macs_R).astype(np.int64),
+            union=union,
+        )
+
+    def _sizes(self, name: str, kept_RU: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """(R,): entries of a parameter that each row has."""
+        size_R = np.full(len(kept_RU), self._rest(name))
+        for owner in self._division.axes.get(name, {}).values():
+            size_R *= _used(owner, kept_RU).sum(axis=1)
+        return size_R
+
+    def _union(self, name: str, kept_RU: NDArray[np.bool_]) -> int:
+        """Entries of a parameter that any row has."""
+        used = [_used(o, kept_RU) for o in self._division.axes.get(name, {}).values()]
+        if not used:
+            return self._rest(name)
+        if len(used) == 1:
+            return self._rest(name) * int(used[0].any(axis=0).sum())
+        one, other = (each.astype(np.float32) for each in used)
+        return self._rest(name) * int(np.count_nonzero(one.T @ other))
+
+    def _rest(self, name: str) -> int:
+        """Entries of a parameter for each choice of indices of the dimensions that have owners."""
+        axes = self._division.axes.get(name, {})
+        return math.prod(n for dim, n in enumerate(self._shapes[name]) if dim not in axes)
+
+    def _share(self, name: str, kept_RU: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """(R,): share of a module's heads that each row has."""
+        axes = self._division.axes.get(name)
+        return np.ones(len(kept_RU)) if axes is None else _used(axes[0], kept_RU).mean(axis=1)
+
+
+def _used(owner: NDArray[np.int64], kept_RU: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(R, C): which indices of a dimension each row has."""
+    return (owner < 0) | kept_RU[:, owner]
+
+
+@torch.no_grad()
+def _uses(model: nn.Module, example: Tensor) -> Mapping[str, float]:
+    """How often an image uses each entry of a layer's weight, by the weight's name."""
+    found: dict[str, float] = {}
+
+    def note(name: str, module: nn.Module, out: Tensor) -> None:
+        made = module.out_features if isinstance(module, nn.Linear) else module.out_channels
+        uses = out.numel() / int(made) / len(example)  # type: ignore[arg-type]
+        found[f"{name}.weight"] = found.get(f"{name}.weight", 0.0) + uses
+
+    hooks = [
+        module.register_forward_hook(lambda m, _, out, name=name: note(name, m, out))
+        for name, module in model.named_modules()
+        if isinstance(module, LAYERS)
+    ]
+    try:
+        model(example)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
+
+
+@torch.no_grad()
+def _between_activations(model: nn.Module, example: Tensor) -> Mapping[str, float]:
+    """Multiply-accumulates for an image that no weight takes part in, by the innermost module."""
+    # Others are fused, and not looked into.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        model(example)
+    root = type(model).__name__
+    counts: dict[str, float] = {}
+    for name, operators in counter.get_flop_counts().items():
+        if name != "Global":
+            others = [v for op, v in operators.items() if str(op).split(".")[-1] not in OF_WEIGHTS]
+            counts[name.removeprefix(root).removeprefix(".")] = sum(others) / 2 / len(example)
+    own: dict[str, float] = {}
+    for name in sorted(counts, key=len, reverse=True):  # what a module is in is counted after it
+        inside = f"{name}." if name else ""
+        own[name] = counts[name] - sum(v for other, v in own.items() if other.startswith(inside))
+    return {name: macs for name, macs in own.items() if macs}
