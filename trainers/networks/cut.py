@@ -32,12 +32,12 @@ class Cut:
 
     Attributes:
         trunk: Maps images to the one tensor that crosses the cut.
-        tail: Maps that tensor to a tuple of the divided blocks' outputs, to the feature vector that
-            the head reads, (images, features), and to logits.
+        tail: Maps that tensor to a tuple of the divided blocks' outputs, the (N, F) feature vectors
+            that the head reads, and the (N, classes) logits.
         blocks: The divided blocks, in the order in which they run.
         boundary: The module or function whose tensor crosses the cut.
-        head: The module that reads the feature vector.
-        features: Width of that vector.
+        head: The module that reads the feature vectors.
+        features: F, their width.
     """
 
     trunk: fx.GraphModule
@@ -85,7 +85,7 @@ def cut(
         model: Maps a batch of images to logits.
         images: Such a batch, of two or more.
         partition: Names of the blocks to divide, or of other modules, with the wildcards of
-            `fnmatch`; the last third of the blocks if None.
+            `fnmatch`; the last third of the blocks if there are none.
         head: The module whose input is the feature vector; the linear layer that gives the logits
             if None.
 
@@ -137,7 +137,7 @@ def _chosen(
     found: Recording, blocks: tuple[str, ...], partition: Sequence[str] | None
 ) -> tuple[str, ...]:
     """The modules to divide, in the order in which they run."""
-    if partition is None:
+    if not partition:
         if not blocks:
             raise CutError("no repeated blocks were found: name the modules to divide")
         return blocks[-max(1, len(blocks) // 3) :]
@@ -233,7 +233,7 @@ def _verify(model: nn.Module, trunk: fx.GraphModule, tail: fx.GraphModule, image
         expected = model(images)
         try:
             _, _, logits = tail(trunk(images))
-        except RuntimeError as error:
+        except Exception as error:  # whatever happens in a module of anyone's
             raise CutError(f"the halves do not run on {len(images)} images: {error}") from error
     if not torch.equal(logits, expected):
         raise CutError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,8 +22,8 @@ class Row:
     """The part of a network that one row computes.
 
     Args:
-        model: The whole network.
-        division: Of it.
+        model: The whole network, or a part that has some of its modules under their names.
+        division: Of the whole network.
         kept: (units,), what the row uses.
     """
 
@@ -51,10 +52,9 @@ class Row:
                     found[name] = found[name].index_select(dim, index)
         return found
 
-    def __call__(self, tensors: Mapping[str, Tensor], *inputs: Tensor) -> Tensor:
-        """What the row computes with its own, smaller tensors."""
-        out: Tensor = functional_call(self.module, dict(tensors), inputs)
-        return out
+    def __call__(self, tensors: Mapping[str, Tensor], *inputs: Tensor) -> Any:
+        """What the row computes with its own, smaller tensors, as the network gives it."""
+        return functional_call(self.module, dict(tensors), inputs)
 
     def alone(self, tensors: Mapping[str, Tensor]) -> nn.Module:
         """The row as a module of its own, with copies of its part of these tensors."""
@@ -93,8 +93,8 @@ class Row:
             module.num_parameters = self._count(f"{name}.weight", 0, module.num_parameters)
         elif isinstance(module, nn.modules.batchnorm._NormBase):
             module.num_features = self._count(name, 0, module.num_features)
-        elif name in self._kept:
-            attribute = next(each for each in HEADS if hasattr(module, each))
+        elif name in self._kept and (found := [each for each in HEADS if hasattr(module, each)]):
+            attribute = found[0]
             heads = getattr(module, attribute)
             kept = self._count(name, 0, heads)
             for each in HEAD_CHANNELS:

@@ -316,10 +316,51 @@ def test_a_divided_block_runs_once() -> None:
         cut(*around(), ["twice"])
 
 
-def test_what_trunk_and_tail_share_is_not_divided() -> None:
-    """A layer that both run, although its channels are used within the tail alone."""
-    model, images = around()
+class Attention(nn.Module):
+    """Two heads, of which each attends to the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_heads = 2
+        self.qkv, self.proj = nn.Linear(8, 24), nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        count, length, _ = x.shape
+        q, k, v = self.qkv(x).reshape(count, length, 3, self.num_heads, 4).permute(2, 0, 3, 1, 4)
+        x = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(count, length, -1)
+        y: Tensor = self.proj(x)
+        return y
+
+
+class Shared(nn.Module):
+    """A layer that runs before the cut and behind it, and a cut through an attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3)
+        self.mlp = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 8))
+        self.attn = Attention()
+        self.block = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 12))
+        self.fc = nn.Linear(12, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.attn(self.mlp(self.stem(images).flatten(2).transpose(1, 2)))
+        y: Tensor = self.fc(self.block(self.mlp(x)).mean(1))
+        return y
+
+
+@torch.no_grad()
+def test_what_the_tail_does_not_have_for_itself_is_not_divided() -> None:
+    torch.manual_seed(0)
+    model, images = Shared().eval(), torch.randn(2, 3, 8, 8)
     division = find_division(model, images)
-    names = {each.group.name for each in cut(model, images, ["blocks.1"]).divisible(division)}
-    assert "blocks.1.0" in names
-    assert "blocks.0.0" not in names
+    found = cut(model, images, ["attn.proj"])
+    names = [each.group.name for each in found.divisible(division)]
+    others = [each.group for each in division.groups if each.group.name not in names]
+    assert "mlp.0" in {group.name for group in others}
+    assert "heads" in {group.kind for group in others}
+    assert names == ["block.0", "block.2"]
+    kept = drawn(found, division, 0)
+    whole, row = Row(model, division, kept), Row(found.tail, division, kept)
+    _, _, logits = row(row.gather(tensors(found.tail)), found.trunk(images))
+    assert difference(logits, whole(whole.gather(tensors(model)), images)) < TOLERANCE
