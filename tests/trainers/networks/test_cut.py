@@ -145,6 +145,14 @@ def test_blocks() -> None:
     assert found["vgg"] == ()
 
 
+def test_wildcards_name_blocks_or_else_the_outermost_modules() -> None:
+    model, images, _ = divided("convnext")
+    found = cut(model, images, ["stages.3.*"])  # beside its blocks there is a downsampling
+    assert found.blocks == ("stages.3.blocks.0", "stages.3.blocks.1")
+    model, images = Attending(again=False).eval(), torch.randn(2, 3, 8, 8)
+    assert cut(model, images, ["bloc*"]).blocks == ("block",)
+
+
 def test_what_tensors_cross_within_is_no_block() -> None:
     model = of_timm("densenet121").eval()
     images = torch.randn(2, 3, 64, 64)
@@ -332,11 +340,12 @@ class Attention(nn.Module):
         return y
 
 
-class Shared(nn.Module):
-    """A layer that runs before the cut and behind it, and a cut through an attention."""
+class Attending(nn.Module):
+    """An attention behind layers that may run again after it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, again: bool) -> None:
         super().__init__()
+        self.again = again
         self.stem = nn.Conv2d(3, 8, 3)
         self.mlp = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 8))
         self.attn = Attention()
@@ -345,14 +354,14 @@ class Shared(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.attn(self.mlp(self.stem(images).flatten(2).transpose(1, 2)))
-        y: Tensor = self.fc(self.block(self.mlp(x)).mean(1))
+        y: Tensor = self.fc(self.block(self.mlp(x) if self.again else x).mean(1))
         return y
 
 
 @torch.no_grad()
 def test_what_the_tail_does_not_have_for_itself_is_not_divided() -> None:
     torch.manual_seed(0)
-    model, images = Shared().eval(), torch.randn(2, 3, 8, 8)
+    model, images = Attending(again=True).eval(), torch.randn(2, 3, 8, 8)
     division = find_division(model, images)
     found = cut(model, images, ["attn.proj"])
     names = [each.group.name for each in found.divisible(division)]
@@ -364,3 +373,12 @@ def test_what_the_tail_does_not_have_for_itself_is_not_divided() -> None:
     whole, row = Row(model, division, kept), Row(found.tail, division, kept)
     _, _, logits = row(row.gather(tensors(found.tail)), found.trunk(images))
     assert difference(logits, whole(whole.gather(tensors(model)), images)) < TOLERANCE
+
+
+def test_heads_of_an_attention_that_is_cut_open_are_not_divided() -> None:
+    model, images = Attending(again=False).eval(), torch.randn(2, 3, 8, 8)
+    division = find_division(model, images)
+    for partition, whole in (["attn"], True), (["attn.qkv", "attn.proj"], False):
+        found = cut(model, images, partition).divisible(division)
+        assert ("attn.qkv" in {each.group.name for each in found}) == whole
+        assert "block.0" in {each.group.name for each in found}
