@@ -6,9 +6,11 @@ Everything that knows MLflow is here; the record stays the truth.
 import os
 from typing import TYPE_CHECKING, Any
 
-# MLflow reads the first when it is imported; the second keeps a line per run off the screen.
+# MLflow reads the first when it is imported; the second keeps a line per run off the screen, the
+# third keeps eight processes for jobs that are none of ours from a server.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
 
 from search.mirror.shown import safe
 from search.mirror.store import TrackingError, default_uri, set_aside_damaged
