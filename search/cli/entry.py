@@ -11,7 +11,6 @@ from types import FrameType
 from typing import Any
 
 from search.cli.parser import build_parser
-from search.config import without_passwords
 
 #: Signals that end a command as Ctrl-C does: docker, SLURM and systemd send the first, a terminal
 #: that is closed the second.
@@ -60,7 +59,9 @@ def _run(arguments: Sequence[str] | None, received: Sequence[int]) -> int:
         finally:
             sys.stdout.flush()  # of a help that nobody reads to its end
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        status: int = options.run(options) or 0
+        with _ended_at_once():
+            from search.cli import actions
+        status: int = getattr(actions, f"run_{options.command}")(options) or 0
     except KeyboardInterrupt:
         number = signal.Signals(received[0] if received else signal.SIGINT)
         what = "interrupted" if number == signal.SIGINT else f"ended by {number.name}"
@@ -73,6 +74,8 @@ def _run(arguments: Sequence[str] | None, received: Sequence[int]) -> int:
     except Exception as error:
         if os.environ.get("APPORTION_DEBUG"):
             raise
+        from search.config import without_passwords
+
         print(f"apportion: {without_passwords(_in_words(error))}", file=sys.stderr)
         return 2
     sys.stdout.flush()
@@ -129,3 +132,22 @@ def _ended_by_signals() -> Iterator[list[int]]:
             # What Ray does at Python's end must not be cut short by a second signal.
             if signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, handler)
+
+
+@contextmanager
+def _ended_at_once() -> Iterator[None]:
+    """Signals end the process as if nobody handled them, while libraries load and nothing is done.
+
+    In the middle of an import an exception would be a traceback.
+    """
+    handlers: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        found = {number: signal.getsignal(number) for number in (signal.SIGINT, *ENDING)}
+        handlers = {number: handler for number, handler in found.items() if callable(handler)}
+    for number in handlers:
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

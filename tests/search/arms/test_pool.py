@@ -95,13 +95,13 @@ def test_an_evaluator_that_dies_is_replaced_and_its_cohort_asked_again(tmp_path:
 
 
 def test_an_evaluator_that_hangs_is_replaced_and_its_cohort_asked_again(tmp_path: Path) -> None:
-    found = scores(tmp_path, [[0, 1], [2], [3]], hanging={1: 1}, timeout=15)
+    found = scores(tmp_path, [[0, 1], [2], [3]], hanging={1: 1}, timeout=5)
     assert all(s.error is None for results in found.values() for s in results)
 
 
 @pytest.mark.parametrize("trouble", ["deadly", "raising", "hanging"])
 def test_what_keeps_failing_fails_alone(tmp_path: Path, trouble: str) -> None:
-    timeout = 15 if trouble == "hanging" else 600
+    timeout = 5 if trouble == "hanging" else 600
     found = scores(tmp_path, [[0, 1, 2], [3]], timeout=timeout, **{trouble: {1: 99}})
     assert [s.error is None for s in found[0]] == [True, False, True]
     assert (found[0][1].error or "").startswith("failed 3 times; last: ")
