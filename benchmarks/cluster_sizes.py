@@ -104,7 +104,7 @@ class Passing(SimulatedPool):
 def run(
     config: StudyConfig, name: str, evaluators: int, solvers: int, seconds: float, cohort: int
 ) -> tuple[int, float, dict[str, float], float]:
-    """Candidates of an arm, its seconds, evaluators' time, and the median seconds of recording one."""
+    """Candidates of an arm, its seconds, evaluators' time, and the median seconds to record one."""
     skipping = Skipping()
     clock = Clock(skipping.now)
     space = build_space(config)
