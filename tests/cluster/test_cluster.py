@@ -300,8 +300,9 @@ def test_the_object_store_is_too_small(started: Cluster) -> None:
     for name, options in (("small", "--object-store-memory=80000000"), ("large", "")):
         config = tiny(Path("/mnt/shared/studies"), name=name, **changed)
         start = f"ray start --head --include-dashboard=false --disable-usage-stats {options}"
-        spilled = "grep -c Spilled /tmp/ray/session_latest/logs/raylet.out"
+        spilled = "grep Spilled /tmp/ray/session_latest/logs/raylet.out"
         script = f"{start}; apportion search {write(started, config)}; {spilled}; ray stop"
-        print(ssh(started.hosts[1], f"bash -lc '{script}'"))
+        printed = ssh(started.hosts[1], f"bash -lc '{script}'").stdout
+        assert ("Spilled" in printed) == bool(options)
         found.append(scores(Study(shared(started, config).folder)))
     assert found[0] == found[1]
