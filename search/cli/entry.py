@@ -3,6 +3,7 @@
 import argparse
 import os
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -61,7 +62,8 @@ def _run(arguments: Sequence[str] | None, received: Sequence[int]) -> int:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         with _ended_at_once():
             from search.cli import actions
-        status: int = getattr(actions, f"run_{options.command}")(options) or 0
+        with _last_words(options.interrupted):
+            status: int = getattr(actions, f"run_{options.command}")(options) or 0
     except KeyboardInterrupt:
         number = signal.Signals(received[0] if received else signal.SIGINT)
         what = "interrupted" if number == signal.SIGINT else f"ended by {number.name}"
@@ -80,6 +82,24 @@ def _run(arguments: Sequence[str] | None, received: Sequence[int]) -> int:
         return 2
     sys.stdout.flush()
     return status
+
+
+@contextmanager
+def _last_words(known: str) -> Iterator[None]:
+    """Have another process say what is known where this one ends without a word.
+
+    Ray ends it so, at once, when the Ray on its machine is gone.
+    """
+    if not known:
+        yield
+        return
+    script = "trap '' INT TERM HUP; read -r _ || echo \"$0\" >&2"
+    words = f"apportion: this process was killed, or Ray ended it, as it is gone from here{known}"
+    watch = subprocess.Popen(["sh", "-c", script, words], stdin=subprocess.PIPE)
+    try:
+        yield
+    finally:
+        watch.communicate(b"\n")
 
 
 def _in_words(error: Exception) -> str:
