@@ -22,13 +22,18 @@ def outlived(work: Callable[[], int]) -> int:
     Returns:
         The exit status, as a shell has it.
     """
+    ending = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
+    signal.pthread_sigmask(signal.SIG_BLOCK, ending)
     child = os.fork()
+    if child:  # what a terminal sends to both comes twice, and is heeded once
+        for number in ending:
+            signal.signal(number, lambda number, frame: os.kill(child, number))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ending)
     if not child:
         return work()
-    for number in (signal.SIGINT, signal.SIGHUP):  # which a terminal sends to both
-        signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda number, frame: os.kill(child, number))
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    for number in ending:
+        signal.signal(number, signal.SIG_DFL)
     if status:
         time.sleep(MOMENT)
     return status if status >= 0 else 128 - status

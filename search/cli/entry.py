@@ -93,7 +93,7 @@ def _last_words(known: str) -> Iterator[None]:
     if not known:
         yield
         return
-    script = "trap '' INT TERM HUP; read -r _ || echo \"$0\" >&2"
+    script = "trap '' INT TERM HUP; read -r _ || printf '%s\\n' \"$0\" >&2"
     words = f"apportion: this process was killed, or Ray ended it, as it is gone from here{known}"
     watch = subprocess.Popen(["sh", "-c", script, words], stdin=subprocess.PIPE)
     try:

@@ -64,7 +64,8 @@ def finish_mirror(study: Study, status: str, tracker: Any, candidates: list[Cand
     if status != "KILLED":  # whoever ends a search does not wait for pictures
         tracker.set_front([candidate.id for candidate in front(candidates)])
         tracker.log_progress(candidates)
-        tracker.log_utilisation(study.utilisation())
+        finished = max((candidate.finished for candidate in candidates), default=0.0)
+        tracker.log_utilisation(study.utilisation(), finished)
         table, files = _write(study, candidates)
         tracker.log_front(table, files)
     tracker.finish(status)

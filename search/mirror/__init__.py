@@ -7,12 +7,13 @@ import os
 from typing import TYPE_CHECKING, Any
 
 # MLflow reads the first when it is imported; the second keeps a line per run off the screen, the
-# third keeps eight processes for jobs that are none of ours from a server. By the fourth it gives
-# up within seconds: it is tried again later.
+# third keeps eight processes for jobs that are none of ours from a server. By the last two it gives
+# up within a minute: it is tried again later.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
 from search.mirror.shown import safe
 from search.mirror.store import TrackingError, default_uri, set_aside_damaged
