@@ -21,9 +21,13 @@ LIBRARIES = ("torch", "numpy", "optuna", "pulp", "highspy")
 ANSWERS_WITHIN = 120.0
 
 
-@functools.cache
-def facts() -> Mapping[str, str]:
+def facts() -> dict[str, str]:
     """What this process runs: a digest of the project's code as it first was, and versions."""
+    return dict(_facts())
+
+
+@functools.cache
+def _facts() -> Mapping[str, str]:
     root = Path(__file__).resolve().parents[2]
     code = hashlib.sha256()
     for package in PACKAGES:

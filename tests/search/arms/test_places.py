@@ -125,7 +125,7 @@ def slow(number: int, *, own: int, marked: Path) -> int:
 
 
 def test_masks_of_a_node_of_other_code_are_made_here(cluster: None) -> None:
-    other = nodes.facts() | {"Apportion's code": "0" * 12}  # type: ignore[operator]  # a dict
+    other = nodes.facts() | {"Apportion's code": "0" * 12}
     function = functools.partial(where, here=os.getpid())
     assert list(in_parallel(2, other)(function, [0, 0])) == [1, 1]
     assert list(in_parallel(2, nodes.facts())(function, [0, 0])) == [2, 2]
