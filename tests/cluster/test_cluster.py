@@ -169,8 +169,8 @@ def test_what_is_missing(cluster: Cluster) -> None:
 
 def go_through(
     cluster: Cluster, accident: Callable[[Host], None], host: Host, config: StudyConfig
-) -> None:
-    """Have an accident happen to a host that scores candidates of a search, which then ends."""
+) -> str:
+    """Have an accident happen to a host that scores candidates of a search; what it then prints."""
     process = cluster.submit(config)
     seen = shared(cluster, config)
     if config.output == "studies":
@@ -179,6 +179,7 @@ def go_through(
     accident(host)
     output, _ = process.communicate(timeout=600)
     assert process.returncode == 0, output
+    return output
 
 
 @contextmanager
@@ -224,13 +225,14 @@ def test_evaluators_die_and_a_disk_is_full(started: Cluster, undisturbed: Study)
     rng = random.Random(0)
 
     def accident(host: Host) -> None:
-        ssh(host, f"cat /dev/zero > /tmp/ray/full; {KILL}", check=False)
+        said = ssh(host, f"cat /dev/zero > /tmp/ray/full; {KILL}", check=False).stderr
+        assert "No space left" in said
         for _ in range(5):
             ssh(other, KILL, check=False)
             time.sleep(rng.uniform(0.0, 2.0))
 
     config = study(Path("/mnt/shared/studies"), "full")
-    go_through(started, accident, full, config)
+    assert "is lost" in go_through(started, accident, full, config)
     ssh(full, "rm /tmp/ray/full")
     same(Study(shared(started, config).folder), undisturbed)
 
@@ -248,7 +250,9 @@ def test_the_head_starts_again(started: Cluster, undisturbed: Study) -> None:
     assert "go on with --resume" in output
     assert scored(seen) < len(undisturbed.candidates())
     started.wait_for_all()
-    started.submit(config, resume=True).communicate(timeout=600)
+    again = started.submit(config, resume=True)
+    output, _ = again.communicate(timeout=600)
+    assert again.returncode == 0, output
     same(Study(seen.folder), undisturbed)
 
 
