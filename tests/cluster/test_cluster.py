@@ -112,7 +112,10 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Study:
 
 
 def study(output: Path, name: str) -> StudyConfig:
-    return tiny(output, name=name, compute={"device": "cpu", "threads": 1})
+    """Of half a minute, so that what happens to it happens in its middle."""
+    sgd = TINY["proxy"]["sgd"] | {"steps": 100}
+    settings = {"proxy": TINY["proxy"] | {"sgd": sgd}, "compute": {"device": "cpu", "threads": 1}}
+    return tiny(output, name=name, **settings)
 
 
 def shared(cluster: Cluster, config: StudyConfig) -> StudyConfig:
@@ -243,12 +246,13 @@ def test_the_head_starts_again(started: Cluster, undisturbed: Study) -> None:
     seen = shared(started, config)
     process = started.submit(config)
     wait_for(lambda: scored(seen) > 0, within=300)
-    started.ray("up", "-y", "--restart-only")
+    ssh(started.head, "bash -lc 'ray stop'")
     output, _ = process.communicate(timeout=120)
     assert process.returncode != 0
     assert "Ray ended it" in output
     assert "go on with --resume" in output
     assert scored(seen) < len(undisturbed.candidates())
+    started.ray("up", "-y", "--restart-only")
     started.wait_for_all()
     again = started.submit(config, resume=True)
     output, _ = again.communicate(timeout=600)
