@@ -104,7 +104,7 @@ class Passing(SimulatedPool):
 def run(
     config: StudyConfig, name: str, evaluators: int, solvers: int, seconds: float, cohort: int
 ) -> tuple[int, float, dict[str, float], float]:
-    """Candidates of an arm, its seconds, evaluators' time, and a recorded candidate's seconds."""
+    """Candidates of an arm, its seconds, evaluators' time, and the median seconds to record one."""
     skipping = Skipping()
     clock = Clock(skipping.now)
     space = build_space(config)
@@ -139,7 +139,7 @@ def run(
         began = skipping.now()
         arm.run({}, lambda _: None)
         took = skipping.now() - began
-    return len(written), took, pool.used, float(np.mean(written))
+    return len(written), took, pool.used, float(np.median(written))
 
 
 def main() -> None:

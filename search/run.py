@@ -3,9 +3,40 @@
 It also works when this file alone has been copied to a machine on which Apportion is installed.
 """
 
+import os
+import signal
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+#: Seconds that what is left to be said has before the terminal is closed.
+MOMENT = 1.0
+
+
+def outlived(work: Callable[[], int]) -> int:
+    """Run something in a process of its own, and wait a moment where it fails.
+
+    Ray ends a process at once when the Ray on its machine is gone; ssh then closes the terminal.
+
+    Returns:
+        The exit status, as a shell has it.
+    """
+    ending = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
+    signal.pthread_sigmask(signal.SIG_BLOCK, ending)
+    child = os.fork()
+    if child:  # what a terminal sends to both comes twice, and is heeded once
+        for number in ending:
+            signal.signal(number, lambda number, frame: os.kill(child, number))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ending)
+    if not child:
+        return work()
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    for number in ending:
+        signal.signal(number, signal.SIG_DFL)
+    if status:
+        time.sleep(MOMENT)
+    return status if status >= 0 else 128 - status
 
 
 def run() -> int:
@@ -53,4 +84,4 @@ def _is_open(text: str) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(run())
+    sys.exit(outlived(run))

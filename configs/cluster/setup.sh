@@ -45,7 +45,7 @@ fi
 wanted=$(cat "$project/constraints.txt" "$project/pyproject.toml" | cksum)
 if [ "$(cat "$env/.installed" 2>/dev/null)" != "$wanted" ]; then
     "$env/bin/python" -m pip install --quiet --disable-pip-version-check \
-        -c "$project/constraints.txt" -e "$project"
+        -c "$project/constraints.txt" -e "${project}[cluster]"
     echo "$wanted" >"$env/.installed"
 fi
 

@@ -4,6 +4,7 @@ Everything that knows Ray is here; the loop itself does not.
 """
 
 import os
+from typing import TYPE_CHECKING, Any
 
 # Ray and Tune read these when they are imported, here and in every worker.
 # Tune's older output takes a reporter of our own; its newer one prints a fixed table.
@@ -23,7 +24,9 @@ from search.arms.cluster import (
 )
 from search.arms.connection import connect
 from search.arms.display import Display
-from search.arms.trials import run_arms
+
+if TYPE_CHECKING:
+    from search.arms.trials import run_arms
 
 __all__ = [
     "Display",
@@ -37,3 +40,12 @@ __all__ = [
     "run_arms",
     "start_writer",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Load `run_arms` when it is first used: Tune takes a second, and evaluators do without."""
+    if name != "run_arms":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from search.arms.trials import run_arms
+
+    return run_arms

@@ -203,7 +203,7 @@ def close_writer(
         at_once: Leave what the mirror has not shown yet to a search that goes on.
 
     Returns:
-        The mirror's first error, or None.
+        The mirror's last error, or None.
 
     Raises:
         WriterLostError: The writer is gone; what it had recorded is in the record.

@@ -64,13 +64,13 @@ def connect() -> None:
     with _sigterm_is_ours(), nullcontext() if joined else _loopback():
         try:
             ray.init(**options)
-        except ConnectionError as error:
-            raise DeviceError(
-                f"{error}. It answers, but does not let this search in: a Ray that a program "
-                "started by ray.init() asks for a token, which RAY_AUTH_MODE=token brings from "
-                "~/.ray/auth_token of whoever started it"
-            ) from error
         except Exception as error:
+            if joined and isinstance(error, ConnectionError):
+                raise DeviceError(
+                    f"{error}. Something answers there, but does not let this search in. A Ray "
+                    "that a program started by ray.init() asks for a token: RAY_AUTH_MODE=token "
+                    "brings it from ~/.ray/auth_token of whoever started it"
+                ) from error
             if joined or type(error) is not Exception:  # Ray's own, where it takes too long
                 raise
             raise DeviceError(

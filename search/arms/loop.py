@@ -256,6 +256,7 @@ class Arm:
             )
 
     def _propose(self, index: int, vector: np.ndarray) -> Candidate:
+        """A new candidate, without masks."""
         return Candidate(
             strategy=self.name,
             seed=self.seed,

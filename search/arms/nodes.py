@@ -1,5 +1,6 @@
 """The nodes of a joined cluster: each must have the code and the libraries of the driver's."""
 
+import functools
 import hashlib
 import platform
 from collections.abc import Mapping
@@ -21,7 +22,12 @@ ANSWERS_WITHIN = 120.0
 
 
 def facts() -> dict[str, str]:
-    """What this process runs: a digest of the project's code, and versions."""
+    """What this process runs: a digest of the project's code as it first was, and versions."""
+    return dict(_facts())
+
+
+@functools.cache
+def _facts() -> Mapping[str, str]:
     root = Path(__file__).resolve().parents[2]
     code = hashlib.sha256()
     for package in PACKAGES:
@@ -34,6 +40,20 @@ def facts() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             found[name] = "none"
     return found
+
+
+def require_same(code: Mapping[str, str]) -> None:
+    """Refuse to work for a search of other code: this node may have joined since, or been changed.
+
+    Args:
+        code: What the search runs, as `facts` says it.
+
+    Raises:
+        DeviceError: This process runs something else.
+    """
+    if problems := different(ray.util.get_node_ip_address(), facts(), code):
+        changed = "; where it was changed while the search runs, go on with --resume"
+        raise DeviceError("; ".join(problems) + changed)
 
 
 def check_nodes(here: Mapping[str, str]) -> None:

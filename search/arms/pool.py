@@ -9,20 +9,19 @@ from typing import Any
 
 import ray
 import torch
-from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from ray.util import get_current_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from partitioning import Masks
 from search.arms.clock import Clock
-from search.arms.nodes import different, facts
+from search.arms.nodes import require_same
 from search.arms.reasons import reason
 from search.arms.scoring import Scored
 from search.candidates import Rung, Utilisation, total
 from search.config import StudyConfig
 from search.study import Foundation
 from trainers.cost import costs
-from trainers.device import DeviceError
 from trainers.joint import train_jointly
 from trainers.proxy import DivergedError, Evaluation, FeatureCache, Proxy
 
@@ -55,15 +54,13 @@ class Evaluator:
         base: Foundation | None,
         code: Mapping[str, str],
     ) -> None:
-        address = ray.util.get_node_ip_address()
-        if problems := different(address, facts(), code):
-            raise DeviceError("; ".join(problems))
+        require_same(code)
         if config.compute.threads:
             torch.set_num_threads(config.compute.threads)
         self._config, self._base = config, base
         share = min(1.0, config.schedule.gpus or 1.0)
         self._proxy = Proxy(cache, config.proxy, config.compute, share)
-        self._name = f"{address}:{os.getpid()}"
+        self._name = f"{ray.util.get_node_ip_address()}:{os.getpid()}"
 
     def ready(self) -> None:
         """Answers once the features are loaded."""
@@ -172,8 +169,9 @@ class ActorPool:
         self._attempts, self._timeout = attempts, timeout
         self._actors: dict[int, Any] = {}
         self._starts = [0] * evaluators
-        #: Evaluators that have nothing to do, and since when.
+        #: Evaluators that have nothing to do, and those that are given up, and since when.
         self._idle: dict[int, float] = {}
+        self._given_up: dict[int, float] = {}
         #: Evaluators that have not answered yet, and since when.
         self._starting: dict[Any, tuple[int, float]] = {}
         self._flying: dict[Any, _Flight] = {}
@@ -191,7 +189,11 @@ class ActorPool:
             self._start(evaluator)
 
     def submit(self, ticket: int, cohort: Sequence[Masks], rung: Rung) -> None:
-        """Start scoring a cohort as soon as an evaluator is free."""
+        """Start scoring a cohort as soon as an evaluator is free.
+
+        Raises:
+            PoolError: No evaluator answers, though all were started again.
+        """
         size = len(cohort)
         work = _Work(
             ticket=ticket, cohort=cohort, rung=rung, results=[None] * size, attempts=[0] * size
@@ -221,14 +223,19 @@ class ActorPool:
     def utilisation(self) -> Utilisation:
         """What evaluators have done with their time so far."""
         now = time.monotonic()
-        idle = [self._clock.split(since, now) for since in self._idle.values()]
+        for evaluator, since in self._idle.items():
+            self._spent(**self._clock.split(since, now))
+            self._idle[evaluator] = now
         asked = [{"busy": now - flight.since} for flight in self._flying.values()]
         starting = [{"start": now - since} for _, since in self._starting.values()]
-        return total([self._used, *idle, *asked, *starting])
+        lost = [{"lost": now - since} for since in self._given_up.values()]
+        return total([self._used, *asked, *starting, *lost])
 
     def _hear(self, *, within: float) -> bool:
         """Take in one answer and hand out what waits; whether one came within so many seconds."""
-        ready, _ = ray.wait([*self._flying, *self._starting], num_returns=1, timeout=within)
+        ready, _ = ray.wait(
+            [*self._flying, *self._starting], num_returns=1, timeout=within, fetch_local=False
+        )
         for ref in ready:
             if ref in self._starting:
                 self._take_up(ref)
@@ -287,20 +294,20 @@ class ActorPool:
 
     def _take_down(self, ref: Any, error: RayError) -> None:
         """Replace an evaluator that died, or that does not answer."""
-        flight = self._flying.pop(ref, None)
+        flight, now = self._flying.pop(ref, None), time.monotonic()
         evaluator, since = (flight.evaluator, flight.since) if flight else self._starting.pop(ref)
-        self._spent(lost=time.monotonic() - since)
+        self._spent(lost=now - since)
         self._say(f"evaluator {evaluator} is lost ({reason(error)})")
         ray.kill(self._actors[evaluator])
-        if flight and isinstance(error, ActorUnavailableError):
-            # The network's fault, not the candidates'.
-            self._queue.appendleft((flight.work, flight.positions))
-        elif flight:
+        if flight:
             self._failed(flight, error)
         self._starts[evaluator] += 1
         if self._starts[evaluator] <= self._attempts:
             self._start(evaluator)
-        elif not (self._flying or self._starting or self._idle):
+            return
+        self._given_up[evaluator] = now
+        self._say(f"evaluator {evaluator} is given up; the others do its work")
+        if not (self._flying or self._starting or self._idle):
             raise PoolError(f"no evaluator can be started; the last: {reason(error)}")
 
     def _failed(self, flight: _Flight, error: RayError) -> None:
@@ -320,7 +327,7 @@ class ActorPool:
     def _dispatch(self) -> None:
         now = time.monotonic()
         while self._idle and self._queue:
-            evaluator = next(iter(self._idle))  # the one that has been idle for longest
+            evaluator = next(iter(self._idle))
             self._spent(**self._clock.split(self._idle.pop(evaluator), now))
             work, positions = self._queue.popleft()
             cohort = [work.cohort[p] for p in positions]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from partitioning import Masks
-from search.candidates import Rung
+from search.candidates import Rung, Utilisation
 from trainers.proxy import Evaluation
 
 
@@ -27,6 +27,7 @@ class Scored:
 class Pool(Protocol):
     """Evaluators that score cohorts at the same time."""
 
+    #: How many there are.
     evaluators: int
     #: Cohorts that can be under way at once: two for every evaluator, one of which waits.
     slots: int
@@ -37,4 +38,8 @@ class Pool(Protocol):
 
     def wait(self) -> tuple[int, list[Scored]]:
         """Block until any cohort is scored; its ticket and its results in order."""
+        ...
+
+    def utilisation(self) -> Utilisation:
+        """What evaluators have done with their time so far; nothing of a pool without any."""
         ...

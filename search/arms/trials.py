@@ -4,14 +4,15 @@ import functools
 import math
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
 import ray
 from ray import tune
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayError, RayTaskError
 from ray.tune.schedulers import ASHAScheduler
 
 from search.arms.clock import Clock
@@ -19,9 +20,10 @@ from search.arms.cluster import count_places, count_solvers, share_out
 from search.arms.display import ArmState, Display
 from search.arms.loop import Arm, Budget
 from search.arms.masks import in_parallel
-from search.arms.nodes import facts
+from search.arms.nodes import facts, require_same
 from search.arms.pool import ActorPool, start_evaluator
 from search.arms.reasons import reason
+from search.arms.scoring import Pool
 from search.arms.simulated_pool import SimulatedPool
 from search.candidates import (
     REFERENCE,
@@ -69,6 +71,7 @@ def run_arm(
     code: Mapping[str, str],
 ) -> None:
     """A Tune trial: one strategy with one seed over the evaluators of its placement group."""
+    require_same(code)
     name, _, number = settings["arm"].rpartition("-")
     seed = int(number)
     given, config = supplies[seed], config.of_seed(seed)
@@ -81,7 +84,7 @@ def run_arm(
         ladder = tuple(replace(rung, keep=1.0) for rung in ladder)
     schedule = config.schedule
     report = _Report(config, budget=min(config.candidates, len(labels) or config.candidates))
-    pool: ActorPool | SimulatedPool
+    pool: Pool
     if config.evaluator == "simulated":
         pool = SimulatedPool(config)
     else:
@@ -116,19 +119,20 @@ def run_arm(
         keep=lambda candidate: written(writer.keep.remote(candidate)),
         labels=labels,
         realisable=getattr(config.strategies[name].settings, "realisable", False),
-        mapped=in_parallel(solvers) if solvers else map,
+        mapped=in_parallel(solvers, code) if solvers else map,
         clock=clock,
     )
     report.watch(pool.utilisation, functools.partial(writer.use.remote, name, seed, time.time()))
     known, begun = ray.get([writer.known.remote(name, seed), writer.begun.remote(name, seed)])
     try:
         arm.run(known, report.told, begun)
-        report.keep()
     except RayTaskError as error:
         if not isinstance(error.cause, RecordError):
             raise
         # To try again would end in the same way; the writer keeps the reason for the driver.
         return
+    finally:
+        report.keep()
     report.send()
 
 
@@ -154,8 +158,11 @@ class _Report:
         self._utilisation, self._keep = utilisation, keep
 
     def keep(self) -> None:
-        """Have what evaluators did with their time kept."""
-        ray.get(self._keep(self._utilisation()))
+        """Have what evaluators did with their time kept, where they scored anything."""
+        used = self._utilisation()
+        if "busy" in used:
+            with suppress(RayError):  # no candidate is lost with it
+                ray.get(self._keep(used))
         self._kept = time.monotonic()
 
     def note(self, line: str) -> None:
@@ -167,10 +174,11 @@ class _Report:
     def told(self, candidate: Candidate) -> None:
         self._told.append(candidate)
         # Arms are held against each other after exactly as many candidates, however fast they are.
-        if len(self._told) in self._halvings or time.monotonic() - self._last >= REPORT_EVERY:
-            self.send()
-        if time.monotonic() - self._kept >= KEEP_EVERY:
+        halved = len(self._told) in self._halvings  # after which Tune may end it
+        if halved or time.monotonic() - self._kept >= KEEP_EVERY:
             self.keep()
+        if halved or time.monotonic() - self._last >= REPORT_EVERY:
+            self.send()
 
     def send(self) -> None:
         cost_N, quality_N = coordinates(scored(self._told)).T
@@ -302,11 +310,24 @@ def run_arms(
         )
         try:
             results = tuner.fit()
+            _keep_ended(results, evaluators, writer)
             errors = [result.error for result in results if result.error is not None]
         except Exception as error:  # Tune's own, such as one of reading what a full disk cut short
             errors = [error]
     trouble = ray.get(writer.trouble.remote())
     return [*([trouble] if trouble else []), *map(reason, errors)]
+
+
+def _keep_ended(results: Iterable[Any], evaluators: Mapping[str, int], writer: Any) -> None:
+    """Have kept how long the places of arms were empty that ended before the last one."""
+    now = time.time()
+    for result in results:
+        last = result.metrics or {}
+        if not math.isnan(last.get("busy", math.nan)):
+            arm = result.config["arm"]
+            name, _, seed = arm.rpartition("-")
+            used = {"ended": (now - last["timestamp"]) * evaluators[arm]}
+            ray.get(writer.use.remote(name, int(seed), now, used))
 
 
 def _evaluators(config: StudyConfig, arms: Sequence[str], display: Display) -> dict[str, int]:

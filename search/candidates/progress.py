@@ -1,14 +1,16 @@
 """How far a study has come: its front, and hypervolume candidate by candidate."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from search.candidates.candidate import Candidate
 from search.candidates.pareto import REFERENCE, hypervolume, non_dominated
+
+if TYPE_CHECKING:  # slow to import, so it is done where it is needed
+    import pandas as pd
 
 
 def scored(candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -55,7 +57,7 @@ def history(
     reference: tuple[float, float] = REFERENCE,
     *,
     by: Literal["finished", "index"] = "finished",
-) -> pd.DataFrame:
+) -> "pd.DataFrame":
     """What was known after each candidate.
 
     Args:
@@ -67,6 +69,8 @@ def history(
         N rows: candidates (1 to N), failed, stopped, hypervolume, front_size, best_quality
         (NaN before there is one) and finished (unix seconds).
     """
+    import pandas as pd
+
     rows = []
     members: list[Candidate] = []  # the front so far
     front_F2 = np.empty((0, 2))  # its cost and quality

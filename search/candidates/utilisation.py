@@ -15,8 +15,12 @@ IDLE = {
     ),
     "record": ("waiting for the record", "a faster disk, or a longer scoring, hides its writes"),
     "arm": ("waiting for the strategy", ""),
+    "ended": (
+        "after their arm had ended",
+        "arms of like length, or more of them, end together",
+    ),
     "start": ("starting", ""),
-    "lost": ("lost with what they had in hand", ""),
+    "lost": ("lost, with what they had in hand", ""),
 }
 #: Share of their time that evaluators may be idle for a reason before the reason's help is told.
 WORTH_TELLING = 0.2
@@ -62,13 +66,11 @@ solve for masks in parallel; solver.time_limit bounds one'
     if not parts:
         return ""
     idle = sorted((each for each in parts.items() if each[0] != "busy"), key=lambda p: -p[1])
-    said = [
-        f"{share:.0%} {IDLE[what][0]}".replace("%", " %") for what, share in idle if share >= 0.005
-    ]
     seconds = sum(used.values())
     time = f"{seconds / 3600:.1f} hours" if seconds >= 3600 else f"{seconds / 60:.1f} minutes"
-    line = f"evaluators scored {parts.get('busy', 0.0):.0%} of {time}".replace("%", " %")
-    line = "; ".join([line, *said])
-    if idle and idle[0][1] >= WORTH_TELLING and (help_ := IDLE[idle[0][0]][1]):
-        line += f": {help_}"
+    said = [f"evaluators scored {100 * parts.get('busy', 0.0):.0f} % of {time}"]
+    said += [f"{100 * share:.0f} % {IDLE[what][0]}" for what, share in idle if share >= 0.005]
+    line = "; ".join(said)
+    if idle and idle[0][1] >= WORTH_TELLING and (advice := IDLE[idle[0][0]][1]):
+        line += f": {advice}"
     return line

@@ -3,6 +3,7 @@
 import argparse
 import os
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -11,7 +12,6 @@ from types import FrameType
 from typing import Any
 
 from search.cli.parser import build_parser
-from search.config import without_passwords
 
 #: Signals that end a command as Ctrl-C does: docker, SLURM and systemd send the first, a terminal
 #: that is closed the second.
@@ -60,7 +60,10 @@ def _run(arguments: Sequence[str] | None, received: Sequence[int]) -> int:
         finally:
             sys.stdout.flush()  # of a help that nobody reads to its end
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        status: int = options.run(options) or 0
+        with _ended_at_once():
+            from search.cli import actions
+        with _last_words(options.interrupted):
+            status: int = getattr(actions, f"run_{options.command}")(options) or 0
     except KeyboardInterrupt:
         number = signal.Signals(received[0] if received else signal.SIGINT)
         what = "interrupted" if number == signal.SIGINT else f"ended by {number.name}"
@@ -73,10 +76,30 @@ def _run(arguments: Sequence[str] | None, received: Sequence[int]) -> int:
     except Exception as error:
         if os.environ.get("APPORTION_DEBUG"):
             raise
+        from search.config import without_passwords
+
         print(f"apportion: {without_passwords(_in_words(error))}", file=sys.stderr)
         return 2
     sys.stdout.flush()
     return status
+
+
+@contextmanager
+def _last_words(known: str) -> Iterator[None]:
+    """Have another process say what is known where this one ends without a word.
+
+    Ray ends it so, at once, when the Ray on its machine is gone.
+    """
+    if not known:
+        yield
+        return
+    script = "trap '' INT TERM HUP; read -r _ || printf '%s\\n' \"$0\" >&2"
+    words = f"apportion: this process was killed, or Ray ended it, as it is gone from here{known}"
+    watch = subprocess.Popen(["sh", "-c", script, words], stdin=subprocess.PIPE)
+    try:
+        yield
+    finally:
+        watch.communicate(b"\n")
 
 
 def _in_words(error: Exception) -> str:
@@ -129,3 +152,22 @@ def _ended_by_signals() -> Iterator[list[int]]:
             # What Ray does at Python's end must not be cut short by a second signal.
             if signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, handler)
+
+
+@contextmanager
+def _ended_at_once() -> Iterator[None]:
+    """Signals end the process as if nobody handled them, while libraries load and nothing is done.
+
+    In the middle of an import an exception would be a traceback.
+    """
+    handlers: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        found = {number: signal.getsignal(number) for number in (signal.SIGINT, *ENDING)}
+        handlers = {number: handler for number, handler in found.items() if callable(handler)}
+    for number in handlers:
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

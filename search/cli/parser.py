@@ -2,13 +2,8 @@
 
 import argparse
 import importlib.metadata
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
-
-from search.cli import actions
-from search.config import without_passwords
-from search.strategies import STRATEGIES
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -28,13 +23,16 @@ a first study, from its search to small networks (minutes on two cores, nothing 
 `apportion COMMAND --help` says what a command does, with examples. Errors are one line; with
 APPORTION_DEBUG=1 in the environment they are tracebacks."""
 
+#: Stands in a help for the strategies, a line each.
+STRATEGIES_HERE = "<strategies>"
+
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the command line.
 
     Returns:
-        A parser whose options hold `run`, the function of `actions.py` that does what was asked,
-        and `interrupted`, what to say after the word when Ctrl-C ends it.
+        A parser whose options hold `command`, which `actions.py` has a function for, and
+        `interrupted`, what to say after the word when Ctrl-C ends it.
     """
     parser: argparse.ArgumentParser = _Parser(
         prog="apportion",
@@ -54,9 +52,22 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong with a command line, but no password that stands there."""
+    """Says what is wrong with a command line, but no password that stands there.
+
+    What takes seconds to load is loaded only where it is said.
+    """
+
+    def format_help(self) -> str:
+        if self.epilog and STRATEGIES_HERE in self.epilog:
+            from search.strategies import STRATEGIES
+
+            lines = [f"  {name:21} {entry.summary}" for name, entry in STRATEGIES.items()]
+            self.epilog = self.epilog.replace(STRATEGIES_HERE, "\n".join(lines))
+        return super().format_help()
 
     def error(self, message: str) -> NoReturn:
+        from search.config import without_passwords
+
         super().error(without_passwords(message))
 
 
@@ -74,7 +85,6 @@ class _Version(argparse.Action):
 def _add(
     commands: Commands,
     name: str,
-    run: Callable[[argparse.Namespace], int | None],
     summary: str,
     *,
     text: str,
@@ -85,8 +95,7 @@ def _add(
 
     Args:
         commands: To which.
-        name: What is typed.
-        run: What it does with its options.
+        name: What is typed; `run_<name>` does it.
         summary: A line for the list of commands.
         text: What it does, for its own help.
         epilog: Examples, for its own help.
@@ -99,16 +108,14 @@ def _add(
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    command.set_defaults(run=run, interrupted=interrupted)
+    command.set_defaults(command=name, interrupted=interrupted)
     return command
 
 
 def _add_searching(commands: Commands) -> None:
-    strategies = "\n".join(f"  {name:21} {entry.summary}" for name, entry in STRATEGIES.items())
     search = _add(
         commands,
         "search",
-        actions.run_search,
         "run a study: from a config to a Pareto front",
         text="""\
 Run a study: from a config to a Pareto front of quality against cost.
@@ -117,7 +124,7 @@ The study's folder (by default studies/NAME) keeps a record of every candidate. 
 stopped at any moment; --resume goes on from the record.""",
         epilog=f"""\
 strategies that a config may name:
-{strategies}
+{STRATEGIES_HERE}
 
 examples:
   apportion search configs/quickstart.yaml
@@ -135,7 +142,6 @@ examples:
     check = _add(
         commands,
         "check",
-        actions.run_check,
         "say all that is wrong with a config, and what its tasks hold",
         text="""\
 Say all that is wrong with a config and with the data of its tasks, and what was understood of them.
@@ -155,7 +161,6 @@ def _add_judging(commands: Commands) -> None:
     calibrate = _add(
         commands,
         "calibrate",
-        actions.run_calibrate,
         "hold the proxy against full training (hours, resumable)",
         text="""\
 Hold the proxy against full training: can its scores be trusted?
@@ -177,7 +182,6 @@ examples:
     compare = _add(
         commands,
         "compare",
-        actions.run_compare,
         "say which strategy finds the better front (resumable)",
         text="""\
 Say which strategy finds the better front for the same budget, or that none does.
@@ -203,7 +207,6 @@ def _add_using(commands: Commands) -> None:
     train = _add(
         commands,
         "train",
-        actions.run_train,
         "train a candidate in full",
         text="""\
 Train a candidate in full, all tasks together, and say what it reaches on every split.
@@ -230,7 +233,6 @@ examples:
     export = _add(
         commands,
         "export",
-        actions.run_export,
         "write one compact network per task (trains it first if needed)",
         text="""\
 Write one compact network per task: the channels that the task does not use are gone.
@@ -251,7 +253,6 @@ def _add_looking(commands: Commands) -> None:
     front = _add(
         commands,
         "front",
-        actions.run_front,
         "print a study's Pareto front",
         text="Print a study's Pareto front: candidates that none beats in quality and cost.",
         epilog="""\
@@ -264,7 +265,6 @@ examples:
     report = _add(
         commands,
         "report",
-        actions.run_report,
         "write a study's front as CSV, PNG and HTML",
         text="Write a study's front into its folder as front.csv, front.png and front.html.",
         epilog="""\
@@ -279,7 +279,6 @@ examples:
     ui = _add(
         commands,
         "ui",
-        actions.run_ui,
         "browse a study in MLflow",
         text="Serve a study's MLflow store to a browser on this machine, until Ctrl-C.",
         epilog="""\
@@ -291,7 +290,6 @@ example:
     _add(
         commands,
         "doctor",
-        actions.run_doctor,
         "say what works on this machine and what does not",
         text="Try everything that a study needs on this machine, and say what works.",
         epilog="""\
@@ -301,7 +299,6 @@ example:
     cluster = _add(
         commands,
         "cluster",
-        actions.run_cluster,
         "say what the machines of a cluster lack",
         text="""\
 Say what the machines of a cluster lack, before `ray up` starts anything on them.

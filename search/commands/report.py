@@ -10,7 +10,6 @@ from partitioning import write_atomically
 from search.calibration import picture, read_trust
 from search.candidates import Candidate, front
 from search.config import COSTS, reveal
-from search.mirror import Tracker
 from search.report import front_figure, front_html, front_table
 from search.study import Study
 
@@ -24,7 +23,7 @@ def make_tracker(study: Study) -> Any:
     uri = study.config.tracking.uri
     revealed, hidden = (study.store_uri, ()) if uri is None else reveal(uri)
     return functools.partial(
-        Tracker,
+        _tracker,
         tracking_uri=revealed,
         hidden=hidden,
         experiment=study.config.tracking.experiment,
@@ -33,6 +32,12 @@ def make_tracker(study: Study) -> Any:
         every_candidate=study.config.tracking.candidates,
         reference=study.reference,
     )
+
+
+def _tracker(**settings: Any) -> Any:
+    from search.mirror import Tracker  # loads MLflow, which takes seconds
+
+    return Tracker(**settings)
 
 
 def write_report(study: Study) -> list[Path]:
@@ -59,7 +64,8 @@ def finish_mirror(study: Study, status: str, tracker: Any, candidates: list[Cand
     if status != "KILLED":  # whoever ends a search does not wait for pictures
         tracker.set_front([candidate.id for candidate in front(candidates)])
         tracker.log_progress(candidates)
-        tracker.log_utilisation(study.utilisation())
+        finished = max((candidate.finished for candidate in candidates), default=0.0)
+        tracker.log_utilisation(study.utilisation(), finished)
         table, files = _write(study, candidates)
         tracker.log_front(table, files)
     tracker.finish(status)

@@ -8,12 +8,15 @@ import uuid
 import warnings
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
-from mlflow import MlflowClient
 from sqlalchemy.engine import make_url
 
 from partitioning import name_of_damaged, write_atomically
+
+if TYPE_CHECKING:  # slow to import, so it is done where it is needed
+    from mlflow import MlflowClient
 
 
 class TrackingError(RuntimeError):
@@ -33,11 +36,13 @@ def default_uri(folder: Path) -> str:
     raise TrackingError(f"MLflow cannot keep its store at {path}: choose a simpler folder name")
 
 
-def connect_store(uri: str) -> MlflowClient:
+def connect_store(uri: str) -> "MlflowClient":
     """A client of a store that is there; MLflow itself tries for minutes before it gives up.
 
     The first connection makes the store's tables, which several processes at once cannot.
     """
+    from mlflow import MlflowClient
+
     if uri.startswith("sqlite:"):
         path = make_url(uri).database or ""
         Path(path).parent.mkdir(parents=True, exist_ok=True)

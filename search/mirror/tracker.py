@@ -37,6 +37,8 @@ STUDY, ID, KIND = "apportion.study", "apportion.id", "apportion.kind"
 PARENT = "mlflow.parentRunId"
 #: Candidates between two points of a study's progress, where candidates are not mirrored.
 FEW = 20
+#: Candidates that MLflow may refuse before no more are tried.
+MOST_REFUSED = 3
 HISTORY = ("candidates", "failed", "stopped", "hypervolume", "front_size", "best_quality")
 
 
@@ -141,10 +143,18 @@ class Tracker:
             candidates: all candidates of the record.
 
         Raises:
-            TrackingError: MLflow cannot be reached.
+            TrackingError: MLflow cannot be reached, or refuses a candidate; others are logged.
         """
+        errors: list[TrackingError] = []
         for candidate in candidates:
-            self.log(candidate)
+            try:
+                self.log(candidate)
+            except TrackingError as error:
+                errors.append(error)
+                if len(errors) == MOST_REFUSED:  # it is not the candidates' fault
+                    break
+        if errors:
+            raise errors[0]
         with self._told():
             for run_id in self._begun.values():
                 self._client.delete_run(run_id)
@@ -195,24 +205,25 @@ class Tracker:
                 self._log(run_id, metrics=metrics)
                 self._steps[run_id] = len(members)
 
-    def log_utilisation(self, used: Mapping[tuple[str, int], Utilisation]) -> None:
+    def log_utilisation(self, used: Mapping[tuple[str, int], Utilisation], finished: float) -> None:
         """Logs shares of evaluators' time, on the study and on each arm.
 
         Args:
             used: by strategy and seed.
+            finished: when the last candidate was, in unix seconds.
 
         Raises:
             TrackingError: MLflow cannot be reached.
         """
         runs = {self._arms[arm]: used[arm] for arm in self._arms.keys() & used.keys()}
         runs[self.run_id] = total(used.values())
-        now = _milliseconds(time.time())
+        end = _milliseconds(finished)
         with self._told():
             for run_id, seconds in runs.items():
                 parts = {f"evaluators/{what}": part for what, part in shares(seconds).items()}
                 if seconds:
                     parts["evaluators/hours"] = sum(seconds.values()) / 3600
-                self._log(run_id, metrics=[Metric(key, v, now, 0) for key, v in parts.items()])
+                self._log(run_id, metrics=[Metric(key, v, end, 0) for key, v in parts.items()])
 
     def log_front(self, table: pd.DataFrame, files: Sequence[Path]) -> None:
         """Puts the front on the study's run, as front.csv and the files (pictures, pages).
@@ -301,17 +312,20 @@ class Tracker:
         self._steps: dict[str, int] = {}  # candidates of which progress has been logged, by run
         self._comparison = None
         parent: Run | None = None
+        seen = set()
         for run in self._all_runs():
             tags, run_id, ended = run.data.tags, run.info.run_id, run.info.status != "RUNNING"
-            if tags[KIND] == "study":
-                parent = parent or run
-            elif tags[KIND] == "arm":
-                self._arms.setdefault((tags["strategy"], int(tags["seed"])), run_id)
-            elif tags[KIND] == "comparison":
-                self._comparison = self._comparison or run_id
-            elif tags["candidate"] in self._runs or tags["candidate"] in self._begun:
+            which = tags[KIND], tags.get("strategy"), tags.get("seed"), tags.get("candidate")
+            if which in seen:
                 self._client.delete_run(run_id)  # a request that was sent twice
                 continue
+            seen.add(which)
+            if tags[KIND] == "study":
+                parent = run
+            elif tags[KIND] == "arm":
+                self._arms[tags["strategy"], int(tags["seed"])] = run_id
+            elif tags[KIND] == "comparison":
+                self._comparison = run_id
             else:
                 (self._runs if ended else self._begun)[tags["candidate"]] = run_id
                 if tags.get("front") == tracked.flag(True):

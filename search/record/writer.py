@@ -17,8 +17,9 @@ from search.record.underway import UnderWay
 logger = logging.getLogger(__name__)
 
 
-#: Seconds after which MLflow is tried again that could not be reached.
+#: Seconds after which MLflow is tried again that could not be reached: at first, and at most.
 TRIED_AGAIN_AFTER = 30.0
+SELDOM = 600.0
 
 
 class Mirror:
@@ -39,6 +40,7 @@ class Mirror:
         self._queue: queue.SimpleQueue[Candidate | None] = queue.SimpleQueue()
         #: Why MLflow lacks something at this moment.
         self._failure: str | None = None
+        self._said: str | None = None
         self._at_once = False
         self._config = config
         self._thread = threading.Thread(target=self._work, daemon=True, name="mlflow-mirror")
@@ -67,11 +69,10 @@ class Mirror:
 
     def _work(self) -> None:
         self._catch_up()
-        tried = time.monotonic()
+        pause, tried = TRIED_AGAIN_AFTER, time.monotonic()
         while True:
             try:
-                wait = None if self._failure is None else TRIED_AGAIN_AFTER
-                candidate = self._queue.get(timeout=wait)
+                candidate = self._queue.get(timeout=pause if self._failure else None)
             except queue.Empty:
                 pass
             else:
@@ -79,12 +80,13 @@ class Mirror:
                     return
                 self._candidates.append(candidate)
                 self._try(functools.partial(self._tracker.log, candidate))
-            if self._failure is None:
+            if self._failure and time.monotonic() - tried >= pause:
+                self._catch_up()
+                pause, tried = min(2 * pause, SELDOM), time.monotonic()
+            if not self._failure:
+                pause = TRIED_AGAIN_AFTER
                 if self._queue.empty():
                     self._try(self._mark_front)
-            elif time.monotonic() - tried >= TRIED_AGAIN_AFTER:
-                self._catch_up()
-                tried = time.monotonic()
 
     def _catch_up(self) -> None:
         """Find out what MLflow has, and tell it the rest."""
@@ -103,7 +105,9 @@ class Mirror:
             action()
         except Exception as error:  # the mirror is for people; no error of it may sink a search
             self._failure = f"{type(error).__name__}: {error}"
-            logger.warning("MLflow lacks what comes from now on: %s", self._failure)
+            if self._failure != self._said:
+                logger.warning("MLflow lacks what comes from now on: %s", self._failure)
+            self._said = self._failure
 
 
 class Writer:
@@ -181,8 +185,7 @@ class Writer:
 
     def use(self, strategy: str, seed: int, begun: float, used: Utilisation) -> None:
         """Keep what an arm's evaluators did with their time since it began, in unix seconds."""
-        with self._noted():
-            self.open().use(strategy, seed, begun, used)
+        self.open().use(strategy, seed, begun, used)
 
     def trouble(self) -> str | None:
         """Why something could not be made durable; None while all could."""
@@ -218,7 +221,7 @@ class Writer:
     def close(
         self, finish: Callable[[Any, list[Candidate]], None], at_once: bool = False
     ) -> str | None:
-        """Flush and finish the mirror, close the record; the mirror's first error, or None.
+        """Flush and finish the mirror, close the record; the mirror's last error, or None.
 
         Args:
             finish: Ends the runs in MLflow.

@@ -2,9 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from search.candidates import (
     REFERENCE,
@@ -17,12 +15,15 @@ from search.candidates import (
 from search.report.figures import front_figure
 from search.report.page import front_html
 
+if TYPE_CHECKING:  # slow to import, so it is done where it is needed
+    import pandas as pd
+
 __all__ = ["front_figure", "front_html", "front_table", "summary"]
 
 
 def front_table(
     candidates: Sequence[Candidate], reference: tuple[float, float] = REFERENCE
-) -> pd.DataFrame:
+) -> "pd.DataFrame":
     """All candidates that were scored, members of the front first, from cheap to dear.
 
     Args:
@@ -34,6 +35,8 @@ def front_table(
         accuracy/<task> for every task, contribution (the hypervolume that the front would lose
         with it) and on_front.
     """
+    import pandas as pd
+
     members = front(candidates)
     ids = {member.id for member in members}
     volume = study_hypervolume(members, reference)

@@ -55,6 +55,21 @@ def test_nothing_is_loaded_before_it_is_used() -> None:
     assert done.stdout.strip() == ""
 
 
+@pytest.mark.parametrize(
+    ("module", "spared"),
+    [
+        ("search.arms.pool", {"ray.tune", "pandas", "mlflow"}),
+        ("search.commands.search", {"mlflow"}),
+    ],
+)
+def test_processes_of_a_search_load_what_they_need(module: str, spared: set[str]) -> None:
+    code = f"import sys, {module}\nprint(*{spared} & set(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == ""
+
+
 def test_the_version() -> None:
     assert apportion.__version__ == importlib.metadata.version("apportion")
 

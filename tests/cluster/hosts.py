@@ -1,8 +1,8 @@
 """Hosts of a made-up network, each with its own processes, home, Ray and ssh server.
 
 A host is a network, process and mount namespace of this machine, behind a bridge that no other
-network sees. On every host /mnt/home is its own home, and /mnt/shared a folder of all of them. It
-takes root, iproute2, openssh-server, rsync and tmux.
+network sees. On every host /mnt/home is its own home, /tmp/ray a disk of its own, and /mnt/shared a
+folder of all of them. It takes root, iproute2, openssh-server, rsync and tmux.
 """
 
 import os
@@ -16,12 +16,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import ray
-
 PROGRAMS = ("ip", "unshare", "sshd", "ssh", "ssh-keygen", "rsync", "tmux")
 #: Of which the last byte is a host's number; nothing outside the namespaces hears of it.
 NETWORK = "10.77.0."
 HUB = "apportion-hub"
+#: Room for Ray's files on a host.
+MEGABYTES = 300
 #: What sshd is told: keys alone, no lookups.
 SSHD = """\
 Port 22
@@ -50,7 +50,7 @@ mkdir -p /mnt/home /mnt/host /mnt/shared /tmp/ray /run/sshd
 mount --bind {folder}/home /mnt/home
 mount --bind {folder} /mnt/host
 mount --bind {folder}/../shared /mnt/shared
-mount --bind {folder}/ray /tmp/ray
+mount -t tmpfs -o size={megabytes}m tmpfs /tmp/ray
 mount --bind {folder}/passwd /etc/passwd
 exec {sshd} -D -e -f /mnt/host/sshd_config 2> /mnt/host/sshd.log
 """
@@ -160,8 +160,7 @@ def ssh(host: Host, command: str, *, check: bool = True) -> "subprocess.Complete
 
 
 def _start(number: int, folder: Path, key: Path, stack: ExitStack) -> Host:
-    for each in ("home", "ray"):
-        (folder / each).mkdir(parents=True)
+    (folder / "home").mkdir(parents=True)
     subprocess.run(["ssh-keygen", "-q", "-N", "", "-f", str(folder / "host_key")], check=True)
     shutil.copy(key.with_suffix(".pub"), folder / "key.pub")
     (folder / "sshd_config").write_text(SSHD)
@@ -179,7 +178,7 @@ def _start(number: int, folder: Path, key: Path, stack: ExitStack) -> Host:
     _ip(*inside, "addr", "add", f"{NETWORK}{number + 10}/24", "dev", "eth0")
     _ip(*inside, "link", "set", "eth0", "up")
     _ip(*inside, "route", "add", "default", "via", f"{NETWORK}1")  # or Ray takes 127.0.0.1
-    script = START.format(name=name, folder=folder, sshd=_where("sshd"))
+    script = START.format(name=name, folder=folder, sshd=_where("sshd"), megabytes=MEGABYTES)
     command = [_where("ip"), "netns", "exec", name, "unshare", "--mount", "--uts"]
     command += ["--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-e", "-c", script]
     environment = {"HOME": "/mnt/home", "PATH": os.environ["PATH"]}
@@ -196,7 +195,8 @@ def _give_environment(home: Path) -> None:
     (packages,) = env.glob("lib/python*/site-packages")
     for old in packages.glob("setuptools*"):  # Python 3.11 brings one that is too old
         shutil.rmtree(old)
-    (packages / "base.pth").write_text(str(Path(ray.__file__).parents[1]))
+    here = [path for path in sys.path if Path(path).name == "site-packages"]
+    (packages / "base.pth").write_text("\n".join(here))
     # Installed with its package, which is there already, and for this Python.
     script = env / "bin" / "ray"
     script.write_text(RAY)

@@ -61,7 +61,14 @@ def check_make(words: Sequence[str]) -> None:
 
 
 def check_ray(words: Sequence[str]) -> None:
-    """What is done with a cluster's file, above all `ray submit FILE SCRIPT -- ARGUMENTS`."""
+    """What is done with a cluster's file, above all `ray submit FILE SCRIPT -- ARGUMENTS`; jobs."""
+    if words[0] == "job":
+        assert words[1] in ("submit", "logs", "status", "stop")
+        if "--" in words:
+            program, *arguments = words[words.index("--") + 1 :]
+            assert program == "apportion"
+            check_apportion(arguments)
+        return
     action, cluster, *rest = (word for word in words if word not in ("-y", "--tmux"))
     assert yaml.safe_load((ROOT / cluster).read_text())["cluster_name"]
     if action == "submit":
@@ -74,7 +81,12 @@ def check_ray(words: Sequence[str]) -> None:
         assert program == "apportion"
         check_apportion(arguments)
     else:
-        assert action in ("up", "down", "attach", "rsync-down")
+        assert action in ("up", "down", "attach", "rsync-down", "dashboard")
+
+
+def check_export(words: Sequence[str]) -> None:
+    """The address to which `ray dashboard` forwards."""
+    assert list(words) == ["RAY_API_SERVER_ADDRESS=http://127.0.0.1:8265"]
 
 
 def check_sh(words: Sequence[str]) -> None:
@@ -90,6 +102,7 @@ def check_sbatch(words: Sequence[str]) -> None:
 
 CHECKS: dict[str, Callable[[Sequence[str]], None]] = {
     "apportion": check_apportion,
+    "export": check_export,
     "python": check_python,
     "make": check_make,
     "ray": check_ray,

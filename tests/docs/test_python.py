@@ -23,16 +23,21 @@ REDUCED = (
 )  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def reduced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
+    """Settings of small studies, which share trunk, teachers, features and the Ray of the first."""
+    yield [*REDUCED, f"cache={tmp_path_factory.mktemp('cache')}"]
+    ray.shutdown()
+
+
 @pytest.fixture(autouse=True)
-def small_studies(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def small_studies(reduced: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """What the docs load is reduced, whatever else it sets."""
 
     def load(path: str, overrides: Sequence[str] = ()) -> StudyConfig:
-        return load_config(path, [*overrides, *REDUCED])
+        return load_config(path, [*overrides, *reduced])
 
     monkeypatch.setattr(apportion, "load_config", load)
-    yield
-    ray.shutdown()
 
 
 def run(page: str) -> None:
@@ -81,12 +86,15 @@ def shape(line: str) -> str:
 
 
 def test_the_quickstart_prints_what_the_readme_says(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    reduced: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     (output,) = blocks("README.md", "text")
     monkeypatch.chdir(tmp_path)
     # A strategy with a long name, since the table is as wide as names are.
-    settings = [*REDUCED, "candidates=3", "initial=3", "strategies={task_models: {}}"]
+    settings = [*reduced, "candidates=3", "initial=3", "strategies={task_models: {}}"]
     settings += ["finish.pick=best"]
     arguments = [word for setting in settings for word in ("--set", setting)]
     assert main(["search", "configs/quickstart.yaml", *arguments]) == 0

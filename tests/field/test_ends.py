@@ -225,6 +225,27 @@ def test_signals_end_a_command_in_words(number: signal.Signals) -> None:
     assert err == said + "\n"
 
 
+LOAD = """
+import signal, sys
+from search.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)
+class Signals:
+    @staticmethod
+    def find_spec(name, *_):
+        if name == "search.cli.actions":
+            signal.raise_signal(int(sys.argv[1]))
+sys.meta_path.insert(0, Signals)
+main(["doctor"])
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_libraries_load_ends_the_process_at_once(number: signal.Signals) -> None:
+    command = [sys.executable, "-c", LOAD, str(int(number))]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (-number, "")
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_that_python_dropped_comes_again(number: signal.Signals) -> None:
     """A search went on after a Ctrl-C that came while an object of Ray's was deleted."""
@@ -255,3 +276,18 @@ def test_a_signal_while_the_command_line_is_read_is_no_traceback(
 )  # fmt: skip
 def test_what_is_ended_says_how_to_go_on(arguments: list[str], hint: str) -> None:
     assert hint in build_parser().parse_args(arguments).interrupted
+
+
+@pytest.mark.parametrize("status", [0, 1])
+def test_what_ray_ends_at_once_says_how_to_go_on(status: int) -> None:
+    """Where the Ray of a machine was gone, the search ended without a word."""
+    run = "lambda options: os._exit(1)" if status else "lambda options: 0"
+    script = f"""if True:
+        import os, sys
+        from search.cli import actions, main
+        actions.run_search = {run}
+        sys.exit(main(["search", "x"]))
+    """
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == status
+    assert done.stderr.endswith("go on with --resume\n") if status else done.stderr == ""

@@ -16,7 +16,8 @@ import torch
 import yaml
 
 from search.candidates import Candidate
-from search.cli import main
+from search.cli import actions, main
+from search.cli.parser import build_parser
 from search.config import dump_config, load_config, parse_config
 from search.record import Record
 from search.run import rejoined
@@ -282,6 +283,25 @@ def test_help_says_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr().out
     for word in ("policy_gradient", "--resume", "knee", "configs/quickstart.yaml", "doctor"):
         assert word in said
+
+
+@pytest.mark.parametrize("asked", ["--version", "--help"])
+def test_what_is_asked_in_passing_loads_nothing_that_takes_seconds(asked: str) -> None:
+    code = (
+        "import sys\nfrom search.cli import main\n"
+        "try:\n    main(sys.argv[1:])\n"
+        "finally:\n    print(*{'numpy', 'torch', 'rich'} & set(sys.modules), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, asked], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stderr.strip() == ""
+
+
+def test_every_command_does_something() -> None:
+    (commands,) = (action for action in build_parser()._actions if action.choices)
+    done = {name for name in vars(actions) if name.startswith("run_")}
+    assert {f"run_{name}" for name in commands.choices or ()} == done
 
 
 def test_the_resolved_config_is_kept(study: Study) -> None:

@@ -34,6 +34,7 @@ Differs from the papers:
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated
 
 import numpy as np
@@ -204,8 +205,12 @@ class PolicyGradient:
             tau=settings.tau,
             generator=self._generator,
         )
-        self._optimizer = torch.optim.Adam(self._agent.parameters(), lr=settings.learning_rate)
         self._generation = 0  # of the initial batch
+
+    @cached_property
+    def _optimizer(self) -> torch.optim.Adam:
+        """Made for the first step, as torch loads a second's worth for it: a check makes none."""
+        return torch.optim.Adam(self._agent.parameters(), lr=self._settings.learning_rate)
 
     def mean(self, rho: float) -> FloatArray:
         """Expected entries for a cost weight, without exploration, shape (d,)."""

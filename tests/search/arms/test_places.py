@@ -1,5 +1,6 @@
 """How many evaluators a cluster has room for, who gets them, and whether its nodes go together."""
 
+import functools
 import os
 import sys
 import time
@@ -14,7 +15,7 @@ from ray.cluster_utils import Cluster
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from search.arms import nodes
+from search.arms import masks, nodes
 from search.arms.cluster import count_places, count_solvers, share_out
 from search.arms.masks import in_parallel
 from search.arms.pool import start_evaluator
@@ -82,6 +83,7 @@ def test_an_evaluator_on_a_node_of_other_code_does_not_start(cluster: None) -> N
     """As where a node has joined while the search runs."""
     config = simulated(schedule={"cpus": 1})
     group = ray.util.placement_group([{"CPU": 1}])
+    ray.get(group.ready())
     other = nodes.facts() | {"Apportion's code": "0" * 12}
 
     @ray.remote(num_cpus=0)
@@ -91,6 +93,7 @@ def test_an_evaluator_on_a_node_of_other_code_does_not_start(cluster: None) -> N
     within = PlacementGroupSchedulingStrategy(group, placement_group_capture_child_tasks=True)
     with pytest.raises(RayError, match=r"has Apportion's code .*this one 0000"):
         ray.get(start.options(scheduling_strategy=within).remote())
+    ray.util.remove_placement_group(group)
 
 
 @pytest.mark.parametrize(("evaluators", "solvers"), [({"a": 3, "b": 4}, 2), ({"a": 11}, 0)])
@@ -105,14 +108,44 @@ def test_masks_come_in_order_and_a_worker_that_dies_is_done_without(
 ) -> None:
     marked = tmp_path / "marked"
 
-    def slow(number: int) -> int:
-        if number == 3 and os.getpid() != own:
-            marked.touch()
-            os._exit(1)
-        time.sleep(0.02 * (number % 3))
-        return -number
-
-    own = os.getpid()
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    assert list(in_parallel(3)(slow, range(8))) == [-number for number in range(8)]
+    function = functools.partial(slow, own=os.getpid(), marked=marked)
+    found = list(in_parallel(3, nodes.facts())(function, range(8)))
+    assert found == [-number for number in range(8)]
     assert marked.exists()
+
+
+def slow(number: int, *, own: int, marked: Path) -> int:
+    """Dies of 3 unless it is in the process `own`."""
+    if number == 3 and os.getpid() != own:
+        marked.touch()
+        os._exit(1)
+    time.sleep(0.02 * (number % 3))
+    return -number
+
+
+def test_masks_of_a_node_of_other_code_are_made_here(cluster: None) -> None:
+    other = nodes.facts() | {"Apportion's code": "0" * 12}
+    function = functools.partial(where, here=os.getpid())
+    assert list(in_parallel(2, other)(function, [0, 0])) == [1, 1]
+    assert list(in_parallel(2, nodes.facts())(function, [0, 0])) == [2, 2]
+
+
+def where(_: int, *, here: int) -> int:
+    """1 in the process `here`, 2 in others."""
+    return 1 if os.getpid() == here else 2
+
+
+def test_masks_do_not_wait_for_cpus_that_others_have(
+    cluster: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(masks, "PATIENCE", 1.0)
+    group = ray.util.placement_group([{"CPU": 3}, {"CPU": 8}])
+    try:
+        ray.get(group.ready())
+        began = time.monotonic()
+        function = functools.partial(where, here=os.getpid())
+        assert list(in_parallel(2, nodes.facts())(function, range(6))) == [1] * 6
+        assert time.monotonic() - began < 4, "one is waited for, not each"
+    finally:
+        ray.util.remove_placement_group(group)

@@ -5,6 +5,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
 from sklearn.linear_model import RidgeClassifier
 from torch import nn
 
@@ -61,6 +62,13 @@ def test_labels_are_balanced_and_shuffled(name: str) -> None:
 def test_digits_are_cut_into_all_1797() -> None:
     sizes = {split: len(draw_labels("digits", split, seed=0)) for split in SPLITS}
     assert sizes == {"train": 1100, "validation": 350, "test": 347}
+    images, labels = load_digits(return_X_y=True)
+    cut = [draw_images("digits", split, seed=0, size=8)[..., 0] for split in SPLITS]
+    np.testing.assert_array_equal(
+        np.concatenate(cut), (images * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8)
+    )
+    cut = [draw_labels("digits", split, seed=0) for split in SPLITS]
+    np.testing.assert_array_equal(np.concatenate(cut), labels)
 
 
 @pytest.mark.parametrize("size", [8, 17, 40])
@@ -73,7 +81,6 @@ def test_any_size_can_be_drawn(name: str, size: int) -> None:
 
 
 def test_drawing_is_quick() -> None:
-    draw_images("digits", "test", seed=0, size=8)  # the first call imports scikit-learn
     for name in TOYS:
         start = time.process_time()
         draw_images(name, "train", seed=0, size=32)
