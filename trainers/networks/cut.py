@@ -79,7 +79,8 @@ def cut(
     """Cut a classifier before the first of the blocks that are to be divided.
 
     Its halves follow `train` and `eval` as far as modules and dropout between them do. Other
-    code between modules does as it did in `eval` mode.
+    code between modules does as it did in `eval` mode. They are made anew where they are needed,
+    not pickled, which would fix the mode of dropout between modules.
 
     Args:
         model: Maps a batch of images to logits.
