@@ -29,6 +29,10 @@ OWNERS = {
     "optuna": {"search/record/", "search/strategies/optuna_samplers/"},
     "pulp": {"partitioning/programmes.py"},
     "highspy": {"partitioning/programmes.py"},
+    "torch_pruning": {"trainers/networks/division.py"},
+    "timm": {"trainers/networks/sources.py"},
+    "torchvision": {"trainers/networks/sources.py"},
+    "transformers": {"trainers/networks/sources.py"},
     "yaml": {"search/commands/cluster.py", "search/config/", "search/study/"},
 }
 FILES = {

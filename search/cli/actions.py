@@ -11,7 +11,7 @@ from rich.console import Console
 
 from search.cli.printing import print_front, print_trained, print_tried
 from search.commands.scores import require_scores
-from search.config import ConfigError, StudyConfig, load_config
+from search.config import ConfigError, StudyConfig, load_config, read_yaml
 from search.record import require_no_writer
 from search.study import Study, StudyError
 
@@ -148,6 +148,26 @@ def run_ui(options: argparse.Namespace) -> int:
         return subprocess.run(command, check=False).returncode
     except KeyboardInterrupt:
         return 0
+
+
+def run_groups(options: argparse.Namespace) -> None:
+    """`apportion groups`."""
+    from search.commands.groups import groups, show_groups
+
+    args = read_yaml(options.args, "--args")
+    if not isinstance(args, dict):
+        raise ConfigError(f"--args must be a mapping such as {{width: 32}}, got {options.args}")
+    found = groups(
+        options.network,
+        args,
+        options.weights,
+        options.divide,
+        options.size,
+    )
+    if options.json:
+        print(json.dumps(found, indent=2))
+    else:
+        show_groups(found, CONSOLE)
 
 
 def run_cluster(options: argparse.Namespace) -> int:

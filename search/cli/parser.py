@@ -296,6 +296,34 @@ example:
 example:
   apportion doctor""",
     )
+    groups = _add(
+        commands,
+        "groups",
+        "say what of a network can be divided",
+        text="""\
+Say what of a network can be divided: its groups of channels, heads and streams, what parameters and
+multiply-accumulates go with each, and how little a task could do with.
+
+NETWORK is timm:NAME, torchvision:NAME, transformers:NAME-OR-FOLDER, or package.module:function.
+Searches divide the built-in networks so far; this looks ahead.""",
+        epilog="""\
+examples:
+  apportion groups timm:resnet50
+  apportion groups timm:vit_tiny_patch16_224 --divide 'blocks.[6-9]' --divide 'blocks.1?'
+  apportion groups mypackage.nets:build --args '{width: 32}' --size 64""",
+    )
+    groups.add_argument("network", metavar="NETWORK", help="what builds it")
+    groups.add_argument("--args", default="{}", metavar="YAML", help="arguments of what builds it")
+    groups.add_argument("--weights", type=Path, metavar="FILE", help="weights to fill it with")
+    groups.add_argument(
+        "--divide",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="blocks to divide, with * and ? (may be repeated; default: the last third)",
+    )
+    groups.add_argument("--size", type=int, default=224, help="of its images, in pixels (224)")
+    groups.add_argument("--json", action="store_true", help="print one JSON object")
     cluster = _add(
         commands,
         "cluster",

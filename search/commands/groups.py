@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from trainers.networks import Counter, build_model, cut, find_division
+from trainers.networks import Counter, build_model, cut, find_blocks, find_division
 
 
 def groups(
@@ -41,6 +41,7 @@ def groups(
     """
     network = build_model(model, args, weights)
     images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    blocks = find_blocks(network, images)
     halves = cut(network, images, partition)
     division = find_division(network, images)
     counter = Counter(network, division, images)
@@ -60,7 +61,7 @@ def groups(
     return {
         "network": model,
         "size": size,
-        "blocks": list(halves.all_blocks),
+        "blocks": list(blocks),
         "partition": list(halves.blocks),
         "cut": halves.boundary,
         "features": halves.features,
@@ -87,10 +88,15 @@ def groups(
 
 
 def show_groups(found: Mapping[str, Any], console: Console) -> None:
-    """Print what `groups` found."""
+    """Print what `groups` found.
+
+    Args:
+        found: By it.
+        console: Where to.
+    """
+    millions = f"{found['parameters'] / 1e6:.2f} million parameters, {found['macs'] / 1e6:.0f}"
     table = Table(
-        title=f"{found['network']} at {found['size']} pixels: {found['parameters'] / 1e6:.2f} million "
-        f"parameters, {found['macs'] / 1e6:.0f} million multiply-accumulates",
+        title=f"{found['network']} at {found['size']} pixels: {millions} million MACs",
         title_justify="left",
     )
     table.add_column("group", no_wrap=True)
@@ -99,23 +105,18 @@ def show_groups(found: Mapping[str, Any], console: Console) -> None:
         table.add_column(name, justify="right")
     for each in found["groups"]:
         if each["divided"]:
-            table.add_row(
-                each["name"],
-                each["kind"],
-                str(each["units"]),
-                str(each["channels"]),
-                f"{each['parameters'] / found['parameters']:.1%}",
-                f"{each['macs'] / found['macs']:.1%}",
-            )
+            parameters, macs = (each[what] / found[what] for what in ("parameters", "macs"))
+            counts = (str(each["units"]), str(each["channels"]))
+            table.add_row(each["name"], each["kind"], *counts, f"{parameters:.1%}", f"{macs:.1%}")
     console.print(table)
-    first, last = found["partition"][0], found["partition"][-1]
-    least = found["least"]
+    divided, blocks, least = found["partition"], found["blocks"], found["least"]
     before = sum(not each["divided"] for each in found["groups"])
-    for line in (
-        f"divided: {first} to {last}, {len(found['partition'])} of {len(found['blocks'])} blocks; "
-        f"what comes before, up to {found['cut']}, would be the frozen trunk, with {before} groups more",
-        f"at least {least['hidden']:.0%} of the multiply-accumulates are left with one unit of every "
-        f"group but streams, {least['stream']:.0%} with one of these, too",
+    lines = [
+        f"divided: {len(divided)} of {len(blocks)} blocks, from {divided[0]} on; what comes before "
+        f"them, up to {found['cut']}, is the trunk that tasks share, with {before} groups more",
+        f"with one unit of every group but streams {least['hidden']:.0%} of the MACs are left, "
+        f"with one of streams, too, {least['stream']:.0%}",
         *(f"not divided: {name}: {why}" for name, why in found["refused"].items()),
-    ):
+    ]
+    for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -7,7 +7,7 @@ from search.config.build import ConfigError
 from search.config.dumping import decisive, differences, dump_config, yaml_text
 from search.config.loading import load_config, parse_config, without_header
 from search.config.paths import PROJECT
-from search.config.reading import read_yaml_file
+from search.config.reading import read_yaml, read_yaml_file
 from search.config.secrets import masked, reveal, without_passwords
 from search.config.sections import (
     COSTS,
@@ -33,6 +33,7 @@ __all__ = [
     "load_config",
     "masked",
     "parse_config",
+    "read_yaml",
     "read_yaml_file",
     "reveal",
     "without_header",

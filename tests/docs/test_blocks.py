@@ -29,6 +29,9 @@ def check_apportion(words: Sequence[str]) -> None:
     if words[0] == "cluster":
         assert (ROOT / options.file).is_file()
         return
+    if words[0] == "groups":
+        assert ":" in options.network
+        return
     given = [getattr(options, name, None) for name in ("config", "config_option", "study")]
     configs = [path for path in given if str(path).endswith(".yaml")]
     for config in configs:

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trainers.networks.sources import Logits
+
 
 @functools.cache
 def with_operators() -> torch.library.Library:
@@ -36,20 +38,13 @@ def of_timm(name: str, **arguments: Any) -> nn.Module:
     return model
 
 
-class Logits(nn.Module):
-    """An image classifier of transformers as a map from images to logits."""
+def of_transformers(kind: str, **settings: Any) -> nn.Module:
+    """One of transformers' image classifiers, with ten classes."""
+    with_operators()
+    import transformers
 
-    def __init__(self, kind: str, **settings: Any) -> None:
-        super().__init__()
-        with_operators()
-        import transformers
-
-        config = getattr(transformers, f"{kind}Config")(num_labels=10, **settings)
-        self.model = getattr(transformers, f"{kind}ForImageClassification")(config)
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.model(pixel_values=images).logits
-        return logits
+    config = getattr(transformers, f"{kind}Config")(num_labels=10, **settings)
+    return Logits(getattr(transformers, f"{kind}ForImageClassification")(config))
 
 
 class Residual(nn.Module):
@@ -86,13 +81,13 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "efficientnet": (lambda: of_timm("efficientnet_b0"), 64),
     "vgg": (lambda: of_timm("vgg11"), 32),
     "transformers_resnet": (
-        lambda: Logits(
+        lambda: of_transformers(
             "ResNet", depths=[1, 1, 2, 1], hidden_sizes=[32, 64, 128, 256], embedding_size=16,
         ),
         64,
     ),
     "transformers_vit": (
-        lambda: Logits(
+        lambda: of_transformers(
             "ViT", hidden_size=96, num_hidden_layers=3, num_attention_heads=3,
             intermediate_size=192, image_size=32, patch_size=8,
         ),

@@ -67,7 +67,8 @@ def build_model(
             f"package.module:function, got {model!r}"
         )
     try:
-        found = SOURCES.get(source, _of_module(source))(name, dict(args or {}))
+        build: Callable[[str, dict[str, Any]], Any] = SOURCES.get(source, _of_module(source))
+        found = build(name, dict(args or {}))
     except ImportError as error:
         extra = f": pip install 'apportion[{source}]'" if source in SOURCES else ""
         raise ModelError(

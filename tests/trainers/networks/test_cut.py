@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tests.helpers.foreign import NETWORKS, of_timm
 from tests.trainers.networks.test_rows import TOLERANCE, difference, divided, draw, tensors
 from trainers.networks.blocks import find_blocks
-from trainers.networks.cut import Cut, CutError, cut
+from trainers.networks.cutting import Cut, CutError, cut
 from trainers.networks.division import Division, find_division
 from trainers.networks.recording import RecordingError
 from trainers.networks.row import Row
