@@ -209,7 +209,7 @@ def test_a_job_is_left_alone(started: Cluster, undisturbed: Study) -> None:
     with jobs(started) as job:
         terminal = begin([*JOB, "submit", "--submission-id", "first", *search])
         wait_for(lambda: scored(seen) > 0, within=300)
-        terminal.send_signal(signal.SIGHUP)
+        terminal.kill()
         terminal.communicate()
         before = scored(seen)
         wait_for(lambda: scored(seen) > before)
