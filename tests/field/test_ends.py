@@ -6,6 +6,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -258,8 +259,18 @@ def test_a_signal_that_python_dropped_comes_again(number: signal.Signals) -> Non
     assert (process.returncode, err) == (128 + number, said + "\n")
 
 
+@pytest.fixture
+def nobody_handles_sigterm() -> Iterator[None]:
+    """As in a process in which no test before has started Ray."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
 def test_a_signal_while_the_command_line_is_read_is_no_traceback(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    nobody_handles_sigterm: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(
         "search.cli.entry.build_parser", lambda: signal.raise_signal(signal.SIGTERM)
