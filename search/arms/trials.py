@@ -182,6 +182,7 @@ class _Report:
 
     def send(self) -> None:
         cost_N, quality_N = coordinates(scored(self._told)).T
+        used = self._utilisation()
         tune.report(
             {
                 "candidates": len(self._told),
@@ -190,7 +191,8 @@ class _Report:
                 "stopped": sum(c.stopped for c in self._told),
                 "best": max(quality_N, default=float("nan")),
                 "hypervolume": hypervolume(quality_N, cost_N, self._reference),
-                "busy": shares(self._utilisation()).get("busy", math.nan),
+                "busy": shares(used).get("busy", math.nan),
+                "held": sum(used.values()),
                 "notes": self._notes,
                 "note": self._note,
             }
@@ -310,7 +312,7 @@ def run_arms(
         )
         try:
             results = tuner.fit()
-            _keep_ended(results, evaluators, writer)
+            _keep_ended(results, evaluators, count_places(schedule), writer)
             errors = [result.error for result in results if result.error is not None]
         except Exception as error:  # Tune's own, such as one of reading what a full disk cut short
             errors = [error]
@@ -318,16 +320,30 @@ def run_arms(
     return [*([trouble] if trouble else []), *map(reason, errors)]
 
 
-def _keep_ended(results: Iterable[Any], evaluators: Mapping[str, int], writer: Any) -> None:
-    """Have kept how long the places of arms were empty that ended before the last one."""
+def _keep_ended(
+    results: Iterable[Any], evaluators: Mapping[str, int], places: int, writer: Any
+) -> None:
+    """Have kept how long places were empty after arms had ended, whose none was left to take.
+
+    Args:
+        results: Tune's.
+        evaluators: By arm.
+        places: For evaluators, at once.
+        writer: The study's.
+    """
     now = time.time()
-    for result in results:
-        last = result.metrics or {}
-        if not math.isnan(last.get("busy", math.nan)):
-            arm = result.config["arm"]
-            name, _, seed = arm.rpartition("-")
-            used = {"ended": (now - last["timestamp"]) * evaluators[arm]}
-            ray.get(writer.use.remote(name, int(seed), now, used))
+    last = {result.config["arm"]: result.metrics or {} for result in results}
+    last = {arm: said for arm, said in last.items() if said.get("busy", math.nan) >= 0}
+    after = {arm: (now - said["timestamp"]) * evaluators[arm] for arm, said in last.items()}
+    if not sum(after.values()):
+        return
+    begun = min(said["timestamp"] - said["time_total_s"] for said in last.values())
+    held = sum(said["held"] for said in last.values())
+    empty = min(places, sum(evaluators.values())) * (now - begun) - held
+    share = min(1.0, max(0.0, empty / sum(after.values())))
+    for arm, seconds in after.items():
+        name, _, seed = arm.rpartition("-")
+        ray.get(writer.use.remote(name, int(seed), now, {"ended": seconds * share}))
 
 
 def _evaluators(config: StudyConfig, arms: Sequence[str], display: Display) -> dict[str, int]:

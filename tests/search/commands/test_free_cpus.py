@@ -61,5 +61,8 @@ def test_what_evaluators_did_is_kept(tmp_path: Path, cache: Path) -> None:
     assert hours == pytest.approx(sum(total(used.values()).values()) / 3600)
     assert sum(shares.values()) == pytest.approx(1)
 
+    # Of three places, for as long as arms ran, and not of arms that came after others.
+    assert sum(total(used.values()).values()) < 3 * took
+
     # Resumed without anything left to be scored, or with more: what was kept stays.
     assert search(config, resume=True, console=quiet()).utilisation() == used
