@@ -41,14 +41,13 @@ def in_parallel(
         def first() -> Item:
             nonlocal alone
             item, answer = under_way.popleft()
-            if alone:
-                return function(item)
-            try:
-                found: Item = ray.get(answer, timeout=PATIENCE)
-            except RayError as error:
-                alone = isinstance(error, GetTimeoutError)
-                found = function(item)
-            return found
+            if not alone:
+                try:
+                    found: Item = ray.get(answer, timeout=PATIENCE)
+                    return found
+                except RayError as error:
+                    alone = isinstance(error, GetTimeoutError)
+            return function(item)
 
         for item in items:
             if len(under_way) == workers:

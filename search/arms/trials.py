@@ -72,8 +72,7 @@ def run_arm(
 ) -> None:
     """A Tune trial: one strategy with one seed over the evaluators of its placement group."""
     require_same(code)
-    name, _, number = settings["arm"].rpartition("-")
-    seed = int(number)
+    name, seed = _strategy_and_seed(settings["arm"])
     given, config = supplies[seed], config.of_seed(seed)
     space, clock = build_space(config), Clock()
     vectors = baselines(config, space, seed)
@@ -342,8 +341,8 @@ def _keep_ended(
     empty = min(places, sum(evaluators.values())) * (now - begun) - held
     share = min(1.0, max(0.0, empty / sum(after.values())))
     for arm, seconds in after.items():
-        name, _, seed = arm.rpartition("-")
-        ray.get(writer.use.remote(name, int(seed), now, {"ended": seconds * share}))
+        used = {"ended": seconds * share}
+        ray.get(writer.use.remote(*_strategy_and_seed(arm), now, used))
 
 
 def _evaluators(config: StudyConfig, arms: Sequence[str], display: Display) -> dict[str, int]:
@@ -389,6 +388,12 @@ def _halving(config: StudyConfig) -> ASHAScheduler | None:
         max_t=config.candidates,
         reduction_factor=2,
     )
+
+
+def _strategy_and_seed(arm: str) -> tuple[str, int]:
+    """Of an arm named `<strategy>-<seed>`."""
+    name, _, seed = arm.rpartition("-")
+    return name, int(seed)
 
 
 def _arm_name(trial: Any) -> str:

@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from trainers.networks import Counter, build_model, cut, find_blocks, find_division
+from trainers.networks import Counter, build_model, cut, find_division
 
 
 def groups(
@@ -41,7 +41,6 @@ def groups(
     """
     network = build_model(model, args, weights)
     images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
-    blocks = find_blocks(network, images)
     halves = cut(network, images, partition)
     division = find_division(network, images)
     counter = Counter(network, division, images)
@@ -61,7 +60,7 @@ def groups(
     return {
         "network": model,
         "size": size,
-        "blocks": list(blocks),
+        "blocks": list(halves.repeated),
         "partition": list(halves.blocks),
         "cut": halves.boundary,
         "features": halves.features,

@@ -1,6 +1,5 @@
 """Networks of any kind: what of them can be divided, and the smaller ones that rows are."""
 
-from trainers.networks.blocks import find_blocks
 from trainers.networks.counting import Counter, Counts
 from trainers.networks.cutting import Cut, CutError, cut
 from trainers.networks.division import Divisible, Division, UntraceableError, find_division
@@ -22,6 +21,5 @@ __all__ = [
     "UntraceableError",
     "build_model",
     "cut",
-    "find_blocks",
     "find_division",
 ]

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from trainers.networks.division import LAYERS, NORMS, Division
+from trainers.networks.division import LAYERS, NORMS, Division, used_by
 
 #: Operators whose floating-point operations are those of weights.
 OF_WEIGHTS = ("convolution", "addmm", "mm")
@@ -80,12 +80,12 @@ class Counter:
         """(R,): entries of a parameter that each row has."""
         size_R = np.full(len(kept_RU), self._rest(name))
         for owner in self._division.axes.get(name, {}).values():
-            size_R *= _used(owner, kept_RU).sum(axis=1)
+            size_R *= used_by(owner, kept_RU).sum(axis=1)
         return size_R
 
     def _union(self, name: str, kept_RU: NDArray[np.bool_]) -> int:
         """Entries of a parameter that any row has."""
-        used = [_used(o, kept_RU) for o in self._division.axes.get(name, {}).values()]
+        used = [used_by(o, kept_RU) for o in self._division.axes.get(name, {}).values()]
         if not used:
             return self._rest(name)
         if len(used) == 1:
@@ -101,12 +101,7 @@ class Counter:
     def _share(self, name: str, kept_RU: NDArray[np.bool_]) -> NDArray[np.float64]:
         """(R,): share of a module's heads that each row has."""
         axes = self._division.axes.get(name)
-        return np.ones(len(kept_RU)) if axes is None else _used(axes[0], kept_RU).mean(axis=1)
-
-
-def _used(owner: NDArray[np.int64], kept_RU: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """(R, C): which indices of a dimension each row has."""
-    return (owner < 0) | kept_RU[:, owner]
+        return np.ones(len(kept_RU)) if axes is None else used_by(axes[0], kept_RU).mean(axis=1)
 
 
 @torch.no_grad()

@@ -34,7 +34,8 @@ class Cut:
         trunk: Maps images to the one tensor that crosses the cut.
         tail: Maps that tensor to a tuple of the divided blocks' outputs, the (N, F) feature vectors
             that the head reads, and the (N, classes) logits.
-        blocks: The divided blocks, in the order in which they run.
+        repeated: All blocks that the network repeats, in the order in which they run.
+        blocks: The divided ones, in that order.
         boundary: The module or function whose tensor crosses the cut.
         head: The module that reads the feature vectors.
         features: F, their width.
@@ -42,6 +43,7 @@ class Cut:
 
     trunk: fx.GraphModule
     tail: fx.GraphModule
+    repeated: tuple[str, ...]
     blocks: tuple[str, ...]
     boundary: str
     head: str
@@ -100,7 +102,8 @@ def cut(
     try:
         found = Recording(model, images)
         head = _head(found, head)
-        blocks = _chosen(found, find_blocks(model, images), partition)
+        repeated = find_blocks(model, images)
+        blocks = _chosen(found, repeated, partition)
         if _inside(head, blocks):
             raise CutError(f"the head must be outside the divided blocks, got {head}")
         record = Recording(model, images, (*blocks, head))
@@ -114,6 +117,7 @@ def cut(
     return Cut(
         trunk=trunk,
         tail=tail,
+        repeated=repeated,
         blocks=blocks,
         boundary=str(boundary.target if boundary.op == "call_module" else boundary.name),
         head=head,

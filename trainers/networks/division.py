@@ -54,13 +54,11 @@ class Divisible:
             hidden, heads or stream.
         first: Number of its first unit; the others follow.
         channels: Channels of a unit, in the layer that makes them.
-        layers: Names of the layers that make or read it.
     """
 
     group: ChannelGroup
     first: int
     channels: int
-    layers: tuple[str, ...]
 
     @property
     def units(self) -> slice:
@@ -99,6 +97,11 @@ class Division:
             if each.group.name in forward:
                 kept[each.units] = forward[each.group.name]
         return kept
+
+
+def used_by(owner: Owner, kept: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(..., C): which indices of a dimension rows have that use the units `kept`, (..., units)."""
+    return (owner < 0) | kept[..., owner]
 
 
 def find_division(model: nn.Module, example: Tensor) -> Division:
@@ -150,7 +153,8 @@ class _Member:
         out: Whether it makes the channels, or keeps them; else it reads them.
         dim: Of the parameter.
         index: Positions in that dimension.
-        root: The channels of the group that they belong to.
+        root: The channels of the group that they belong to; -1 where that is not known.
+        adds: Whether it is an addition.
     """
 
     name: str
@@ -261,12 +265,12 @@ class _Units:
             if not isinstance(heads, int) or isinstance(module, nn.MultiheadAttention):
                 continue
             parts: list[Owner] = []
+            inside = f"{name}." if name else ""
             for members in self._groups:
                 makers = [
                     each for each in members if each.out and isinstance(each.module, nn.Linear)
                 ]
                 readers = [m for m in members if not m.out and isinstance(m.module, nn.Linear)]
-                inside = f"{name}." if name else ""
                 if not (makers and readers and all(m.name.startswith(inside) for m in makers)):
                     continue
                 width = readers[0].index.size
@@ -287,8 +291,8 @@ class _Units:
         """
         root_C = np.array([self._find(channel) for channel in range(len(self._parent))], dtype=int)
         together = list(range(len(self._groups)))  # groups of torch-pruning's that share a unit
-        for channel, root in enumerate(root_C):
-            one, other = self._of[channel], self._of[root]
+        pairs = {(self._of[channel], self._of[root]) for channel, root in enumerate(root_C)}
+        for one, other in sorted(pairs):
             together = [together[other] if each == together[one] else each for each in together]
         sets: dict[int, list[int]] = defaultdict(list)
         for number, first in enumerate(together):
@@ -310,13 +314,11 @@ class _Units:
             unit_C[channels_C] = first + unit_of_C
             kind: GroupKind = "heads" if self._attended & set(numbers) else _kind(members)
             made = self._axes[f"{name}.weight"][0]
-            layers = dict.fromkeys(m.name for m in members if isinstance(m.module, LAYERS))
             groups.append(
                 Divisible(
                     group=ChannelGroup(name=name, width=len(roots), kind=kind),
                     first=first,
                     channels=made.size // len(roots),
-                    layers=tuple(layers),
                 )
             )
             first += len(roots)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from trainers.networks.division import CONVOLUTIONS, HEADS, Division
+from trainers.networks.division import CONVOLUTIONS, HEADS, Division, used_by
 
 #: What attention modules call their heads' channels together.
 HEAD_CHANNELS = ("attn_dim", "all_head_size", "inner_dim")
@@ -29,7 +29,7 @@ class Row:
 
     def __init__(self, model: nn.Module, division: Division, kept: NDArray[np.bool_]) -> None:
         self._kept = {
-            name: {dim: (owner < 0) | kept[owner] for dim, owner in dims.items()}
+            name: {dim: used_by(owner, kept) for dim, owner in dims.items()}
             for name, dims in division.axes.items()
         }
         #: A copy that shares all tensors, but knows the sizes of the smaller ones.
@@ -125,15 +125,3 @@ def _copied(model: nn.Module, visit: Callable[[nn.Module, str], None]) -> nn.Mod
         return copies[module]
 
     return copied(model)
-
-
-def masked(
-    tensors: Mapping[str, Tensor], division: Division, kept: NDArray[np.bool_]
-) -> dict[str, Tensor]:
-    """The whole network's tensors, 0 wherever a layer would read a unit that a row does not use."""
-    found = dict(tensors)
-    for name, dims in division.axes.items():
-        if name in found and 1 in dims:
-            used = torch.from_numpy((dims[1] < 0) | kept[dims[1]])
-            found[name] = found[name] * used.view(1, -1, *[1] * (found[name].ndim - 2))
-    return found

@@ -15,8 +15,8 @@ from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.helpers.foreign import NETWORKS, network
-from trainers.networks.division import Division, find_division
-from trainers.networks.row import Row, masked
+from trainers.networks.division import Division, find_division, used_by
+from trainers.networks.row import Row
 
 TOLERANCE = 1e-5
 
@@ -45,6 +45,18 @@ def draw(division: Division, seed: int, *, streams: bool = False) -> NDArray[np.
 
 def difference(one: Tensor, other: Tensor) -> float:
     return float((one - other).abs().max()) / max(1.0, float(other.abs().max()))
+
+
+def masked(
+    tensors: Mapping[str, Tensor], division: Division, kept: NDArray[np.bool_]
+) -> dict[str, Tensor]:
+    """The whole network's tensors, 0 wherever a layer would read a unit that a row does not use."""
+    found = dict(tensors)
+    for name, dims in division.axes.items():
+        if name in found and 1 in dims:
+            used = torch.from_numpy(used_by(dims[1], kept))
+            found[name] = found[name] * used.view(1, -1, *[1] * (found[name].ndim - 2))
+    return found
 
 
 class OwnChannels(nn.Module):
