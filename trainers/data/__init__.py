@@ -4,6 +4,7 @@ Every source yields the same uint8 tensors.
 """
 
 from trainers.data.config import DataConfig, InputSize, TaskConfig
+from trainers.data.inputs import Inputs
 from trainers.data.loading import check_tasks, load_task, load_tasks
 from trainers.data.sources import DataError
 from trainers.data.tasks import (
@@ -20,6 +21,7 @@ __all__ = [
     "DataConfig",
     "DataError",
     "InputSize",
+    "Inputs",
     "Split",
     "Task",
     "TaskConfig",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from partitioning.settings import FINITE, Rule, Unit, at_least, checked, interval, one_of
+from trainers.data.inputs import Inputs
 from trainers.data.sources import SOURCES
 
 #: Height and width that images are resized to.
@@ -108,6 +109,7 @@ class DataConfig:
         root: Folder that the tasks' paths start from; None for the working directory.
         input_size: S, height and width of the network's input.
         seed: Seeds toy tasks, limits and held-out validation images.
+        inputs: How images are resized and normalised.
 
     Raises:
         ValueError: A value is outside its range, or a task is listed twice or does not go with the
@@ -118,6 +120,7 @@ class DataConfig:
     root: str | None = None
     input_size: InputSize = 32
     seed: Annotated[int, at_least(0)] = 0
+    inputs: Inputs = field(default_factory=Inputs)
 
     def _check(self) -> None:
         if not self.tasks:

@@ -66,14 +66,14 @@ def load_task(task: TaskConfig, config: DataConfig) -> Task:
 
     Args:
         task: the task.
-        config: root, input size and seed; its list of tasks is not looked at, so that the dataset
-            a trunk is pretrained on need not be in it.
+        config: root, input size, inputs and seed; its list of tasks is not looked at, so that the
+            dataset a trunk is pretrained on need not be in it.
 
     Raises:
         DataError: naming the task, the file, and the row where one is to blame; or all images of
             a split are alike, or those of one split are another's.
     """
-    plan, size = _plan(task, config), config.input_size
+    plan, size, inputs = _plan(task, config), config.input_size, config.inputs
     extents = {name: measure(part.pictures(size)) for name, part in plan.parts.items()}
     ranges = {name: ranges_of(found) for name, found in extents.items()}
     try:
@@ -82,7 +82,7 @@ def load_task(task: TaskConfig, config: DataConfig) -> Task:
         raise DataError(f"task {task.name!r}: {error}") from error
     splits = {}
     for name, part in plan.parts.items():
-        pixels = decode(part.pictures(size), len(part.rows), size, scales)
+        pixels = decode(part.pictures(size), len(part.rows), size, scales, inputs.interpolation)
         splits[name] = Split(images=torch.from_numpy(pixels), labels=torch.from_numpy(part.labels))
     mean, std = _moments(splits["train"].images)
     seen = []
@@ -94,10 +94,11 @@ def load_task(task: TaskConfig, config: DataConfig) -> Task:
         name=task.name,
         classes=plan.classes,
         splits=splits,
-        mean=mean,
-        std=std,
+        mean=mean if inputs.mean is None else torch.tensor(inputs.mean, dtype=torch.float32),
+        std=std if inputs.std is None else torch.tensor(inputs.std, dtype=torch.float32),
         flip=task.flip,
         shift=task.shift,
+        inputs=inputs,
         understood=Understood(scales=scales, notes=(*plan.notes, *seen)),
     )
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from trainers.data.inputs import Inputs
 from trainers.data.sources.scale import Scale, scale_words
 
 
@@ -58,10 +59,11 @@ class Task:
         name: the task's name.
         classes: names of the classes, by label.
         splits: "train", "validation" and, where the source has one, "test".
-        mean: float32 (3,), of the training images, in units of [0, 1].
+        mean: float32 (3,), in units of [0, 1]: of the training images, or what `inputs` says.
         std: float32 (3,), likewise, greater than 0.
         flip: whether augmenting mirrors images.
         shift: by how many pixels at most augmenting moves them.
+        inputs: what was asked for when the images were loaded.
         understood: what was made of the dataset's files.
     """
 
@@ -72,6 +74,7 @@ class Task:
     std: Tensor
     flip: bool = False
     shift: int = 0
+    inputs: Inputs = field(default_factory=Inputs)
     understood: Understood = Understood()
 
     @property
@@ -96,9 +99,13 @@ class Task:
         """Hash of all that a network trained on this task depends on, the same on every device.
 
         Returns:
-            sha256 of name, classes, augmentation and every split's images and labels, in hex.
+            sha256 of name, classes, augmentation, mean and deviation where they are given, and
+            every split's images and labels, in hex.
         """
         settings = [self.name, self.classes, self.flip, self.shift, sorted(self.splits)]
+        given = [self.inputs.mean, self.inputs.std]
+        if given != [None, None]:
+            settings.append(given)
         digest = hashlib.sha256(json.dumps(settings).encode())
         for name in sorted(self.splits):
             split = self.splits[name]
@@ -127,7 +134,7 @@ def commonest_share(split: Split) -> float:
 
 
 def normalise(images: Tensor, task: Task) -> Tensor:
-    """Shifts and scales images to mean 0 and standard deviation 1 over the task's training images.
+    """Takes the task's mean from images and divides them by its standard deviation.
 
     Args:
         images: uint8 (B, 3, S, S).

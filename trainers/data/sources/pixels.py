@@ -37,6 +37,16 @@ SUFFIXES = frozenset(
     suffix for suffix, kind in Image.registered_extensions().items() if kind in (*FORMATS, "MPO")
 )
 
+#: Ways of resizing.
+INTERPOLATIONS: Mapping[str, Image.Resampling] = {
+    "nearest": Image.Resampling.NEAREST,
+    "box": Image.Resampling.BOX,
+    "bilinear": Image.Resampling.BILINEAR,
+    "hamming": Image.Resampling.HAMMING,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
 _TAGS = {info.name: number for number, info in TiffTags.TAGS_V2.items()}
 
 
@@ -120,20 +130,23 @@ def _fits_values(image: Image.Image) -> Values | None:
     return None if array.dtype == np.uint8 else Values(array=array)
 
 
-def to_square(image: Image.Image, size: int) -> ByteArray:
-    """Resizes the shorter side to `size` pixels, antialiased, and keeps the centre.
+def to_square(image: Image.Image, size: int, interpolation: str = "bilinear") -> ByteArray:
+    """Resizes the shorter side to `size` pixels and keeps the centre.
 
     Args:
         image: an RGB image.
         size: S.
+        interpolation: key of `INTERPOLATIONS`; all but nearest are antialiased.
 
     Returns:
         uint8 (3, S, S).
     """
-    return np.asarray(_resized(image, size)).transpose(2, 0, 1)
+    return np.asarray(_resized(image, size, interpolation)).transpose(2, 0, 1)
 
 
-def values_to_square(values: Values, scale: Scale, size: int) -> ByteArray:
+def values_to_square(
+    values: Values, scale: Scale, size: int, interpolation: str = "bilinear"
+) -> ByteArray:
     """Scales values so that white is 255, then does as `to_square`; what is no number is black.
 
     Returns:
@@ -148,7 +161,7 @@ def values_to_square(values: Values, scale: Scale, size: int) -> ByteArray:
     layers = np.atleast_3d(255 * share).astype(np.float32)  # (H, W, 1) or (H, W, 3)
     square = np.stack(
         [
-            np.asarray(_resized(Image.fromarray(np.ascontiguousarray(layer)), size))
+            np.asarray(_resized(Image.fromarray(np.ascontiguousarray(layer)), size, interpolation))
             for layer in layers.transpose(2, 0, 1)
         ]
     )
@@ -186,7 +199,13 @@ def ranges_of(extents: Iterable[Extent]) -> Ranges:
     return ranges
 
 
-def decode(pictures: Pictures, count: int, size: int, scales: Mapping[str, Scale]) -> ByteArray:
+def decode(
+    pictures: Pictures,
+    count: int,
+    size: int,
+    scales: Mapping[str, Scale],
+    interpolation: str = "bilinear",
+) -> ByteArray:
     """Decodes images one after another.
 
     Args:
@@ -194,6 +213,7 @@ def decode(pictures: Pictures, count: int, size: int, scales: Mapping[str, Scale
         count: number of images.
         size: S.
         scales: what is black and white, by type of values.
+        interpolation: key of `INTERPOLATIONS`.
 
     Returns:
         uint8 (count, 3, S, S).
@@ -210,10 +230,11 @@ def decode(pictures: Pictures, count: int, size: int, scales: Mapping[str, Scale
             values = to_values(opened) if isinstance(opened, Image.Image) else opened
             if values is not None:
                 scale = scales[values.array.dtype.name]
-                pixels[index] = values_to_square(values, scale, size)
+                pixels[index] = values_to_square(values, scale, size, interpolation)
                 continue
             image = to_rgb(opened)
-            pixels[index] = to_square(image if plain.plain else image.point(table), size)
+            shown = image if plain.plain else image.point(table)
+            pixels[index] = to_square(shown, size, interpolation)
     return pixels
 
 
@@ -259,15 +280,14 @@ def _set_upright(image: Image.Image) -> None:
         return
 
 
-def _resized(image: Image.Image, size: int) -> Image.Image:
+def _resized(image: Image.Image, size: int, interpolation: str) -> Image.Image:
     width, height = image.size
     if (width, height) == (size, size):
         return image
     side = min(width, height)
     left, top = (width - side) / 2, (height - side) / 2
-    return image.resize(
-        (size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side)
-    )
+    box = (left, top, left + side, top + side)
+    return image.resize((size, size), INTERPOLATIONS[interpolation], box=box)
 
 
 def _rgb(image: Image.Image) -> Image.Image:
