@@ -31,8 +31,8 @@ OWNERS = {
     "highspy": {"partitioning/programmes.py"},
     "torch_pruning": {"trainers/networks/division.py"},
     "timm": {"trainers/networks/sources.py"},
-    "torchvision": {"trainers/networks/sources.py"},
-    "transformers": {"trainers/networks/sources.py"},
+    "torchvision": {"trainers/networks/sources.py", "trainers/networks/preprocessing.py"},
+    "transformers": {"trainers/networks/sources.py", "trainers/networks/preprocessing.py"},
     "yaml": {"search/commands/cluster.py", "search/config/", "search/study/"},
 }
 FILES = {

@@ -3,6 +3,7 @@
 from trainers.networks.counting import Counter, Counts
 from trainers.networks.cutting import Cut, CutError, cut
 from trainers.networks.division import Divisible, Division, UntraceableError, find_division
+from trainers.networks.preprocessing import own_inputs
 from trainers.networks.recording import RecordingError
 from trainers.networks.row import Row
 from trainers.networks.sources import SOURCES, ModelError, build_model
@@ -22,4 +23,5 @@ __all__ = [
     "build_model",
     "cut",
     "find_division",
+    "own_inputs",
 ]
