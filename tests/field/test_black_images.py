@@ -347,6 +347,7 @@ def test_bomb_of_an_array_is_refused_before_it_is_unpacked(
         load(tmp_path, source="npz")
 
 
+@pytest.mark.filterwarnings("ignore")  # as outside of tests, where a warning is no error
 def test_decompression_bomb_is_refused_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

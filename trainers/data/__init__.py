@@ -7,8 +7,8 @@ from trainers.data.config import DataConfig, InputSize, TaskConfig
 from trainers.data.inputs import Inputs
 from trainers.data.loading import check_tasks, load_task, load_tasks
 from trainers.data.sources import DataError
+from trainers.data.split import Split
 from trainers.data.tasks import (
-    Split,
     Task,
     Understood,
     augment,

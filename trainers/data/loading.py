@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,17 +15,25 @@ from torch import Tensor
 from partitioning import IntArray
 from trainers.data.brightness import scale_notes
 from trainers.data.config import DataConfig, TaskConfig
+from trainers.data.image_files import Put, pixels_key, traced
 from trainers.data.soundness import check_images, missing_classes
 from trainers.data.sources import SOURCES, DataError, RawSplit, Request
-from trainers.data.sources.base import Pictures
+from trainers.data.sources.base import ByteArray, Pictures
 from trainers.data.sources.labels import encode_labels
 from trainers.data.sources.pixels import decode, measure, ranges_of
-from trainers.data.sources.scale import choose_scales
+from trainers.data.sources.scale import Scale, choose_scales
+from trainers.data.split import Split, mapped_split
 from trainers.data.splitting import draw_parts, stratified
-from trainers.data.tasks import Split, Task, Understood
+from trainers.data.tasks import Task, Understood
 
 #: How much of a dataset without splits is held out for each of validation and test.
 HELD_OUT = 0.1
+
+#: Bytes of a task's decoded images above which they are mapped from files, where there is a folder.
+MAPPED_ABOVE = 512 * 2**20
+
+#: Pixel values that are summed at a time.
+AT_ONCE = 2**18
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,20 +72,29 @@ def check_tasks(config: DataConfig) -> None:
                 source.probe(_request(task, split, config))
 
 
-def load_task(task: TaskConfig, config: DataConfig) -> Task:
-    """Loads one task into memory.
+def load_task(task: TaskConfig, config: DataConfig, folder: Path | None = None) -> Task:
+    """Loads one task, its images into memory or, where they are many, into files.
 
     Args:
         task: the task.
         config: root, input size, inputs and seed; its list of tasks is not looked at, so that the
             dataset a trunk is pretrained on need not be in it.
+        folder: where images of a task that take more than `MAPPED_ABOVE` are kept decoded, to be
+            mapped from there; it is made if it is missing. None holds all in memory.
 
     Raises:
         DataError: naming the task, the file, and the row where one is to blame; or all images of
             a split are alike, or those of one split are another's.
+        OSError: the folder is read-only or full.
     """
     plan, size, inputs = _plan(task, config), config.input_size, config.inputs
-    extents = {name: measure(part.pictures(size)) for name, part in plan.parts.items()}
+    decoded = sum(len(part.rows) for part in plan.parts.values()) * 3 * size**2
+    mapped = folder is not None and decoded > MAPPED_ABOVE
+    traces = {name: hashlib.sha256() for name in plan.parts if mapped}
+    extents = {
+        name: measure(traced(part.pictures(size), traces[name]) if mapped else part.pictures(size))
+        for name, part in plan.parts.items()
+    }
     ranges = {name: ranges_of(found) for name, found in extents.items()}
     try:
         scales = choose_scales(ranges, task.black, task.white)
@@ -82,13 +102,20 @@ def load_task(task: TaskConfig, config: DataConfig) -> Task:
         raise DataError(f"task {task.name!r}: {error}") from error
     splits = {}
     for name, part in plan.parts.items():
-        pixels = decode(part.pictures(size), len(part.rows), size, scales, inputs.interpolation)
-        splits[name] = Split(images=torch.from_numpy(pixels), labels=torch.from_numpy(part.labels))
+        labels = torch.from_numpy(part.labels)
+        fill = functools.partial(_decode, part, size, scales, inputs.interpolation)
+        if folder is not None and mapped:
+            folder.mkdir(parents=True, exist_ok=True)
+            key = pixels_key(traces[name].hexdigest(), scales, size, inputs.interpolation)
+            path = folder / f"images-{task.name}-{name}-{key[:20]}.npy"
+            splits[name] = mapped_split(path, labels, size, fill)
+        else:
+            splits[name] = Split(images=_in_memory(len(labels), size, fill), labels=labels)
     mean, std = _moments(splits["train"].images)
     seen = []
     if task.white is None:
-        labels = {name: part.labels for name, part in plan.parts.items()}
-        seen += scale_notes(plan.classes, extents, labels, scales)
+        labels_of = {name: part.labels for name, part in plan.parts.items()}
+        seen += scale_notes(plan.classes, extents, labels_of, scales)
     seen += check_images(task.name, plan.classes, splits, spread=255 * float(std.max()))
     return Task(
         name=task.name,
@@ -103,9 +130,28 @@ def load_task(task: TaskConfig, config: DataConfig) -> Task:
     )
 
 
-def load_tasks(config: DataConfig) -> dict[str, Task]:
-    """Loads all tasks, by name, in the config's order."""
-    return {task.name: load_task(task, config) for task in config.tasks}
+def load_tasks(config: DataConfig, folder: Path | None = None) -> dict[str, Task]:
+    """Loads all tasks as `load_task` does, by name, in the config's order."""
+    return {task.name: load_task(task, config, folder) for task in config.tasks}
+
+
+def _decode(
+    part: _Part, size: int, scales: Mapping[str, Scale], interpolation: str, put: Put
+) -> None:
+    decode(part.pictures(size), put, size=size, scales=scales, interpolation=interpolation)
+
+
+def _in_memory(count: int, size: int, fill: Callable[[Put], object]) -> Tensor:
+    """All images that `fill` gives, uint8 (N, 3, S, S)."""
+    images, done = np.empty((count, 3, size, size), dtype=np.uint8), 0
+
+    def put(batch: ByteArray) -> None:
+        nonlocal done
+        images[done : done + len(batch)] = batch
+        done += len(batch)
+
+    fill(put)
+    return torch.from_numpy(images)
 
 
 def _request(task: TaskConfig, split: str, config: DataConfig) -> Request:
@@ -218,13 +264,14 @@ def _limited(
 
 def _moments(images: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation (3,) of uint8 images (N, 3, S, S), in units of [0, 1]."""
-    total, squares = torch.zeros(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
-    for chunk in torch.split(images, 1024):  # all at once would take eight times the images' memory
-        values = chunk.double() / 255
-        total += values.sum(dim=(0, 2, 3))
-        squares += values.square().sum(dim=(0, 2, 3))
+    total, squares = np.zeros(3), np.zeros(3)
+    for chunk in images.split(max(AT_ONCE // images[0].numel(), 1)):
+        # Sums of whole numbers are exact. NumPy takes one core: torch would wait for the others.
+        values = chunk.numpy().astype(np.float64)
+        total += values.sum(axis=(0, 2, 3))
+        squares += np.einsum("nchw,nchw->c", values, values)
     count = images.numel() / 3
-    mean = total / count
-    variance = (squares / count - mean.square()).clamp(min=0)
+    mean = total / count / 255
+    std = np.sqrt(np.maximum(squares / count / 255**2 - mean**2, 0))
     # A channel that never changes would divide by zero.
-    return mean.float(), variance.sqrt().clamp(min=1 / 255).float()
+    return torch.from_numpy(mean).float(), torch.from_numpy(std).clamp(min=1 / 255).float()

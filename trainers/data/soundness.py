@@ -13,7 +13,7 @@ from partitioning import IntArray
 from trainers.data.sources import DataError
 from trainers.data.sources.base import some
 from trainers.data.sources.scale import UNLIKE
-from trainers.data.tasks import Split
+from trainers.data.split import Split
 
 #: A standard deviation below this, in shades of 255, looks like no picture: a single pixel that is
 #: broken can make a white of its own, beside which all others are black.
@@ -65,7 +65,7 @@ def check_images(
     digests = {name: _digests(split) for name, split in splits.items()}
     for name, found in digests.items():
         if len(found) > 1 and len(set(found)) == 1:
-            shade = splits[name].images.unique()
+            shade = splits[name].images[0].unique()
             seen = f"every pixel is {int(shade[0])} of 255" if len(shade) == 1 else "the same image"
             raise DataError(
                 f"task {task!r}: all {len(found)} {name} images are alike ({seen}; "

@@ -15,26 +15,7 @@ from torch import Tensor
 
 from trainers.data.inputs import Inputs
 from trainers.data.sources.scale import Scale, scale_words
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Split:
-    """Images and labels of one split.
-
-    Attributes:
-        images: uint8 (N, 3, S, S).
-        labels: int64 (N,), indices into the task's classes.
-    """
-
-    images: Tensor
-    labels: Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def to(self, device: torch.device | str) -> Split:
-        """The same split on a device."""
-        return Split(images=self.images.to(device), labels=self.labels.to(device))
+from trainers.data.split import Split
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,12 +72,14 @@ class Task:
         return "; ".join([", ".join(parts), *self.understood.notes])
 
     def to(self, device: torch.device | str) -> Task:
-        """The same task on a device."""
+        """The same task on a device, but for images that are mapped from files."""
         splits = {name: split.to(device) for name, split in self.splits.items()}
         return replace(self, splits=splits, mean=self.mean.to(device), std=self.std.to(device))
 
     def fingerprint(self) -> str:
         """Hash of all that a network trained on this task depends on, the same on every device.
+
+        It is another one where images are mapped, since their file's hash stands for them.
 
         Returns:
             sha256 of name, classes, augmentation, mean and deviation where they are given, and
@@ -110,8 +93,11 @@ class Task:
         for name in sorted(self.splits):
             split = self.splits[name]
             digest.update(json.dumps([name, *split.images.shape]).encode())
-            for tensor in (split.images, split.labels):
-                digest.update(tensor.cpu().contiguous().numpy().data)
+            if split.path is not None:
+                digest.update(split.content.encode())
+            else:
+                digest.update(split.images.cpu().contiguous().numpy().data)
+            digest.update(split.labels.cpu().contiguous().numpy().data)
         return digest.hexdigest()
 
 
@@ -186,12 +172,11 @@ def draw_batch(split: Split, batch_size: int, generator: torch.Generator) -> tup
     Args:
         split: N images.
         batch_size: B.
-        generator: on the split's device.
+        generator: on the device of the split's labels.
 
     Returns:
-        images uint8 (B, 3, S, S) and labels int64 (B,).
+        images uint8 (B, 3, S, S) and labels int64 (B,), on that device.
     """
-    index = torch.randint(
-        len(split), (batch_size,), generator=generator, device=split.labels.device
+    return split.take(
+        torch.randint(len(split), (batch_size,), generator=generator, device=split.labels.device)
     )
-    return split.images[index], split.labels[index]

@@ -4,17 +4,21 @@ What a person sees in a viewer is what comes out: the orientation that a camera 
 what is transparent shows white behind it, colours go by the image's colour profile, and of several
 frames the first is taken.
 
-Legend: H, W height and width of an image, S the input size.
+Legend: H, W height and width of an image, S the input size, B images that are decoded together.
 """
 
 from __future__ import annotations
 
 import io
+import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,6 +40,9 @@ FORMATS = (
 SUFFIXES = frozenset(
     suffix for suffix, kind in Image.registered_extensions().items() if kind in (*FORMATS, "MPO")
 )
+
+#: Images that a thread decodes at a time.
+TOGETHER = 16
 
 #: Ways of resizing.
 INTERPOLATIONS: Mapping[str, Image.Resampling] = {
@@ -170,25 +177,16 @@ def values_to_square(
 
 
 def measure(pictures: Pictures) -> list[Extent]:
-    """Finds which types of values images have, and how far the values of each extend.
+    """Finds which types of values images have, and how far those extend, and refuses bombs.
 
     Only the headers are read of images of 8 bits, which say their white themselves.
 
     Raises:
-        DataError: saying where, when an image cannot be decoded.
+        DataError: saying where, when an image cannot be decoded, or is too large to be.
     """
-    extents = []
-    for where, picture in pictures:
-        with _named(where), _opened(picture) as opened:
-            values = to_values(opened) if isinstance(opened, Image.Image) else opened
-            if values is None:
-                extents.append(PLAIN)
-            elif (finite := values.array[np.isfinite(values.array)]).size:
-                kind = values.array.dtype.name
-                extents.append(Extent(kind, float(finite.min()), float(finite.max())))
-            else:
-                raise ValueError("none of its values is a number")
-    return extents
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        return [_extent(where, picture) for where, picture in pictures]
 
 
 def ranges_of(extents: Iterable[Extent]) -> Ranges:
@@ -201,41 +199,63 @@ def ranges_of(extents: Iterable[Extent]) -> Ranges:
 
 def decode(
     pictures: Pictures,
-    count: int,
+    put: Callable[[ByteArray], object],
+    *,
     size: int,
     scales: Mapping[str, Scale],
     interpolation: str = "bilinear",
-) -> ByteArray:
-    """Decodes images one after another.
+) -> None:
+    """Decodes images that `measure` has not refused, as many at once as there are cores.
 
     Args:
         pictures: the images.
-        count: number of images.
+        put: called with the next images, uint8 (B, 3, S, S), until it has had all in their order.
         size: S.
         scales: what is black and white, by type of values.
         interpolation: key of `INTERPOLATIONS`.
 
-    Returns:
-        uint8 (count, 3, S, S).
-
     Raises:
-        DataError: saying where, when an image cannot be decoded.
+        DataError: saying where, when an image cannot be decoded; the first of those that cannot.
     """
-    pixels = np.empty((count, 3, size, size), dtype=np.uint8)
     plain = scales.get(BYTES, Scale())
     steps = np.clip((np.arange(256) - plain.black) / (plain.white - plain.black), 0, 1)
     table = np.rint(255 * steps).astype(np.uint8).tolist() * 3
-    for index, (where, picture) in enumerate(pictures):
+
+    def square(where: str, picture: Picture) -> ByteArray:
         with _named(where), _opened(picture) as opened:
             values = to_values(opened) if isinstance(opened, Image.Image) else opened
             if values is not None:
                 scale = scales[values.array.dtype.name]
-                pixels[index] = values_to_square(values, scale, size, interpolation)
-                continue
+                return values_to_square(values, scale, size, interpolation)
             image = to_rgb(opened)
-            shown = image if plain.plain else image.point(table)
-            pixels[index] = to_square(shown, size, interpolation)
-    return pixels
+            return to_square(image if plain.plain else image.point(table), size, interpolation)
+
+    def squares(batch: Sequence[tuple[str, Picture]]) -> ByteArray:
+        pixels = np.empty((len(batch), 3, size, size), dtype=np.uint8)
+        for index, (where, picture) in enumerate(batch):
+            pixels[index] = square(where, picture)
+        return pixels
+
+    threads = os.cpu_count() or 1  # Pillow leaves Python's lock where it works
+    left, waiting = iter(pictures), deque[Future[ByteArray]]()
+    with ThreadPoolExecutor(threads) as pool:
+        while batch := list(islice(left, TOGETHER)):
+            waiting.append(pool.submit(squares, batch))
+            if len(waiting) > 2 * threads:
+                put(waiting.popleft().result())
+        while waiting:
+            put(waiting.popleft().result())
+
+
+def _extent(where: str, picture: Picture) -> Extent:
+    with _named(where), _opened(picture) as opened:
+        values = to_values(opened) if isinstance(opened, Image.Image) else opened
+        if values is None:
+            return PLAIN
+        finite = values.array[np.isfinite(values.array)]
+        if not finite.size:
+            raise ValueError("none of its values is a number")
+        return Extent(values.array.dtype.name, float(finite.min()), float(finite.max()))
 
 
 @contextmanager
@@ -259,9 +279,7 @@ def _opened(picture: Picture) -> Iterator[Any]:
 def _named(where: str) -> Iterator[None]:
     """Says where the image is that cannot be decoded."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            yield
+        yield
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(
             f"{where} is refused as a decompression bomb: {error} Make the image smaller, or take "
