@@ -262,7 +262,7 @@ class Naive:
     @torch.no_grad()
     def teach(self, name: str, split: str, index: Tensor) -> tuple[Tensor, list[Tensor]]:
         """What the teacher's trunk and blocks make of images."""
-        images = self.tasks[name].splits[split].images[index]
+        images, _ = self.tasks[name].splits[split].take(index)
         with autocast(self.device, self.precision):
             x = self.teachers[name].trunk(to_channels_last(normalise(images, self.tasks[name])), 0)
             return x, self.teachers[name].tail(x, 0)

@@ -110,8 +110,7 @@ def accuracy(network: Network, task: Task, row: int, split: str = "validation") 
     data = task.splits[split]
     correct = 0
     for start in range(0, len(data), EVALUATION_BATCH):
-        images = data.images[start : start + EVALUATION_BATCH]
-        labels = data.labels[start : start + EVALUATION_BATCH]
+        images, labels = data.batch(start, start + EVALUATION_BATCH)
         logits = network(to_channels_last(normalise(images, task)), row)
         if not bool(logits.isfinite().all()):  # the last step is followed by no loss
             raise FloatingPointError(

@@ -38,10 +38,10 @@ def probe_images(tasks: Sequence[Task]) -> Tensor:
     """The images that teachers are compared on, uint8 (N, 3, S, S): as many of each task."""
     chosen = []
     for task in tasks:
-        images = task.splits["validation"].images.cpu()
+        split = task.splits["validation"]
         # Spread over the split: datasets are often stored class by class.
-        evenly = np.linspace(0, len(images) - 1, min(len(images), IMAGES_EACH)).astype(int)
-        chosen.append(images[torch.from_numpy(evenly)])
+        evenly = np.linspace(0, len(split) - 1, min(len(split), IMAGES_EACH)).astype(int)
+        chosen.append(split.take(torch.from_numpy(evenly))[0].cpu())
     return torch.cat(chosen)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from partitioning import IntArray
-from trainers.data import Split, Task
+from trainers.data import Task
 from trainers.proxy import FeatureCache
 
 
@@ -64,7 +64,6 @@ def for_training(tasks: Mapping[str, Task]) -> dict[str, Task]:
     for name, task in tasks.items():
         whole = task.splits["validation"]
         _, rows = halves(name, whole.labels.cpu().numpy())
-        index = torch.from_numpy(rows).to(whole.labels.device)
-        half = Split(images=whole.images[index], labels=whole.labels[index])
+        half = whole.select(torch.from_numpy(rows))
         found[name] = replace(task, splits={**task.splits, "validation": half})
     return found

@@ -4,8 +4,6 @@ The record keeps them. Where one of them is another now, scores, trainings and e
 what does not belong together.
 """
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping
 
 from search.config import StudyConfig, decisive
@@ -48,10 +46,8 @@ def data_basis(tasks: Mapping[str, Task], whose: str = "task") -> dict[str, str]
     found: dict[str, str] = {}
     for name, task in tasks.items():
         for split, data in task.splits.items():
-            for part, tensor in (("images", data.images), ("labels", data.labels)):
-                digest = hashlib.sha256(json.dumps(tensor.shape).encode())
-                digest.update(tensor.cpu().contiguous().numpy().data)
-                found[f"the {split} {part} of {whose} {name}"] = _short(digest.hexdigest())
+            for part, digest in data.digests().items():
+                found[f"the {split} {part} of {whose} {name}"] = _short(digest)
         found[f"the classes of {whose} {name}"] = _short(fingerprint(classes=task.classes))
     return found
 

@@ -82,8 +82,7 @@ def check_export(
     correct = masked_correct = 0
     worst = largest = 0.0
     for start in range(0, len(data), EVALUATION_BATCH):
-        images = data.images[start : start + EVALUATION_BATCH]
-        labels = data.labels[start : start + EVALUATION_BATCH]
+        images, labels = data.batch(start, start + EVALUATION_BATCH)
         logits, wanted = compact(images), network(normalise(images, task), row)
         if not bool((logits - wanted).isfinite().all()):
             raise ExportError(f"the network of task {task.name} gives logits that are not finite")

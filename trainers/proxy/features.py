@@ -152,9 +152,10 @@ def compute_features(
     train = task.splits["train"]
     order = np.random.default_rng(seed).permutation(len(train))[:images]
     chosen = torch.from_numpy(np.sort(order))
-    cached = Split(images=train.images[chosen], labels=train.labels[chosen])
-    inputs, targets = _run(network, task, cached, device, compute, blocks=True)
-    validation, _ = _run(network, task, task.splits["validation"], device, compute, blocks=False)
+    inputs, targets = _run(network, task, train, chosen, device, compute, blocks=True)
+    held_out = task.splits["validation"]
+    every = torch.arange(len(held_out))
+    validation, _ = _run(network, task, held_out, every, device, compute, blocks=False)
     return TaskFeatures(
         inputs=inputs,
         targets=tuple(targets),
@@ -173,6 +174,7 @@ def _run(
     network: Network,
     task: Task,
     split: Split,
+    rows: Tensor,
     device: torch.device,
     compute: ComputeConfig,
     *,
@@ -181,8 +183,8 @@ def _run(
     task = replace(task, mean=task.mean.to(device), std=task.std.to(device))
     trunk: list[Tensor] = []
     outputs: list[list[Tensor]] = []
-    for start in range(0, len(split), EVALUATION_BATCH):
-        images = split.images[start : start + EVALUATION_BATCH].to(device)
+    for some in rows.split(EVALUATION_BATCH):
+        images = split.take(some)[0].to(device)
         with autocast(device, compute.precision):
             x = network.trunk(to_channels_last(normalise(images, task)), 0)
             features = network.tail(x, 0) if blocks else []
