@@ -53,8 +53,8 @@ if TYPE_CHECKING:
     from search.report import front_table
     from search.strategies import STRATEGIES
     from search.study import Study, StudyError, TrainedPick
-    from trainers.backbones import BACKBONES
     from trainers.export import ExportCheck, ExportError, read_export
+    from trainers.networks import BackboneConfig, build_backbone
 
 __version__: str
 
@@ -80,17 +80,17 @@ _HOMES = {
     "search.report": ("front_table",),
     "search.strategies": ("STRATEGIES",),
     "search.study": ("Study", "StudyError", "TrainedPick"),
-    "trainers.backbones": ("BACKBONES",),
     "trainers.export": ("ExportCheck", "ExportError", "read_export"),
+    "trainers.networks": ("BackboneConfig", "build_backbone"),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "BACKBONES",
     "BASELINES",
     "SPACES",
     "STRATEGIES",
     "ArmsError",
+    "BackboneConfig",
     "Candidate",
     "ChannelGroup",
     "CompareError",
@@ -112,6 +112,7 @@ __all__ = [
     "TrainedPick",
     "VirtualNetwork",
     "__version__",
+    "build_backbone",
     "calibrate",
     "compare",
     "export",

@@ -58,7 +58,7 @@ SIMULATED: dict[str, Any] = {
 REAL: dict[str, Any] = {
     "input_size": 8,
     "tasks": TASKS,
-    "backbone": {"family": "resnet14", "width": 4},
+    "backbone": {"model": "resnet14", "args": {"width": 4}},
     "trunk": {"dataset": {"name": "glyphs", "source": "toy", "limit": 200}, "sgd": {"steps": 20}},
     "teachers": {"sgd": {"steps": 20, "batch_size": 32}},
     "proxy": {"images": 64, "norm_images": 32, "sgd": {"steps": 60, "batch_size": 8}},

@@ -37,17 +37,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from partitioning import Masks, SharingSpace, SolverConfig, SpaceConfig
-from trainers.backbones import BACKBONES, BackboneConfig
 from trainers.data import DataConfig, Split, Task, TaskConfig, load_tasks, normalise
 from trainers.device import ComputeConfig, autocast, resolve_device
-from trainers.network import (
-    EVALUATION_BATCH,
-    full_masks,
-    load_norms,
-    load_weights,
-    place,
-    to_channels_last,
-)
+from trainers.network import Whole, to_channels_last
+from trainers.networks import BackboneConfig, bound, build_backbone
 from trainers.optim import SGDConfig, learning_rate_at
 from trainers.proxy import (
     Evaluation,
@@ -57,7 +50,7 @@ from trainers.proxy import (
     build_cache,
     compute_features,
 )
-from trainers.teachers import TeacherConfig, Trained, new_network, pretrain_trunk, train_teacher
+from trainers.teachers import TeacherConfig, Trained, pretrain_trunk, train_teacher
 
 TOYS = ("digits", "shapes", "gratings", "colours", "counting", "textures")
 MINI = (
@@ -88,7 +81,7 @@ def sgd(steps: int, batch_size: int) -> SGDConfig:
 
 SETTINGS = {
     "quickstart": Setting(
-        backbone=BackboneConfig(family="resnet14", width=16),
+        backbone=BackboneConfig(model="resnet14", args={"width": 16}),
         input_size=16,
         proxy=ProxyConfig(images=512, sgd=sgd(180, 16)),
         precision="fp32",
@@ -96,7 +89,7 @@ SETTINGS = {
         naive=8,
     ),
     "mini_decathlon": Setting(
-        backbone=BackboneConfig(family="resnet26", width=16),
+        backbone=BackboneConfig(model="resnet26", args={"width": 16}),
         input_size=32,
         proxy=ProxyConfig(images=1024, sgd=sgd(900, 16)),
         precision="bf16",
@@ -104,7 +97,7 @@ SETTINGS = {
         naive=4,
     ),
     "paper": Setting(
-        backbone=BackboneConfig(family="resnet26", width=64),
+        backbone=BackboneConfig(model="resnet26", args={"width": 64}),
         input_size=32,
         proxy=ProxyConfig(images=1024, sgd=sgd(3000, 4)),
         precision="bf16",
@@ -142,15 +135,16 @@ def random_task(name: str, size: int, rng: np.random.Generator) -> Task:
         splits[split] = Split(
             images=torch.from_numpy(images), labels=torch.from_numpy(rng.integers(0, 10, count))
         )
+    classes = tuple(map(str, range(10)))
     return Task(
-        name=name, splits=splits, num_classes=10, mean=torch.full((3,), 0.5), std=torch.ones(3)
+        name=name, splits=splits, classes=classes, mean=torch.full((3,), 0.5), std=torch.ones(3)
     )
 
 
 def untrained(config: BackboneConfig, task: Task) -> Trained:
     """A network as it is initialised."""
-    state = new_network(config, task, 0).state_dict()
-    return Trained(state=dict(state), accuracy=0.0, digest=task.name)
+    state = build_backbone(config, task.size).initial(task.num_classes, 0)
+    return Trained(state=state, accuracy=0.0, digest=task.name)
 
 
 def prepare(
@@ -183,7 +177,7 @@ def candidates(setting: Setting, tasks: Mapping[str, Task], count: int) -> list[
     """Random candidates as a search proposes them first."""
     space = SharingSpace(
         tasks=tuple(tasks),
-        groups=BACKBONES[setting.backbone.family].groups(setting.backbone),
+        groups=build_backbone(setting.backbone, setting.input_size).groups,
         config=SpaceConfig(),
         solver=SolverConfig(gap=0.02),
     )
@@ -202,15 +196,13 @@ class Naive:
         setting: Setting,
         compute: ComputeConfig,
     ) -> None:
-        self.setting, self.trunk, self.precision = setting, trunk, compute.precision
+        self.backbone = build_backbone(setting.backbone, setting.input_size)
+        self.trunk, self.precision = trunk, compute.precision
         self.device = resolve_device(compute.device)
         self.tasks = {name: task.to(self.device) for name, task in tasks.items()}
         self.teachers, self.chosen = {}, {}
         for name, task in self.tasks.items():
-            network = new_network(setting.backbone, task, 0)
-            network.load_state_dict(dict(teachers[name].state))
-            place(network, self.device)
-            self.teachers[name] = network.eval()
+            self.teachers[name] = Whole(self.backbone, teachers[name].state, self.device).eval()
             # The images that the cache has, in its order.
             proxy = setting.proxy
             count = len(task.splits["train"])
@@ -220,26 +212,29 @@ class Naive:
     def score(self, masks: Masks, config: ProxyConfig) -> dict[str, float]:
         """Validation accuracy by task."""
         names = [network.task for network in masks.networks]
-        generator = torch.Generator().manual_seed(0)
-        backbone = self.setting.backbone
-        self.tail = BACKBONES[backbone.family].tail(
-            backbone, full_masks(backbone, names), generator=generator
-        )
-        load_weights(self.tail, self.trunk.state, "tail.")
+        own = self.backbone.own
+        shared = Whole(self.backbone, self.trunk.state, self.device).tail
+        weights = {n: p for n, p in shared.named_parameters() if n not in own}
+        self.tails = []
         for row, name in enumerate(names):
-            load_norms(self.tail, row, self.teachers[name].state_dict(), "tail.")
-        place(self.tail, self.device)
-        self.masks = [
-            torch.tensor(masks.forward[group.name], dtype=torch.float32).to(self.device)[
-                ..., None, None
-            ]
-            for group in masks.groups
-        ]
+            norms = Whole(self.backbone, self.teachers[name].state(), self.device).tail
+            norms = {n: t for n, t in norms.state_dict(keep_vars=True).items() if n in own}
+            tail = bound(self.backbone.tail, {**weights, **norms})
+            for group in masks.groups:
+                # What the convolution behind reads is multiplied by the mask.
+                mask_C = torch.tensor(masks.forward[group.name][row], dtype=torch.float32)
+                mask_C11 = mask_C.to(self.device)[:, None, None]
+                tail.get_submodule(group.name.replace("conv1", "conv2")).register_forward_pre_hook(
+                    lambda _, args, mask_C11=mask_C11: args[0] * mask_C11
+                )
+            self.tails.append(tail)
+        every = {id(p): p for tail in self.tails for p in tail.parameters()}
         optimizer = torch.optim.SGD(
-            self.tail.parameters(), lr=1.0, weight_decay=config.sgd.weight_decay
+            list(every.values()), lr=1.0, weight_decay=config.sgd.weight_decay
         )
         rng = np.random.default_rng(config.seed)
-        self.tail.train()
+        for tail in self.tails:
+            tail.train()
         for step in range(config.sgd.steps):
             row = step % len(names)
             count = len(self.chosen[names[row]])
@@ -248,7 +243,7 @@ class Naive:
                 names[row], "train", self.chosen[names[row]][index.to(self.device)]
             )
             with autocast(self.device, self.precision):
-                features = self.student(x, row)
+                features, _ = self.tails[row](x)
             loss = sum(
                 F.mse_loss(f.float(), t.float()) for f, t in zip(features, targets, strict=True)
             )
@@ -264,57 +259,41 @@ class Naive:
         """What the teacher's trunk and blocks make of images."""
         images, _ = self.tasks[name].splits[split].take(index)
         with autocast(self.device, self.precision):
-            x = self.teachers[name].trunk(to_channels_last(normalise(images, self.tasks[name])), 0)
-            return x, self.teachers[name].tail(x, 0)
-
-    def student(self, x: Tensor, row: int) -> list[Tensor]:
-        """All channels, multiplied by masks between the convolutions."""
-        features = []
-        for block, mask_R in zip(self.tail.blocks, self.masks, strict=True):
-            h = F.relu(block.bn1(block.conv1(x, row), row)) * mask_R[row]
-            x = F.relu(block.bn2(block.conv2(h, row), row) + block.shortcuts[row](x))
-            features.append(x)
-        return features
+            x = self.teachers[name].trunk(to_channels_last(normalise(images, self.tasks[name])))
+            return x, self.teachers[name].tail(x)[0]
 
     @torch.no_grad()
     def accuracy(self, row: int, name: str, config: ProxyConfig) -> float:
         """Accuracy of the teacher's head on the student, whose norms are measured first."""
-        for child in self.tail.modules():
+        tail = self.tails[row]
+        for child in tail.modules():
             if isinstance(child, torch.nn.BatchNorm2d):
                 child.momentum = 1.0
-        self.tail.train()
+        tail.train()
         count = len(self.chosen[name])
         evenly = np.linspace(0, count - 1, min(count, config.norm_images)).astype(int)
         with autocast(self.device, self.precision):
-            self.student(
-                self.teach(name, "train", self.chosen[name][torch.from_numpy(evenly)])[0], row
-            )
-        self.tail.eval()
+            tail(self.teach(name, "train", self.chosen[name][torch.from_numpy(evenly)])[0])
+        tail.eval()
         labels = self.tasks[name].splits["validation"].labels
-        correct = 0
-        for start in range(0, len(labels), EVALUATION_BATCH):
-            part = torch.arange(start, min(start + EVALUATION_BATCH, len(labels)))
+        correct, batch = 0, self.backbone.batch
+        for start in range(0, len(labels), batch):
+            part = torch.arange(start, min(start + batch, len(labels)))
             with autocast(self.device, self.precision):
-                x = self.teach(name, "validation", part)[0]
-                features = self.student(x, row)[-1]
-            logits = self.teachers[name].heads[0](features.float().mean(dim=(2, 3)))
+                _, features = tail(self.teach(name, "validation", part)[0])
+            logits = self.teachers[name].head(features.float())
             correct += int((logits.argmax(dim=1) == labels[part]).sum())
         return correct / len(labels)
 
 
 def tail_flops(setting: Setting, masks: Masks, config: ProxyConfig, evaluated: int) -> float:
     """Arithmetic that a candidate needs: of used channels, three passes a step and one to test."""
-    size = -(-setting.input_size // setting.backbone.stem_stride)
-    plan = BACKBONES[setting.backbone.family].plan(setting.backbone)
-    for stage, stride in enumerate(setting.backbone.strides, start=1):
-        if stage < setting.backbone.partition_from:
-            size = -(-size // stride)
-    per_image = 0.0
-    for block in plan:
-        size = -(-size // block.stride)
-        use = masks.forward[block.hidden].sum(axis=1).mean()
-        per_image += 2 * 9 * size * size * use * (block.widths[0] + block.widths[2])
-    return float(per_image * (3 * config.sgd.steps * config.sgd.batch_size + evaluated))
+    backbone = build_backbone(setting.backbone, setting.input_size)
+    none = np.zeros((1, backbone.division.units), dtype=np.bool_)
+    least = none | ~backbone.divided
+    rows = backbone.counter.count(np.concatenate([backbone.kept(masks), least])).macs
+    per_image = 2 * float(rows[:-1].mean() - rows[-1])
+    return per_image * (3 * config.sgd.steps * config.sgd.batch_size + evaluated)
 
 
 def seconds(run: Callable[[], Any], device: torch.device) -> tuple[float, Any]:

@@ -34,7 +34,7 @@ KEEPS = (0.25, 0.5)
 BRACKETS = (8, 16, 32)
 ORDERS = 200
 QUICK = [
-    "input_size=8", "backbone.width=4", "trunk.sgd.steps=60", "teachers.sgd.steps=60",
+    "input_size=8", "backbone.args.width=4", "trunk.sgd.steps=60", "teachers.sgd.steps=60",
     "proxy.sgd.steps=96", "proxy.images=128", "candidates=32",
 ]  # fmt: skip
 

@@ -34,7 +34,7 @@ from trainers.proxy import DivergedError, Proxy
 #: Steps of the golden ratio fill [0, 1] evenly, however many there are.
 GOLDEN = (5**0.5 - 1) / 2
 QUICK = [
-    "input_size=8", "backbone.width=4", "trunk.sgd.steps=20", "teachers.sgd.steps=20",
+    "input_size=8", "backbone.args.width=4", "trunk.sgd.steps=20", "teachers.sgd.steps=20",
     "proxy.sgd.steps=24", "proxy.images=64",
 ]  # fmt: skip
 

@@ -44,7 +44,7 @@ class Format:
             FormatError: It is not the version that is read.
 
         Example:
-            >>> MASKS.check(1, "masks.json")
+            >>> MASKS.check(2, "masks.json")
             >>> MASKS.check(7, "masks.json")  # doctest: +ELLIPSIS
             Traceback (most recent call last):
             partitioning.formats.FormatError: masks.json holds masks of version 7, but this ...
@@ -60,10 +60,10 @@ class Format:
         )
 
 
-MASKS = Format(name="apportion-masks", version=1, what="masks", mend="make the masks again")
+MASKS = Format(name="apportion-masks", version=2, what="masks", mend="make the masks again")
 STUDY = Format(
     name="apportion-study",
-    version=2,  # since studies have an id and name no folders
+    version=3,  # since networks of any kind are divided
     what="a study",
     mend="search anew, under another name or in another folder",
 )
@@ -75,13 +75,13 @@ RECORD = Format(
 )
 TRAINING = Format(
     name="apportion-training",
-    version=2,  # since trainings say what they were made of
+    version=3,  # since networks of any kind are divided
     what="a training",
     mend="delete it to train again",
 )
 EXPORT = Format(
     name="apportion-network",
-    version=1,
+    version=2,  # since networks of any kind are divided
     what="an exported network",
     mend="export it again",
 )

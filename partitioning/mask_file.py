@@ -1,9 +1,9 @@
 """The file of masks: JSON with a format and a version, rows written as strings of 0 and 1.
 
-    {"format": "apportion-masks", "version": 1,
+    {"format": "apportion-masks", "version": 2,
      "networks": [{"task": "cifar10", "level": 0}, ...],
-     "groups": [{"name": "stage3.block0.hidden", "width": 8, "kind": "hidden",
-                 "forward": ["11110000", ...], "backward": ["11000000", ...]}, ...]}
+     "groups": [{"name": "stage3.0.conv1", "width": 8, "kind": "hidden",
+                 "channels": 1, "forward": ["11110000", ...], "backward": ["11000000", ...]}, ...]}
 
 Every group has one row per network, in the order of the networks; "backward" is there for all
 groups or for none.

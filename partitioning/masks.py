@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,8 +36,9 @@ class ChannelGroup:
     """A named set of channels that masks may switch off.
 
     Attributes:
-        name: such as "stage3.block0.hidden" or "stage3.stream".
+        name: of the layer that makes its channels, such as "stage3.0.conv1".
         width: C, the number of channels, or of units of several that only go together.
+        channels: of a unit.
         kind: "hidden" (between two layers, such as the two convolutions of a residual block),
             "heads" (of an attention) or "stream" (what layers are added to, stage by stage).
     """
@@ -44,10 +46,21 @@ class ChannelGroup:
     name: str
     width: Annotated[int, at_least(1)]
     kind: Annotated[GroupKind, one_of(get_args(GroupKind))] = "hidden"
+    channels: Annotated[int, at_least(1)] = 1
 
     def _check(self) -> None:
         if not self.name:
             raise ValueError("a channel group needs a name, got ''")
+
+    def run(self, multiple_of: int) -> int:
+        """How many units have a multiple of so many channels together, the fewest.
+
+        >>> ChannelGroup(name="blocks.0.mlp", width=768).run(8)
+        8
+        >>> ChannelGroup(name="blocks.0.attn", width=3, kind="heads", channels=64).run(8)
+        1
+        """
+        return min(self.width, multiple_of // math.gcd(multiple_of, self.channels))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,8 +154,8 @@ class Masks:
 
     def use(self) -> FloatArray:
         """(R,): channels that each network reads, of all channels of all groups."""
-        used_R = sum(self.forward[group.name].sum(axis=1) for group in self.groups)
-        return np.asarray(used_R, dtype=np.float64) / sum(group.width for group in self.groups)
+        used_R = sum(self.forward[group.name].sum(axis=1) * group.channels for group in self.groups)
+        return np.asarray(used_R, dtype=np.float64) / self._channels
 
     def mean_use(self) -> float:
         """Mean of `use` over the networks, in [0, 1]: the cost of a candidate."""
@@ -153,9 +166,15 @@ class Masks:
 
         Its diagonal is `use`.
         """
-        channels = sum(group.width for group in self.groups)
-        total_RR = sum(self.realised(group.name) * group.width for group in self.groups)
-        return np.asarray(total_RR / channels, dtype=np.float64)
+        total_RR = sum(
+            self.realised(group.name) * group.width * group.channels for group in self.groups
+        )
+        return np.asarray(total_RR / self._channels, dtype=np.float64)
+
+    @property
+    def _channels(self) -> int:
+        """Channels of all groups."""
+        return sum(group.width * group.channels for group in self.groups)
 
     def union(self, group: str) -> BoolArray:
         """(C,): channels of a group that at least one network reads."""
@@ -223,7 +242,12 @@ class Masks:
         """The content as JSON: networks, and per group a row of 0 and 1 for each network."""
         groups = []
         for group in self.groups:
-            entry: dict[str, Any] = {"name": group.name, "width": group.width, "kind": group.kind}
+            entry: dict[str, Any] = {
+                "name": group.name,
+                "width": group.width,
+                "kind": group.kind,
+                "channels": group.channels,
+            }
             entry["forward"] = to_rows(self.forward[group.name])
             if self.backward is not None:
                 entry["backward"] = to_rows(self.backward[group.name])
@@ -245,12 +269,9 @@ class Masks:
         groups = []
         sides: dict[str, dict[str, BoolArray]] = {"forward": {}, "backward": {}}
         for entry in field(content, "groups", list):
-            name, width, kind = (
-                field(entry, "name", str),
-                field(entry, "width", int),
-                entry.get("kind"),
-            )
-            groups.append(ChannelGroup(name=name, width=width, kind=kind))
+            name, width = field(entry, "name", str), field(entry, "width", int)
+            kind, channels = entry.get("kind"), field(entry, "channels", int)
+            groups.append(ChannelGroup(name=name, width=width, kind=kind, channels=channels))
             for side in ["forward", "backward"] if "backward" in entry else ["forward"]:
                 rows = field(entry, side, list)
                 sides[side][name] = from_rows(rows, width, f"group {name}: {side} masks")
@@ -313,4 +334,10 @@ def _refuse_repeats(what: str, names: list[str]) -> None:
 
 
 def _describe(groups: Sequence[ChannelGroup]) -> str:
-    return ", ".join(f"{group.name} ({group.width} channels, {group.kind})" for group in groups)
+    return ", ".join(
+        f"{group.name} ({group.width} {_units(group)}, {group.kind})" for group in groups
+    )
+
+
+def _units(group: ChannelGroup) -> str:
+    return "channels" if group.channels == 1 else f"units of {group.channels} channels"

@@ -110,10 +110,11 @@ class NestedSpace:
         self._config, self._solver = config, solver
         check_names(self._tasks, self._groups)
         for group in self._groups:
-            if group.width < config.units:
+            runs = -(-group.width // group.run(config.multiple_of))
+            if runs < config.units:
                 raise ValueError(
-                    f"space.units must be at most the channels of every group, got {config.units} "
-                    f"for {group.name} with {group.width} channels"
+                    "space.units must be at most the channels of every group (or the units that "
+                    f"only go together), got {config.units} for {group.name} with {runs}"
                 )
         self._ordered = config.kind == "unit_order"
         self._fewest, self._most = config.unit_range
@@ -163,7 +164,9 @@ class NestedSpace:
             if group.kind == "stream":
                 count_T = np.maximum(count_T, 1)
             counts_TL = level_counts(count_T, self._config.levels)
-            forward[group.name] = unit_masks(order_TU, counts_TL, group.width)
+            run = group.run(self._config.multiple_of)
+            runs_RC = unit_masks(order_TU, counts_TL, -(-group.width // run))
+            forward[group.name] = runs_RC.repeat(run, axis=1)[:, : group.width]
         levels = range(len(self._config.levels))
         masks = Masks(
             networks=tuple(

@@ -117,14 +117,15 @@ class SharingSpace:
         """
         blocks = check_vector(vector, self.names()).reshape(-1, self._block)
         # Equal blocks and widths are one problem; solving it once also makes the masks equal.
-        solved: dict[tuple[bytes, int], tuple[list[FloatArray], list[Solution]]] = {}
+        solved: dict[tuple[bytes, int, int], tuple[list[FloatArray], list[Solution]]] = {}
         targets: dict[str, FloatArray] = {}
         solutions: dict[str, Solution] = {}
         for number, group in enumerate(self._groups):
             block = blocks[number if self._config.per_group else 0]
-            key = (block.tobytes(), group.width)
+            run = group.run(self._config.multiple_of)
+            key = (block.tobytes(), group.width, run)
             if key not in solved:
-                solved[key] = self._solve(block, group.width)
+                solved[key] = self._solve(block, -(-group.width // run))
             for name, target, solution in zip(
                 (group.name, f"{group.name}.backward"), *solved[key], strict=False
             ):
@@ -208,7 +209,13 @@ class SharingSpace:
 
     def _masks(self, solutions: Mapping[str, Solution]) -> Masks:
         def side(suffix: str) -> dict[str, BoolArray]:
-            return {g.name: solutions[g.name + suffix].masks_TC for g in self._groups}
+            runs = {g.name: g.run(self._config.multiple_of) for g in self._groups}
+            return {
+                g.name: solutions[g.name + suffix].masks_TC.repeat(runs[g.name], axis=1)[
+                    :, : g.width
+                ]
+                for g in self._groups
+            }
 
         return Masks(
             networks=tuple(VirtualNetwork(task=task) for task in self._tasks),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Annotated
 
-from partitioning.settings import Rule, at_least, checked, one_of
+from partitioning.settings import Rule, Unit, at_least, checked, one_of
 
 # How far a share of the units may be from a whole number of them, in units.
 WHOLE = 1e-6
@@ -48,8 +48,7 @@ class SpaceConfig:
             task, which uses the first of them) or block_level (how many units, of one order for
             all, every task uses in every block).
         per_group: Of sharing, one P per channel group instead of one for all; of unit_order, one
-            order and use. Every block of the backbones has one group between its convolutions, so
-            this is one per block. A block_level space always decides for every group.
+            order and use. A block_level space always decides for every group.
         backward: Of sharing, search backward masks, too: which of its channels' weights a task may
             change.
         use: Lowest and highest fraction of the channels that a task uses. Of sharing, raw P on the
@@ -59,6 +58,8 @@ class SpaceConfig:
             the most that a pair of tasks can share given what each uses.
         units: Of unit_order and block_level, how many equal parts the channels of every group are
             split into.
+        multiple_of: Masks are made in runs of units that have a multiple of so many channels, such
+            as 8, which processors like; the last run of a group has what is left.
         levels: Of unit_order and block_level, the virtual networks of every task: the share of the
             task's units that each uses, rounded to whole units, one at least.
     """
@@ -69,6 +70,7 @@ class SpaceConfig:
     use: Annotated[tuple[float, float], SHARES] = (0.05, 1.0)
     overlap: Annotated[tuple[float, float], SHARES] = (0.0, 1.0)
     units: Annotated[int, at_least(1)] = 4
+    multiple_of: Annotated[int, at_least(1), Unit("channels")] = 1
     levels: Annotated[tuple[float, ...], LEVELS] = (1.0,)
 
     def _check(self) -> None:

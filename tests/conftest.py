@@ -7,7 +7,7 @@ import tempfile
 import pytest
 import torch
 
-from trainers.backbones import BackboneConfig
+from trainers.networks import BackboneConfig
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -27,4 +27,4 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 @pytest.fixture
 def backbone() -> BackboneConfig:
     """A ResNet-14 of width 4: seven blocks' worth of code paths in milliseconds."""
-    return BackboneConfig(family="resnet14", width=4)
+    return BackboneConfig(model="resnet14", args={"width": 4})

@@ -40,13 +40,13 @@ def test_a_study_of_another_version(tmp_path: Path) -> None:
     # The config that a study keeps is one that can be searched again.
     places = {"output": str(tmp_path), "cache": None, "data_root": str(Path.cwd())}
     assert dump_config(load_config(path)) == dump_config(study.config) | places
-    path.write_text(yaml.safe_dump(kept | {"version": 1}))
+    path.write_text(yaml.safe_dump(kept | {"version": 2}))
     for use in (Study, load_config):
         with pytest.raises(
-            (StudyError, FormatError), match=r"config.yaml holds a study of version 1"
+            (StudyError, FormatError), match=r"config.yaml holds a study of version 2"
         ):
             use(study.folder if use is Study else path)
-    with pytest.raises(StudyError, match="of version 1, but this Apportion reads version 2"):
+    with pytest.raises(StudyError, match="of version 2, but this Apportion reads version 3"):
         Study.create(simulated(output=str(tmp_path)), resume=True)
     path.write_text(yaml.safe_dump({k: v for k, v in kept.items() if k not in STUDY.header}))
     with pytest.raises(StudyError, match="a study made before versions were kept"):
@@ -126,13 +126,13 @@ def test_a_training_of_another_version(tmp_path: Path) -> None:
         assert trained.accuracy == {0: saved["accuracy"]}
 
     train(TRAINING.header)
-    with pytest.raises(FormatError, match=r"seed0.json holds a training of version 1.*delete it"):
-        train(TRAINING.header | {"version": 1})
+    with pytest.raises(FormatError, match=r"seed0.json holds a training of version 2.*delete it"):
+        train(TRAINING.header | {"version": 2})
     with pytest.raises(FormatError, match="a training made before versions were kept"):
         train({})
 
 
 def test_an_export_of_another_version(tmp_path: Path) -> None:
-    write_json(tmp_path / "network.json", EXPORT.header | {"version": 2})
-    with pytest.raises(FormatError, match=r"an exported network of version 2.*export it again"):
+    write_json(tmp_path / "network.json", EXPORT.header | {"version": 1})
+    with pytest.raises(FormatError, match=r"an exported network of version 1.*export it again"):
         read_export(tmp_path)

@@ -1,15 +1,14 @@
 """What a virtual network costs: channel use, parameters, multiply-accumulates, the union."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from partitioning import Masks
-from trainers.backbones import BACKBONES, BackboneConfig
-from trainers.masking import MaskedConv
-from trainers.network import full_masks
+from trainers.networks import Backbone, Counts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,9 +16,9 @@ class Costs:
     """Costs of the virtual networks of one set of masks.
 
     Attributes:
-        use: Share of the tail's maskable channels, by virtual network, in (0, 1].
+        use: Share of the divided channels, by virtual network, in [0, 1].
         parameters: Weights of the compact network (trunk, tail, norms and head), by network.
-        macs: Multiply-accumulates of its convolutions and head for one image, by network.
+        macs: Multiply-accumulates of the compact network for one image, by network.
         union_parameters: Weights of one network that holds them all: shared weights once, norms
             and heads of every network.
         mean_use: Mean of `use`.
@@ -38,82 +37,48 @@ class Costs:
     relative_union: float
 
 
-def costs(
-    config: BackboneConfig, masks: Masks, classes: Sequence[int], *, input_size: int
-) -> Costs:
+def costs(backbone: Backbone, masks: Masks, classes: Sequence[int]) -> Costs:
     """Count what each virtual network costs.
 
     Args:
-        config: The backbone.
-        masks: Masks over the tail's groups.
+        backbone: The network.
+        masks: Of its groups.
         classes: Number of classes of each row's head.
-        input_size: Height and width of the images in pixels.
+
+    Raises:
+        BackboneError: The masks are of another network.
     """
-    parameters, macs, union = _count(config, masks, classes, input_size)
+    kept_RU = backbone.kept(masks)
+    found = _with_heads(backbone, backbone.counter.count(kept_RU), kept_RU, classes)
+    full = _full(backbone, tuple(classes))
     names = [str(network) for network in masks.networks]
-    full = _count_full(config, tuple(names), tuple(classes), input_size)
     use = masks.use()
     return Costs(
         use=dict(zip(names, map(float, use), strict=True)),
-        parameters=dict(zip(names, parameters, strict=True)),
-        macs=dict(zip(names, macs, strict=True)),
-        union_parameters=union,
+        parameters=dict(zip(names, found.parameters.tolist(), strict=True)),
+        macs=dict(zip(names, found.macs.tolist(), strict=True)),
+        union_parameters=found.union,
         mean_use=float(use.mean()),
-        relative_parameters=float(np.mean(parameters) / np.mean(full[0])),
-        relative_macs=float(np.mean(macs) / np.mean(full[1])),
-        relative_union=union / full[2],
+        relative_parameters=float(found.parameters.mean() / full.parameters.mean()),
+        relative_macs=float(found.macs.mean() / full.macs.mean()),
+        relative_union=found.union / full.union,
     )
 
 
-@lru_cache(maxsize=8)
-def _count_full(
-    config: BackboneConfig, names: tuple[str, ...], classes: tuple[int, ...], input_size: int
-) -> tuple[list[int], list[int], int]:
-    return _count(config, full_masks(config, names), classes, input_size)
+@functools.lru_cache(maxsize=8)
+def _full(backbone: Backbone, classes: tuple[int, ...]) -> Counts:
+    kept_RU = np.ones((len(classes), backbone.division.units), dtype=np.bool_)
+    return _with_heads(backbone, backbone.counter.count(kept_RU), kept_RU, classes)
 
 
-@lru_cache(maxsize=8)
-def _count_trunk(config: BackboneConfig, input_size: int) -> tuple[int, int, int, int]:
-    """Weights, parameters of norms, MACs, and the size of the maps that the tail is given."""
-    weights = norms = macs = 0
-    size = input_size
-    trunk = BACKBONES[config.family].trunk(config, rows=1, generator=None)
-    # The convolutions form one chain, shortcuts have none: strides multiply in order.
-    for conv in (m for m in trunk.modules() if isinstance(m, MaskedConv)):
-        size = -(-size // conv.stride)
-        weights += conv.weight.numel()
-        norms += 2 * conv.weight.shape[0]
-        macs += conv.weight.numel() * size * size
-    return weights, norms, macs, size
-
-
-def _count(
-    config: BackboneConfig, masks: Masks, classes: Sequence[int], input_size: int
-) -> tuple[list[int], list[int], int]:
-    """Parameters and MACs by row, and parameters of the union."""
-    rows = len(classes)
-    weights, norms, trunk_macs, size = _count_trunk(config, input_size)
-    parameters_R = np.full(rows, weights + norms)
-    macs_R = np.full(rows, trunk_macs)
-    union = weights + rows * norms
-    outputs_R = np.zeros(rows, dtype=np.int64)
-    for block in BACKBONES[config.family].plan(config):
-        inputs_RC, hidden_RC, outputs_RC = (
-            masks.forward.get(group or "", np.ones((rows, width), dtype=np.bool_)).astype(np.int64)
-            for group, width in zip(
-                (block.inputs, block.hidden, block.outputs), block.widths, strict=True
-            )
-        )
-        size = -(-size // block.stride)
-        hidden_R, outputs_R = hidden_RC.sum(axis=1), outputs_RC.sum(axis=1)
-        for others_RC in (inputs_RC, outputs_RC):
-            weights_R = 9 * hidden_R * others_RC.sum(axis=1)
-            parameters_R = parameters_R + weights_R
-            macs_R = macs_R + weights_R * size * size
-            union += 9 * int(np.count_nonzero(hidden_RC.T @ others_RC))
-        norms_R = 2 * (hidden_R + outputs_R)
-        parameters_R = parameters_R + norms_R
-        union += int(norms_R.sum())
-    heads_R = (outputs_R + 1) * np.asarray(classes)
-    macs_R = macs_R + outputs_R * np.asarray(classes)
-    return (parameters_R + heads_R).tolist(), macs_R.tolist(), union + int(heads_R.sum())
+def _with_heads(
+    backbone: Backbone, counts: Counts, kept_RU: NDArray[np.bool_], classes: Sequence[int]
+) -> Counts:
+    """Counts with a head for every row."""
+    inputs_R = backbone.read_by_head(kept_RU)
+    weights_R = inputs_R * np.asarray(classes)
+    return Counts(
+        parameters=counts.parameters + weights_R + np.asarray(classes),
+        macs=counts.macs + weights_R,
+        union=counts.union + int(weights_R.sum()) + sum(classes),
+    )

@@ -12,22 +12,15 @@ from typing import Annotated
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from partitioning import Masks
 from partitioning.settings import above, checked, interval
-from trainers.backbones import BackboneConfig
 from trainers.data import Task, augment, draw_batch
 from trainers.device import ComputeConfig, autocast, resolve_device
-from trainers.network import (
-    Network,
-    accuracy,
-    cross_entropy,
-    load_norms,
-    load_weights,
-    place,
-    to_channels_last,
-)
-from trainers.optim import SGD, RowSGD, SGDConfig, norm_parameters
+from trainers.network import Network, accuracy, cross_entropy, to_channels_last
+from trainers.networks import Backbone, BackboneConfig, build_backbone
+from trainers.optim import SGD, SGDConfig, learning_rate_at
 from trainers.teachers import Trained
 
 
@@ -69,7 +62,7 @@ class TrainResult:
     """A trained network and what was measured of it.
 
     Attributes:
-        network: On the CPU, in evaluation mode.
+        state: What was trained, as `Network.state` gives it.
         accuracy: By split ("validation", and "test" where there is one), then by virtual network.
         drawn: How many batches each virtual network was given.
         seconds: Wall time, without that of snapshots.
@@ -77,7 +70,7 @@ class TrainResult:
             for are missing.
     """
 
-    network: Network
+    state: Mapping[str, Tensor]
     accuracy: Mapping[str, Mapping[str, float]]
     drawn: Mapping[str, int]
     seconds: float
@@ -120,8 +113,8 @@ def train_jointly(
     Args:
         masks: One row per virtual network; every task named is in `tasks`.
         tasks: Images and labels.
-        trunk: Pretrained network: frozen trunk convolutions, initial tail.
-        teachers: Their trunk batch norms are used, frozen, as when the search cached features.
+        trunk: Pretrained network: weights of a frozen trunk, initial tail.
+        teachers: Their trunk's norms are used, frozen, as when the search cached features.
         config: Steps, batch size, learning rate, curriculum.
         backbone: The backbone of all of them.
         seed: Seeds heads, batches, curriculum and augmentation.
@@ -137,40 +130,38 @@ def train_jointly(
     names = [str(network) for network in masks.networks]
     data = {name: task.to(device) for name, task in tasks.items()}
     clock = _Clock(snapshots)
-    network = _initial_network(masks, tasks, trunk, teachers, backbone, seed)
-    place(network, device)
-    network.trunk.requires_grad_(False)
-    rows = range(len(order))
-    own = [[*network.heads[r].parameters(), *norm_parameters(network.tail, r)] for r in rows]
-    optimizer = RowSGD(network.tail, own, config.sgd)
+    built = build_backbone(backbone, next(iter(tasks.values())).size)
+    network = initial_network(masks, tasks, trunk, teachers, built, seed, device)
     generator = torch.Generator(device).manual_seed(seed)
     turns = _Turns([tasks[task].num_classes for task in order], config, seed)
-    _set_training(network)
-    for step in range(config.sgd.steps):
-        if clock.due():
-            clock.take(step, lambda: _measure(network, data, order, names, "validation"))
-            _set_training(network)
-        row = turns.draw()
-        task = data[order[row]]
-        images, labels = draw_batch(task.splits["train"], config.sgd.batch_size, generator)
-        with autocast(device, compute.precision):
-            logits = network(to_channels_last(augment(images, task, generator)), row)
-        loss = cross_entropy(logits, labels, config.sgd.label_smoothing)
-        loss.backward()
-        optimizer.step(row, step)
-        turns.learn(row, float((logits.detach().argmax(dim=1) == labels).float().mean()))
-        if not bool(loss.isfinite()):
-            raise FloatingPointError(
-                f"the loss of task {names[row]} is not finite at step {step}; "
-                f"lower train.sgd.learning_rate ({config.sgd.learning_rate})"
-            )
+    sgd = config.sgd
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)  # of dropout
+        for step in range(sgd.steps):
+            if clock.due():
+                clock.take(step, lambda: _measure(network, data, order, names, "validation"))
+            row = turns.draw()
+            network.train(row)
+            task = data[order[row]]
+            images, labels = draw_batch(task.splits["train"], sgd.batch_size, generator)
+            with autocast(device, compute.precision):
+                logits = network(to_channels_last(augment(images, task, generator)), row)
+            loss = cross_entropy(logits, labels, sgd.label_smoothing)
+            loss.backward()
+            network.step(row, learning_rate_at(sgd, step), sgd.momentum, sgd.weight_decay)
+            turns.learn(row, float((logits.detach().argmax(dim=1) == labels).float().mean()))
+            if not bool(loss.isfinite()):
+                raise FloatingPointError(
+                    f"the loss of task {names[row]} is not finite at step {step}; "
+                    f"lower train.sgd.learning_rate ({sgd.learning_rate})"
+                )
     measured = {
         split: _measure(network, data, order, names, split)
         for split in ("validation", "test")
         if all(split in task.splits for task in data.values())
     }
     return TrainResult(
-        network=network.cpu().eval(),
+        state=network.state(),
         accuracy=measured,
         drawn=dict(zip(names, turns.drawn, strict=True)),
         seconds=clock.elapsed(),
@@ -231,12 +222,6 @@ class _Clock:
         self._measuring = time.perf_counter() - self._started - seconds
 
 
-def _set_training(network: Network) -> None:
-    """Training mode, but for the trunk, whose norms are frozen."""
-    network.train()
-    network.trunk.eval()
-
-
 def _measure(
     network: Network,
     data: Mapping[str, Task],
@@ -245,30 +230,59 @@ def _measure(
     split: str,
 ) -> dict[str, float]:
     """Accuracy on a split by virtual network."""
+    network.eval()
     return {
-        name: accuracy(network, data[task], row, split)
+        name: accuracy(
+            lambda images, row=row: network(images, row),  # type: ignore[misc]
+            data[task],
+            network.backbone.batch,
+            split,
+        )
         for row, (name, task) in enumerate(zip(names, order, strict=True))
     }
 
 
-def _initial_network(
+def initial_network(
     masks: Masks,
     tasks: Mapping[str, Task],
     trunk: Trained,
     teachers: Mapping[str, Trained],
-    backbone: BackboneConfig,
+    backbone: Backbone,
     seed: int,
+    device: torch.device,
 ) -> Network:
-    order: Sequence[str] = [network.task for network in masks.networks]
-    network = Network(
+    """The network that training begins with; see `train_jointly`."""
+    order = [network.task for network in masks.networks]
+    return Network(
         backbone,
         masks,
         [tasks[task].num_classes for task in order],
-        generator=torch.Generator().manual_seed(seed),
+        shared=trunk.state,
+        norms=[teachers[task].state for task in order],
+        seed=seed,
+        device=device,
     )
-    load_weights(network.trunk, trunk.state, "trunk.")
-    load_weights(network.tail, trunk.state, "tail.")
-    for row, task in enumerate(order):
-        load_norms(network.trunk, row, teachers[task].state, "trunk.")
-        load_norms(network.tail, row, trunk.state, "tail.")
+
+
+def trained_network(
+    state: Mapping[str, Tensor],
+    masks: Masks,
+    tasks: Mapping[str, Task],
+    trunk: Trained,
+    teachers: Mapping[str, Trained],
+    backbone: Backbone,
+) -> Network:
+    """What `train_jointly` has trained, on the CPU, in evaluation mode.
+
+    Args:
+        state: Its result's.
+        masks: What it was trained with, as are the others.
+        tasks: Images and labels.
+        trunk: The pretrained network.
+        teachers: By task.
+        backbone: The network.
+    """
+    network = initial_network(masks, tasks, trunk, teachers, backbone, 0, torch.device("cpu"))
+    network.load(state)
+    network.eval()
     return network

@@ -1,136 +1,243 @@
-"""One network for all virtual networks: shared trunk and tail, a head per row."""
+"""Networks with tensors of their own: one without masks, and one for all virtual networks."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from partitioning import Masks, VirtualNetwork
-from trainers.backbones import BACKBONES, BackboneConfig
+from partitioning import Masks
 from trainers.data import Task, normalise
-from trainers.masking import MaskedConv, RowNorm, update_mask
-
-#: Images in one forward pass when nothing is trained.
-EVALUATION_BATCH = 512
+from trainers.networks import Backbone, Stack, Store, bound, make_stores
 
 
-class Network(nn.Module):
-    """A backbone under masks. Row r of the masks is virtual network r.
+class Whole(nn.Module):
+    """A backbone without masks, and a head.
 
     Args:
-        config: The backbone.
-        masks: One row per virtual network, over the groups of the tail.
-        classes: Number of classes of each row's head.
-        generator: Source of the initial weights; None leaves them unset.
+        backbone: The network.
+        state: Its tensors by name, those of the head among them; copied.
+        device: Where they are kept.
     """
 
-    trunk: Any
-    tail: Any
+    def __init__(
+        self, backbone: Backbone, state: Mapping[str, Tensor], device: torch.device
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        parameters = {
+            **dict(backbone.trunk.named_parameters()), **dict(backbone.tail.named_parameters()),
+        }  # fmt: skip
+        own: dict[str, Tensor] = {}
+        for name, tensor in state.items():
+            copied = tensor.detach().to(device).clone()
+            if copied.ndim == 4:
+                copied = copied.contiguous(memory_format=torch.channels_last)
+            own[name] = nn.Parameter(copied) if name in parameters else copied
+        self.trunk, self.tail = (
+            bound(part, {n: own[n] for n in _names(part) if n in own}).to(device)
+            for part in (backbone.trunk, backbone.tail)
+        )
+        self.head = _linear(*(own[name] for name in backbone.of_head)).to(device)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map normalised images (B, 3, S, S) to logits (B, classes)."""
+        logits: Tensor = self.head(self.tail(self.trunk(images))[1])
+        return logits
+
+    def state(self) -> dict[str, Tensor]:
+        """Its tensors by name, on the CPU."""
+        head = dict(zip(self.backbone.of_head, self.head.parameters(), strict=True))
+        found = {**self.trunk.state_dict(), **self.tail.state_dict(), **head}
+        return {name: tensor.detach().cpu().contiguous() for name, tensor in found.items()}
+
+
+class Network:
+    """A backbone under masks: shared weights once; norms and a head for every row.
+
+    Row r of the masks is virtual network r.
+
+    Args:
+        backbone: The network.
+        masks: Of its groups.
+        classes: Number of classes of each row's head.
+        shared: Whole tensors by name: the weights that rows share, and the norms that each row of
+            the tail begins with.
+        norms: For each row, whole tensors by name: the norms of its trunk.
+        seed: Of the heads.
+        device: Where it is kept.
+    """
 
     def __init__(
         self,
-        config: BackboneConfig,
+        backbone: Backbone,
         masks: Masks,
         classes: Sequence[int],
         *,
-        generator: torch.Generator | None,
+        shared: Mapping[str, Tensor],
+        norms: Sequence[Mapping[str, Tensor]],
+        seed: int,
+        device: torch.device,
     ) -> None:
-        super().__init__()
-        family = BACKBONES[config.family]
-        self.config = config
-        self.masks = masks
-        rows = len(masks.networks)
-        if len(classes) != rows:
-            raise ValueError(f"classes must have one entry per row: {rows}, got {len(classes)}")
-        self.trunk = family.trunk(config, rows=rows, generator=generator)
-        self.tail = family.tail(config, masks, generator=generator)
-        self.heads = nn.ModuleList(
-            nn.Linear(self.tail.out_channels(row), count) for row, count in enumerate(classes)
+        self.backbone, self.masks, self.device = backbone, masks, device
+        kept_RU = backbone.kept(masks)
+        free_RU = None if masks.backward is None else backbone.kept(masks, "backward")
+        self.stores: dict[str, Store] = make_stores(
+            backbone.tail, backbone.division, backbone.divided, shared, 1, device
         )
-        for head in self.heads:
-            assert isinstance(head, nn.Linear)
-            if generator is not None:
-                nn.init.normal_(head.weight, std=0.01, generator=generator)
-                nn.init.zeros_(head.bias)
+        whole = {n: _placed(shared[n], device) for n in _names(backbone.trunk) if n in shared}
+        read_R = backbone.read_by_head(kept_RU)
+        self.trunks: list[nn.Module] = []
+        self.stacks: list[Stack] = []
+        self.heads: list[nn.Linear] = []
+        for row, count in enumerate(classes):
+            own = {n: _placed(norms[row][n], device) for n in whole if n in backbone.own}
+            self.trunks.append(bound(backbone.trunk, {**whole, **own}).to(device).eval())
+            stack = Stack(
+                backbone.tail,
+                backbone.division,
+                kept_RU[row : row + 1],
+                self.stores,
+                shared,
+                free_KU=None if free_RU is None else free_RU[row : row + 1],
+            )
+            self.stacks.append(stack)
+            head = backbone.new_head(int(read_R[row]), count, [seed, row])
+            self.heads.append(_linear(*(head[name] for name in backbone.of_head)).to(device))
+            for parameter, decays in zip(self.heads[row].parameters(), (True, False), strict=True):
+                stack.learn([parameter], decays=decays)
+        for trunk in self.trunks:
+            trunk.requires_grad_(False)
+        self.gather()
 
-    def head(self, features: Tensor, row: int) -> Tensor:
-        """Map the last block's output (B, C, H, W) to logits (B, classes of the row)."""
-        pooled = features.mean(dim=(2, 3))
-        logits: Tensor = self.heads[row](pooled)
+    def gather(self) -> None:
+        """Read shared weights as they are now, for all rows."""
+        for stack in self.stacks:
+            stack.gather()
+
+    def train(self, row: int) -> None:
+        """Be ready for a step of a row; the trunk's norms stay frozen."""
+        self.stacks[row].module.train()
+        self.stacks[row].gather()
+
+    def step(self, row: int, learning_rate: float, momentum: float, weight_decay: float) -> None:
+        """Update with the gradients of a loss of a row, then clear them."""
+        self.stacks[row].step(learning_rate, momentum, weight_decay)
+
+    def eval(self) -> None:
+        """Be as in evaluation, with weights as they are now."""
+        for stack in self.stacks:
+            stack.module.eval()
+        self.gather()
+
+    def __call__(self, images: Tensor, row: int) -> Tensor:
+        """Map normalised images (B, 3, S, S) to logits (B, classes of the row)."""
+        _, features = self.stacks[row](self.trunks[row](images))
+        logits: Tensor = self.heads[row](features)
         return logits
 
-    def forward(self, images: Tensor, row: int) -> Tensor:
-        """Map normalised images (B, 3, S, S) to logits (B, classes of the row)."""
-        return self.head(self.tail(self.trunk(images, row), row)[-1], row)
+    def row(self, row: int) -> tuple[nn.Module, nn.Module, nn.Linear]:
+        """Trunk, tail and head of a row alone, on the CPU, with copies of their tensors."""
+        self.eval()
+        head = _linear(*map(_plain, self.heads[row].parameters()))
+        trunk, tail = (
+            bound(module, {n: _plain(t) for n, t in _tensors(module).items()}).eval()
+            for module in (self.trunks[row], self.stacks[row].module)
+        )
+        return trunk, tail, head
 
+    def state(self) -> dict[str, Tensor]:
+        """All its tensors by name, on the CPU: shared ones once, and those of every row."""
+        trunk = _tensors(self.trunks[0])
+        found = {f"shared.{n}": t for n, t in trunk.items() if n not in self.backbone.own}
+        found |= {f"shared.{name}": store.whole() for name, store in self.stores.items()}
+        for row, tensors in enumerate(self._own()):
+            found |= {f"row{row}.{name}": tensor for name, tensor in tensors.items()}
+        return {name: tensor.detach().cpu().contiguous() for name, tensor in found.items()}
 
-def update_masks(tail: nn.Module, row: int) -> Iterator[tuple[nn.Parameter, Tensor]]:
-    """Each shared weight of a tail (O, I, 3, 3), with 1 (O, I, 1, 1) where `row` may change it."""
-    for module in tail.modules():
-        if isinstance(module, MaskedConv):
-            yield module.weight, update_mask(*module.channels(row))
+    @torch.no_grad()
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Take the tensors of another network with the same masks, as `state` gave them."""
+        for trunk in self.trunks:
+            for name, tensor in _tensors(trunk).items():
+                if name not in self.backbone.own:
+                    tensor.copy_(state[f"shared.{name}"])
+        for name, store in self.stores.items():
+            store.whole().copy_(state[f"shared.{name}"])
+        for row, tensors in enumerate(self._own()):
+            for name, tensor in tensors.items():
+                tensor.copy_(state[f"row{row}.{name}"])
+        self.gather()
+
+    def _own(self) -> list[dict[str, Tensor]]:
+        """The tensors that each row has alone."""
+        return [
+            {n: t for n, t in _tensors(trunk).items() if n in self.backbone.own}
+            | stack.own()
+            | dict(zip(self.backbone.of_head, head.parameters(), strict=True))
+            for trunk, stack, head in zip(self.trunks, self.stacks, self.heads, strict=True)
+        ]
 
 
 @torch.no_grad()
-def load_weights(module: nn.Module, state: Mapping[str, Tensor], prefix: str) -> None:
-    """Copy the shared convolutions of a trunk or tail from a network's state dict."""
-    for name, child in module.named_modules():
-        if isinstance(child, MaskedConv):
-            child.weight.copy_(state[f"{prefix}{name}.weight"])
+def accuracy(
+    logits: Callable[[Tensor], Tensor], task: Task, batch: int, split: str = "validation"
+) -> float:
+    """The share of a split's images that a network classifies correctly, in [0, 1].
 
-
-def load_norms(module: nn.Module, row: int, state: Mapping[str, Tensor], prefix: str) -> None:
-    """Copy a row's batch norms from row 0 of an unmasked network's state dict."""
-    for name, child in module.named_modules():
-        if isinstance(child, RowNorm):
-            child.load(row, state, f"{prefix}{name}.0.")
-
-
-def full_masks(config: BackboneConfig, names: Sequence[str]) -> Masks:
-    """Masks under which every named network uses every channel of the tail."""
-    groups = BACKBONES[config.family].groups(config)
-    return Masks(
-        networks=tuple(VirtualNetwork(task=name) for name in names),
-        groups=groups,
-        forward={g.name: np.ones((len(names), g.width), dtype=np.bool_) for g in groups},
-    )
-
-
-@torch.no_grad()
-def accuracy(network: Network, task: Task, row: int, split: str = "validation") -> float:
-    """The share of a split's images that a row classifies correctly, in [0, 1].
+    Args:
+        logits: The network, in evaluation mode.
+        task: On its device.
+        batch: Images in one forward pass.
+        split: Name of the split.
 
     Raises:
         FloatingPointError: Its outputs are infinite or NaN; names the task.
     """
-    network.eval()
     data = task.splits[split]
     correct = 0
-    for start in range(0, len(data), EVALUATION_BATCH):
-        images, labels = data.batch(start, start + EVALUATION_BATCH)
-        logits = network(to_channels_last(normalise(images, task)), row)
-        if not bool(logits.isfinite().all()):  # the last step is followed by no loss
+    for start in range(0, len(data), batch):
+        images, labels = data.batch(start, start + batch)
+        found = logits(to_channels_last(normalise(images, task)))
+        if not bool(found.isfinite().all()):  # the last step is followed by no loss
             raise FloatingPointError(
                 f"the trained network of {task.name} gives outputs that are not finite; lower the "
                 "sgd.learning_rate that it was trained with"
             )
-        correct += int((logits.argmax(dim=1) == labels).sum())
+        correct += int((found.argmax(dim=1) == labels).sum())
     return correct / len(data)
 
 
-def place(module: nn.Module, device: torch.device) -> None:
-    """Move a module to a device, its convolutions in the memory format that is fastest there."""
-    module.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-
 def to_channels_last(images: Tensor) -> Tensor:
-    """The same (B, C, H, W) tensor in the memory format that convolutions are fastest in."""
-    return images.contiguous(memory_format=torch.channels_last)
+    """The same tensor; of maps (B, C, H, W) in the layout that convolutions are fastest in."""
+    return images.contiguous(memory_format=torch.channels_last) if images.ndim == 4 else images
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
     """Mean cross-entropy in nats of logits (B, K) against labels (B,)."""
     return F.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
+
+
+@torch.no_grad()
+def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
+    found = nn.Linear(weight.shape[1], weight.shape[0])
+    found.weight.copy_(weight)
+    found.bias.copy_(bias)
+    return found
+
+
+def _names(module: nn.Module) -> list[str]:
+    return list(_tensors(module))
+
+
+def _tensors(module: nn.Module) -> dict[str, Tensor]:
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+
+
+def _placed(tensor: Tensor, device: torch.device) -> Any:
+    return to_channels_last(tensor.detach().to(device).clone())

@@ -1,12 +1,9 @@
-"""Stochastic gradient descent for weights that several rows share."""
+"""Stochastic gradient descent: its settings, and the learning rate of every step."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
-
-import torch
-from torch import Tensor, nn
 
 from partitioning.settings import (
     NOT_NEGATIVE,
@@ -18,8 +15,6 @@ from partitioning.settings import (
     interval,
     one_of,
 )
-from trainers.masking import RowNorm
-from trainers.network import update_masks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,63 +80,3 @@ def learning_rate_at(config: SGDConfig, step: int) -> float:
         return float(config.learning_rate * 0.1**drops)
     progress = (step - warm) / max(1.0, config.steps - warm)
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
-
-
-class RowSGD:
-    """SGD in which every row keeps momentum of its own for the weights that rows share.
-
-    A step for one row leaves unchanged every weight that the row does not use or may not change:
-    no gradient, no weight decay and no leftover momentum of another row reaches it (Newell et al.
-    2019, A.2, "Momentum").
-
-    Args:
-        tail: The tail whose weights are shared.
-        own: For every row, the parameters that belong to it alone.
-        config: Learning rate, momentum and weight decay.
-    """
-
-    def __init__(
-        self, tail: nn.Module, own: Sequence[Sequence[nn.Parameter]], config: SGDConfig
-    ) -> None:
-        self.config = config
-        self._masks: list[list[tuple[nn.Parameter, Tensor]]] = []
-        self._own = [list(parameters) for parameters in own]
-        self._optimizers: list[torch.optim.SGD] = []
-        for row, parameters in enumerate(self._own):
-            masks = list(update_masks(tail, row))
-            self._masks.append(masks)
-            self._optimizers.append(
-                torch.optim.SGD(
-                    [*(weight for weight, _ in masks), *parameters],
-                    lr=config.learning_rate,
-                    momentum=config.momentum,
-                    nesterov=config.momentum > 0,
-                )
-            )
-
-    @torch.no_grad()
-    def step(self, row: int, step: int) -> None:
-        """Update with the gradients of a loss of `row`, then clear them."""
-        optimizer = self._optimizers[row]
-        decay = self.config.weight_decay
-        if decay > 0:
-            # SGD's own weight decay would also shrink the weights of other rows.
-            for weight, mask in self._masks[row]:
-                if weight.grad is not None:
-                    weight.grad.addcmul_(weight, mask, value=decay)
-            for parameter in self._own[row]:
-                if parameter.grad is not None and parameter.ndim > 1:
-                    parameter.grad.add_(parameter, alpha=decay)
-        optimizer.param_groups[0]["lr"] = learning_rate_at(self.config, step)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-
-
-def norm_parameters(module: nn.Module, row: int) -> list[nn.Parameter]:
-    """The batch-norm weights and biases of one row anywhere in `module`."""
-    return [
-        parameter
-        for child in module.modules()
-        if isinstance(child, RowNorm)
-        for parameter in child[row].parameters()
-    ]

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from partitioning import FloatArray
-from trainers.backbones import BackboneConfig
 from trainers.data import Task, normalise
 from trainers.device import ComputeConfig, autocast, resolve_device
-from trainers.network import EVALUATION_BATCH, place, to_channels_last
-from trainers.teachers import Trained, fingerprint, new_network
+from trainers.network import Whole, to_channels_last
+from trainers.networks import BackboneConfig, build_backbone
+from trainers.teachers import Trained, fingerprint
 
 #: Validation images of every task that all teachers are shown.
 IMAGES_EACH = 64
@@ -62,17 +62,14 @@ def teacher_features(
         (N, C).
     """
     device = resolve_device(compute.device)
-    network = new_network(config, task, 0)
-    network.load_state_dict(dict(teacher.state))
-    place(network, device)
-    network.eval()
+    backbone = build_backbone(config, task.size)
+    network = Whole(backbone, teacher.state, device).eval()
     moved = task.to(device)
     features = []
-    for start in range(0, len(images), EVALUATION_BATCH):
-        batch = images[start : start + EVALUATION_BATCH].to(device)
+    for batch in images.split(backbone.batch):
         with autocast(device, compute.precision):
-            x = network.trunk(to_channels_last(normalise(batch, moved)), 0)
-            features.append(network.tail(x, 0)[-1].float().mean(dim=(2, 3)).cpu())
+            x = network.trunk(to_channels_last(normalise(batch.to(device), moved)))
+            features.append(network.tail(x)[1].float().cpu())
     return np.asarray(torch.cat(features).numpy(), dtype=np.float32)
 
 

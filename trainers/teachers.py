@@ -11,33 +11,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
-from trainers.backbones import BackboneConfig
 from trainers.data import Task, augment, draw_batch
 from trainers.device import ComputeConfig, autocast, resolve_device
-from trainers.network import (
-    Network,
-    accuracy,
-    cross_entropy,
-    full_masks,
-    load_norms,
-    load_weights,
-    place,
-    to_channels_last,
-)
-from trainers.optim import SGD, RowSGD, SGDConfig, norm_parameters
+from trainers.network import Whole, accuracy, cross_entropy, to_channels_last
+from trainers.networks import LAYERS, NORMS, Backbone, BackboneConfig, build_backbone
+from trainers.optim import SGD, SGDConfig, learning_rate_at
 from trainers.tensor_files import CONTENT, load_arrays, save_arrays
 
 #: Raised when the trunk, the teachers or their training change in a way that old files must not
-#: survive. 2 says by a hash whether a file is what was written.
-CACHE_VERSION = 2
-
-
-class CheckpointError(ValueError):
-    """A trunk checkpoint that cannot be used."""
+#: survive. 2 says by a hash whether a file is what was written; 3 has tensors by the names that the
+#: network itself gives them.
+CACHE_VERSION = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +32,8 @@ class TeacherConfig:
 
     Attributes:
         sgd: Its training on the images of its task.
-        adapt_norms: Train the trunk's batch norms per task (its convolutions stay frozen, so that
-            all tasks share them); False freezes the trunk's weights and keeps its statistics.
+        adapt_norms: Train the norms of a frozen trunk per task (all else of it stays as it is, so
+            that tasks share it); False freezes its norms, too, and keeps its statistics.
     """
 
     sgd: SGDConfig = SGD["teachers"]
@@ -59,8 +45,9 @@ class Trained:
     """Weights with what was measured of them.
 
     Attributes:
-        state: State dict of a one-row `Network` without masks.
-        accuracy: Share of validation images classified correctly; NaN for a given checkpoint.
+        state: Tensors of the network without masks, by name, those of a head among them; of a
+            training in full those of all its rows (`Network.state`).
+        accuracy: Share of validation images classified correctly; NaN for given weights.
         digest: Hash of all that determines the weights.
         content: Hash of the weights themselves; empty before they are stored.
     """
@@ -82,21 +69,21 @@ def _plain(value: object) -> object:
 
 
 def train_single(
-    network: Network,
+    network: Whole,
     task: Task,
     sgd: SGDConfig,
     *,
-    freeze_trunk: str,
+    frozen: str,
     seed: int,
     compute: ComputeConfig,
 ) -> float:
-    """Train a one-row network on one task and measure it on the validation split.
+    """Train a network on one task and measure it on the validation split.
 
     Args:
-        network: Trained in place.
+        network: On the device; trained in place.
         task: Images and labels.
         sgd: Steps, batch size and learning rate.
-        freeze_trunk: "nothing", "convolutions" (its batch norms learn) or "all".
+        frozen: What of its trunk is not trained: "nothing", "weights" (its norms are) or "all".
         seed: Seeds batches and augmentation.
         compute: Device and precision.
 
@@ -107,52 +94,100 @@ def train_single(
         FloatingPointError: The loss became infinite or NaN; names the task and the step.
     """
     device = resolve_device(compute.device)
-    place(network, device)
     task = task.to(device)
     generator = torch.Generator(device).manual_seed(seed)
-    own = [*network.heads.parameters(), *norm_parameters(network.tail, 0)]
-    if freeze_trunk != "all":
-        own += norm_parameters(network.trunk, 0)
-    learned = {id(parameter) for parameter in own}
-    trunk = [p for p in network.trunk.parameters() if id(p) not in learned]
-    if freeze_trunk == "nothing":
-        own += trunk
-    else:
-        for parameter in network.trunk.parameters():
-            parameter.requires_grad_(id(parameter) in learned)
-    optimizer = RowSGD(network.tail, [own], sgd)
-    for step in range(sgd.steps):
-        network.train()
-        if freeze_trunk == "all":
-            network.trunk.eval()
-        images, labels = draw_batch(task.splits["train"], sgd.batch_size, generator)
-        with autocast(device, compute.precision):
-            logits = network(to_channels_last(augment(images, task, generator)), 0)
-        loss = cross_entropy(logits, labels, sgd.label_smoothing)
-        if not bool(loss.isfinite()):
-            raise FloatingPointError(
-                f"the loss of {task.name} is not finite at step {step}; "
-                f"lower its sgd.learning_rate ({sgd.learning_rate})"
-            )
-        loss.backward()
-        optimizer.step(0, step)
-    return accuracy(network, task, 0)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)  # of dropout
+        optimizer = _optimizer(network, sgd, frozen)
+        norms = [module for module in network.trunk.modules() if isinstance(module, NORMS)]
+        for step in range(sgd.steps):
+            network.train()
+            if frozen != "nothing":
+                network.trunk.eval()
+            if frozen == "weights":
+                for norm in norms:
+                    norm.train()
+            images, labels = draw_batch(task.splits["train"], sgd.batch_size, generator)
+            with autocast(device, compute.precision):
+                logits = network(to_channels_last(augment(images, task, generator)))
+            loss = cross_entropy(logits, labels, sgd.label_smoothing)
+            if not bool(loss.isfinite()):
+                raise FloatingPointError(
+                    f"the loss of {task.name} is not finite at step {step}; "
+                    f"lower its sgd.learning_rate ({sgd.learning_rate})"
+                )
+            loss.backward()
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate_at(sgd, step)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+    network.eval()
+    return accuracy(network, task, network.backbone.batch)
 
 
-def new_network(config: BackboneConfig, task: Task, seed: int) -> Network:
-    """An unmasked one-task network with seeded initial weights."""
-    generator = torch.Generator().manual_seed(seed)
-    return Network(config, full_masks(config, [task.name]), [task.num_classes], generator=generator)
+def _optimizer(network: Whole, sgd: SGDConfig, frozen: str) -> torch.optim.SGD:
+    """Of what is learned; weight decay pulls on the weights of layers."""
+    own = network.backbone.own
+    for name, parameter in network.trunk.named_parameters():
+        learned = frozen == "nothing" or (frozen == "weights" and name in own)
+        parameter.requires_grad_(learned)
+    layers = {id(m.weight) for m in network.modules() if isinstance(m, LAYERS)}
+    learned_parameters = [p for p in network.parameters() if p.requires_grad]
+    return torch.optim.SGD(
+        [
+            {
+                "params": [p for p in learned_parameters if (id(p) in layers) == decays],
+                "weight_decay": sgd.weight_decay if decays else 0.0,
+            }
+            for decays in (True, False)
+        ],
+        lr=sgd.learning_rate,
+        momentum=sgd.momentum,
+        nesterov=sgd.momentum > 0,
+    )
+
+
+def given_weights(config: BackboneConfig, *, input_size: int) -> Trained:
+    """The weights that a network begins with, as they are given.
+
+    Args:
+        config: The backbone, with weights that mean something.
+        input_size: Height and width of the images in pixels.
+
+    Raises:
+        BackboneError: They cannot be read or do not fit, or are not finite.
+    """
+    backbone = build_backbone(config, input_size)
+    state = backbone.initial(1, 0)
+    digest = hashlib.sha256(_network(backbone, "args", "head").encode())
+    for name in sorted(state):
+        digest.update(name.encode())
+        digest.update(state[name].contiguous().numpy().data)
+    content = digest.hexdigest()
+    return Trained(state=state, accuracy=float("nan"), digest=content, content=content)
+
+
+def _network(backbone: Backbone, *settings: str) -> str:
+    """What of a network decides its outputs, beside its weights: settings and its code."""
+    chosen = {name: getattr(backbone.config, name) for name in settings}
+    return json.dumps([chosen, backbone.code], sort_keys=True, default=str)
 
 
 def trunk_digest(
-    config: BackboneConfig, task: Task, sgd: SGDConfig, *, seed: int, precision: str
+    config: BackboneConfig,
+    task: Task,
+    sgd: SGDConfig,
+    *,
+    start: str,
+    seed: int,
+    precision: str,
 ) -> str:
-    """Hash of all that determines a pretrained trunk."""
+    """Hash of all that determines a pretrained network; `start` is that of given weights."""
     return fingerprint(
         kind="trunk",
         version=CACHE_VERSION,
-        backbone=config,
+        backbone=_network(build_backbone(config, task.size), "args", "head"),
+        start=start,
         data=task.fingerprint(),
         sgd=sgd,
         seed=seed,
@@ -161,8 +196,9 @@ def trunk_digest(
 
 
 def pretrain_trunk(
-    config: BackboneConfig, task: Task, sgd: SGDConfig, *, seed: int, compute: ComputeConfig
-) -> Trained:
+    config: BackboneConfig, task: Task, sgd: SGDConfig, *, seed: int, compute: ComputeConfig,
+    start: Trained | None = None,
+) -> Trained:  # fmt: skip
     """Pretrain a whole network on a dataset; its trunk is shared, its tail initialises the search.
 
     Args:
@@ -171,11 +207,20 @@ def pretrain_trunk(
         sgd: Training settings.
         seed: Seeds weights, batches and augmentation.
         compute: Device and precision.
+        start: What it begins with; None for random weights.
     """
-    network = new_network(config, task, seed)
-    measured = train_single(network, task, sgd, freeze_trunk="nothing", seed=seed, compute=compute)
-    digest = trunk_digest(config, task, sgd, seed=seed, precision=compute.precision)
-    return Trained(state=_state(network), accuracy=measured, digest=digest)
+    backbone = build_backbone(config, task.size)
+    state = backbone.initial(task.num_classes, seed)
+    if start is not None:
+        head = {n: t for n, t in state.items() if n.startswith(f"{backbone.head}.")}
+        state = {**start.state, **head}
+    network = Whole(backbone, state, resolve_device(compute.device))
+    measured = train_single(network, task, sgd, frozen="nothing", seed=seed, compute=compute)
+    digest = trunk_digest(
+        config, task, sgd, start=start.digest if start else "", seed=seed,
+        precision=compute.precision,
+    )  # fmt: skip
+    return Trained(state=network.state(), accuracy=measured, digest=digest)
 
 
 def teacher_digest(
@@ -191,7 +236,7 @@ def teacher_digest(
     return fingerprint(
         kind="teacher",
         version=CACHE_VERSION,
-        backbone=config,
+        backbone=_network(build_backbone(config, task.size), "args", "head", "partition", "trunk"),
         trunk=trunk.digest,
         data=task.fingerprint(),
         teacher=teacher,
@@ -211,78 +256,22 @@ def train_teacher(
 ) -> Trained:
     """Train a task's single-task teacher from the trunk.
 
-    The trunk's convolutions are frozen, so the features that all tasks share up to there are those
-    that the proxy and the full training use (Newell et al. 2019, A.2, "Frozen layers").
+    The weights of a frozen trunk stay as they are, so the features that all tasks share up to there
+    are those that the proxy and the full training use (Newell et al. 2019, A.2, "Frozen layers").
     """
-    network = new_network(config, task, seed)
-    for part, prefix in ((network.trunk, "trunk."), (network.tail, "tail.")):
-        load_weights(part, trunk.state, prefix)
-        load_norms(part, 0, trunk.state, prefix)
+    backbone = build_backbone(config, task.size)
+    head = backbone.new_head(backbone.features, task.num_classes, [seed])
+    network = Whole(backbone, {**trunk.state, **head}, resolve_device(compute.device))
     measured = train_single(
         network,
         task,
         teacher.sgd,
         seed=seed,
         compute=compute,
-        freeze_trunk="convolutions" if teacher.adapt_norms else "all",
+        frozen="weights" if teacher.adapt_norms else "all",
     )
     digest = teacher_digest(config, trunk, task, teacher, seed=seed, precision=compute.precision)
-    return Trained(state=_state(network), accuracy=measured, digest=digest)
-
-
-def load_checkpoint(config: BackboneConfig, path: Path) -> Trained:
-    """Read a pretrained network from a file that cannot run code.
-
-    Args:
-        config: The backbone that the weights must fit.
-        path: `.safetensors`, or a state dict that `torch.load(weights_only=True)` reads. Names and
-            shapes are those of a one-row `Network`; heads are ignored.
-
-    Raises:
-        CheckpointError: The file is missing, would need unpickling, does not fit the backbone, or
-            holds weights that are not finite.
-    """
-    if not path.is_file():
-        raise CheckpointError(f"trunk checkpoint {path} does not exist")
-    if path.suffix == ".safetensors":
-        try:
-            state = load_file(path)
-        except SafetensorError as error:
-            raise CheckpointError(
-                f"trunk checkpoint {path} is not a safetensors file: {error}"
-            ) from error
-    else:
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:
-            raise CheckpointError(
-                f"trunk checkpoint {path} is not a plain state dict: it would have to be "
-                "unpickled, which can run code; save it again with safetensors.torch.save_file or "
-                "torch.save(model.state_dict(), path)"
-            ) from error
-    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise CheckpointError(f"trunk checkpoint {path} must be a mapping of names to tensors")
-    wanted = Network(
-        config, full_masks(config, ["trunk"]), [1], generator=torch.Generator().manual_seed(0)
-    ).state_dict()
-    for name, tensor in wanted.items():
-        if name.startswith("heads.") or name.endswith("num_batches_tracked"):
-            continue
-        if name not in state:
-            raise CheckpointError(
-                f"trunk checkpoint {path} has no tensor {name!r}; it must hold the names of "
-                f"Apportion's {config.family} (got for example {sorted(state)[:3]})"
-            )
-        if state[name].shape != tensor.shape:
-            raise CheckpointError(
-                f"trunk checkpoint {path} was made for another width: {name} is "
-                f"{tuple(state[name].shape)}, but backbone.width {config.width} needs "
-                f"{tuple(tensor.shape)}; set backbone.width to the checkpoint's"
-            )
-        if not bool(state[name].isfinite().all()):
-            raise CheckpointError(f"trunk checkpoint {path}: {name} has values that are not finite")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Trained(state=state, accuracy=float("nan"), digest=digest, content=digest)
+    return Trained(state=network.state(), accuracy=measured, digest=digest)
 
 
 def store(trained: Trained, path: Path) -> None:
@@ -309,7 +298,3 @@ def load(path: Path, digest: str | None = None) -> Trained:
         digest=metadata["digest"],
         content=metadata[CONTENT],
     )
-
-
-def _state(network: Network) -> dict[str, Tensor]:
-    return {n: tensor.detach().cpu().contiguous() for n, tensor in network.state_dict().items()}

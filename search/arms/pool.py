@@ -103,7 +103,7 @@ class Evaluator:
         return Evaluation(
             accuracy=result.accuracy["validation"],
             distillation_loss={},
-            costs=costs(config.backbone, masks, classes, input_size=config.input_size),
+            costs=costs(config.network, masks, classes),
             seconds=result.seconds,
         )
 

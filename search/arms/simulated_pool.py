@@ -50,7 +50,7 @@ class SimulatedPool:
         accuracy_T = self._simulation.accuracy(masks.mean_realised())
         names = [str(network) for network in masks.networks]
         config = self._config
-        counted = costs(config.backbone, masks, self._classes, input_size=config.input_size)
+        counted = costs(config.network, masks, self._classes)
         evaluation = Evaluation(
             accuracy=dict(zip(names, accuracy_T.tolist(), strict=True)),
             distillation_loss={},

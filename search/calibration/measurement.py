@@ -7,9 +7,9 @@ from typing import Any
 from partitioning import Masks
 from search.calibration.images import for_proxy, for_training
 from search.study import Foundation
-from trainers.backbones import BackboneConfig
 from trainers.device import ComputeConfig
 from trainers.joint import TrainConfig, train_jointly
+from trainers.networks import BackboneConfig
 from trainers.proxy import DivergedError, FeatureCache, ProxyConfig, distill
 
 

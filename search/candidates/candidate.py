@@ -198,6 +198,18 @@ class Candidate:
         """Share of the channels in [0, 1] by virtual network, in the order of the masks' rows."""
         return self.costs.use if self.costs else {}
 
+    @property
+    def shares(self) -> Mapping[str, float]:
+        """All costs relative to sharing every channel, by the names of the config."""
+        if self.costs is None:
+            return {}
+        return {
+            "macs": self.costs.relative_macs,
+            "parameters": self.costs.relative_parameters,
+            "union": self.costs.relative_union,
+            "use": self.costs.mean_use,
+        }
+
     def mean_sharing(self) -> tuple[list[str], NDArray[np.float64]] | None:
         """Names of the R virtual networks and their realised P, (R, R), averaged over the groups.
 

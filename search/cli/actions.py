@@ -152,18 +152,27 @@ def run_ui(options: argparse.Namespace) -> int:
 
 def run_groups(options: argparse.Namespace) -> None:
     """`apportion groups`."""
-    from search.commands.groups import groups, show_groups
+    from search.commands.groups import groups_of_network, groups_of_study, show_groups
+    from trainers.networks import BackboneConfig
 
     args = read_yaml(options.args, "--args")
     if not isinstance(args, dict):
         raise ConfigError(f"--args must be a mapping such as {{width: 32}}, got {options.args}")
-    found = groups(
-        options.network,
-        args,
-        options.weights,
-        options.divide,
-        options.size,
-    )
+    if options.network.endswith((".yaml", ".yml")):
+        if args or options.divide or options.stream or options.size:
+            raise ConfigError("--args, --divide, --stream and --size are for a network: a config "
+                              "is changed by --set")  # fmt: skip
+        found = groups_of_study(load_config(options.network, options.set))
+    elif options.set:
+        raise ConfigError(f"--set changes a config, which {options.network} is not")
+    else:
+        config = BackboneConfig(
+            model=options.network,
+            args=args,
+            partition=tuple(options.divide),
+            stream=options.stream,
+        )
+        found = groups_of_network(config, options.size)
     if options.json:
         print(json.dumps(found, indent=2))
     else:

@@ -304,17 +304,17 @@ example:
 Say what of a network can be divided: its groups of channels, heads and streams, what parameters and
 multiply-accumulates go with each, and how little a task could do with.
 
-NETWORK is timm:NAME, torchvision:NAME, transformers:NAME-OR-FOLDER, or package.module:function.
-Searches divide the built-in networks so far; this looks ahead.""",
+NETWORK is resnet26, timm:NAME, torchvision:NAME, transformers:NAME-OR-FOLDER, or
+package.module:function; or the CONFIG of a study, of whose space the least cost is said, too.""",
         epilog="""\
 examples:
+  apportion groups configs/quickstart.yaml --set "backbone.partition=[stage2.*, stage3.*]"
   apportion groups timm:resnet50
   apportion groups timm:vit_tiny_patch16_224 --divide 'blocks.[6-9]' --divide 'blocks.1?'
   apportion groups mypackage.nets:build --args '{width: 32}' --size 64""",
     )
-    groups.add_argument("network", metavar="NETWORK", help="what builds it")
+    groups.add_argument("network", metavar="NETWORK", help="what builds it, or a config")
     groups.add_argument("--args", default="{}", metavar="YAML", help="arguments of what builds it")
-    groups.add_argument("--weights", type=Path, metavar="FILE", help="weights to fill it with")
     groups.add_argument(
         "--divide",
         action="append",
@@ -322,8 +322,10 @@ examples:
         metavar="PATTERN",
         help="blocks to divide, with * and ? (may be repeated; default: the last third)",
     )
-    groups.add_argument("--size", type=int, default=224, help="of its images, in pixels (224)")
+    groups.add_argument("--stream", action="store_true", help="divide residual streams, too")
+    groups.add_argument("--size", type=int, help="of its images, in pixels (default: its own)")
     groups.add_argument("--json", action="store_true", help="print one JSON object")
+    _add_set(groups)
     cluster = _add(
         commands,
         "cluster",

@@ -12,7 +12,7 @@ from search.study import TrainedPick, Tried
 
 
 def print_front(summary: Mapping[str, Any], console: Console) -> None:
-    """Print a front as a table, with the accuracy of every task where the terminal is wide enough.
+    """Print a front as a table, with all costs and every task's accuracy where there is room.
 
     Args:
         summary: Of a study, as `Study.summary` gives it.
@@ -26,11 +26,15 @@ def print_front(summary: Mapping[str, Any], console: Console) -> None:
     )
     table.add_column("candidate", no_wrap=True)
     tasks = list(summary["front"][0]["accuracy"]) if summary["front"] else []
-    fits = 40 + sum(max(5, len(task)) + 3 for task in tasks) <= console.width
-    for name in ("quality", "cost", *(tasks if fits else ())):
+    costs = list(summary["front"][0]["costs"]) if summary["front"] else []
+    room = console.width - 40 - sum(max(5, len(name)) + 3 for name in costs)
+    costs = costs if room >= 0 else []
+    fits = sum(max(5, len(task)) + 3 for task in tasks) <= room
+    for name in ("quality", "cost", *costs, *(tasks if fits else ())):
         table.add_column(name, justify="right", no_wrap=True)
     for entry in summary["front"]:
-        values = [entry["quality"], entry["cost"], *(entry["accuracy"][t] for t in tasks if fits)]
+        values = [entry["quality"], entry["cost"], *(entry["costs"][name] for name in costs)]
+        values += [entry["accuracy"][task] for task in tasks if fits]
         table.add_row(entry["candidate"], *(f"{value:.3f}" for value in values))
     console.print(table)
     if summary["evaluators"]:

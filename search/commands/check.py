@@ -1,21 +1,34 @@
 """`apportion check`: all that is wrong with a config at once, and what its tasks hold."""
 
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from search.config import ConfigError, StudyConfig, TrunkConfig, load_config, reveal
-from search.study import Say, check_strategies
-from trainers.backbones import BackboneConfig
-from trainers.data import DataConfig, TaskConfig, load_task
-from trainers.teachers import load_checkpoint
+from search.config import (
+    ConfigError,
+    StudyConfig,
+    TrunkConfig,
+    load_config,
+    reveal,
+)
+from search.study import Say, batches, check_strategies, given_weights_of
+from trainers.data import DataConfig, Inputs, TaskConfig, load_task
+from trainers.networks import BackboneConfig, build_backbone, network_inputs
+from trainers.teachers import given_weights
 
 #: The parts of a config that decide what a strategy may be told to do.
 SEEN_BY_STRATEGIES = {
-    "tasks", "backbone", "space", "solver", "strategies", "seeds", "initial", "objective",
+    "tasks", "input_size", "backbone", "space", "solver", "strategies", "seeds", "initial",
+    "objective",
 }  # fmt: skip
+
+
+#: Stands for what a trunk may be pretrained on.
+_ANY = TaskConfig(name="any")
 
 
 def check(path: str | Path, overrides: Sequence[str] = (), *, say: Say = print) -> StudyConfig:
@@ -40,7 +53,9 @@ def check(path: str | Path, overrides: Sequence[str] = (), *, say: Say = print) 
     except ConfigError as error:
         found += error.problems
         parts = error.sound or {}
-    found += _data_problems(parts, say) + _strategy_problems(parts)
+    found += _data_problems(parts, say)
+    of_network = _network_problems(parts, config)
+    found += of_network or _strategy_problems(parts)
     if "tracking" in parts:
         found += _problems(partial(reveal, parts["tracking"].uri or ""))
     if found or config is None:
@@ -48,13 +63,38 @@ def check(path: str | Path, overrides: Sequence[str] = (), *, say: Say = print) 
     return config
 
 
+def _network_problems(parts: Mapping[str, Any], config: StudyConfig | None) -> list[str]:
+    """What is wrong with the network, whatever else is, as far as it is described soundly."""
+    if not {"backbone", "input_size", "evaluator"} <= parts.keys():
+        return []
+    backbone: BackboneConfig = parts["backbone"]
+
+    def size() -> int:
+        return parts["input_size"] or network_inputs(backbone)[0]
+
+    found = _problems(lambda: build_backbone(backbone, size()))
+    if found or parts["evaluator"] == "simulated":
+        return found
+    found += _problems(lambda: build_backbone(backbone, size()).check_batches(batches(parts)))
+    if backbone.pretrained:
+        # A config that is sound may be a study's, which has a copy.
+        found += _problems(
+            partial(given_weights_of, config)
+            if config is not None
+            else partial(given_weights, backbone, input_size=size())
+        )
+    return found
+
+
 def _strategy_problems(parts: Mapping[str, Any]) -> list[str]:
     """What is wrong with strategies in the space that they search, where both are sound."""
-    if not parts.keys() >= SEEN_BY_STRATEGIES:
+    if not parts.keys() >= SEEN_BY_STRATEGIES | {"evaluator"}:
         return []
     seen: dict[str, Any] = {name: parts[name] for name in SEEN_BY_STRATEGIES}
     try:
-        config = StudyConfig(name="unnamed", trunk=TrunkConfig(checkpoint="none"), **seen)
+        config = StudyConfig(
+            name="unnamed", evaluator=parts["evaluator"], trunk=TrunkConfig(dataset=_ANY), **seen
+        )
     except ValueError:  # which is a problem already
         return []
     found: list[str] = []
@@ -72,27 +112,30 @@ def _data_problems(parts: Mapping[str, Any], say: Say) -> list[str]:
         for task in tasks:
             say(f"task {task.name}: simulated")
         return []
-    root, size = parts["data_root"] or str(Path.cwd()), parts["input_size"]
+    root = parts["data_root"] or str(Path.cwd())
+    size, inputs = parts["input_size"] or 32, Inputs()
+    with suppress(ValueError, KeyError):  # which is a problem of the network
+        own, inputs = network_inputs(parts["backbone"])
+        size = parts["input_size"] or own
+    data = DataConfig(tasks=tasks, root=root, input_size=size, inputs=inputs)
     found: list[str] = []
     for task in tasks:
-        found += _problems(partial(_understand, "", task, root, size, say))
+        found += _problems(partial(_understand, "", task, data, say))
     trunk: TrunkConfig | None = parts["trunk"]
     if trunk is not None and trunk.dataset is not None:
-        found += _problems(partial(_understand, "trunk, ", trunk.dataset, root, size, say))
-    elif trunk is not None and trunk.checkpoint is not None and "backbone" in parts:
-        backbone: BackboneConfig = parts["backbone"]
-        found += _problems(partial(load_checkpoint, backbone, Path(trunk.checkpoint)))
+        found += _problems(partial(_understand, "trunk, ", trunk.dataset, data, say))
     return found
 
 
-def _understand(prefix: str, task: TaskConfig, root: str, size: int, say: Say) -> None:
+def _understand(prefix: str, task: TaskConfig, data: DataConfig, say: Say) -> None:
     """Say in a line what a task holds.
 
     Raises:
         ValueError: Its data cannot be used.
     """
-    loaded = load_task(task, DataConfig(tasks=(task,), root=root, input_size=size))
-    say(f"{prefix}task {task.name}: {loaded.summary()}")
+    with tempfile.TemporaryDirectory() as folder:  # for images that are too many for memory
+        loaded = load_task(task, data, Path(folder))
+        say(f"{prefix}task {task.name}: {loaded.summary()}")
 
 
 def _problems(test: Callable[[], object]) -> list[str]:

@@ -130,6 +130,9 @@ def _convert(hint: Any, value: Any, path: str, found: list[str]) -> Any:
     if origin is tuple:
         return _tuple(arguments, value, path, found)
     if origin is not None and issubclass(origin, Mapping):
+        if not isinstance(value, Mapping):
+            found.append(f"{path} must be a mapping, got {shown(value)}")
+            return BROKEN
         return value
     if dataclasses.is_dataclass(hint):
         if isinstance(value, hint):  # type: ignore[arg-type]

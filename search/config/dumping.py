@@ -71,7 +71,7 @@ def _decides(key: str, config: StudyConfig) -> bool:
         immutable |= {"candidates", "device_seconds"}
     return (
         key.split(".")[0] not in MUTABLE - immutable
-        and key not in ("compute.threads", "train.sgd.steps", "trunk.checkpoint")
+        and key not in ("compute.threads", "train.sgd.steps", "backbone.weights")
         and not key.endswith(".path")
     )
 

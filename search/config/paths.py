@@ -36,9 +36,18 @@ def expand_paths(raw: dict[str, Any], found: list[str]) -> None:
         for number, task in enumerate(tasks):
             _each(task, ("path",), f"tasks[{number}].", found)
         raw["tasks"] = tasks
+    if isinstance(raw.get("backbone"), Mapping):
+        raw["backbone"] = backbone = dict(raw["backbone"])
+        _each(backbone, ("weights",), "backbone.", found, below_project=True)
+        source, colon, name = str(backbone.get("model")).partition(":")
+        if colon and source == "transformers":  # a folder, or a name on the hub
+            folder = {"model": name}
+            _each(folder, ("model",), "backbone.", found, below_project=True)
+            if folder["model"] is BROKEN or Path(folder["model"]).is_dir():
+                broken = folder["model"] is BROKEN
+                backbone["model"] = BROKEN if broken else f"{source}:{folder['model']}"
     if isinstance(raw.get("trunk"), Mapping):
         raw["trunk"] = trunk = dict(raw["trunk"])
-        _each(trunk, ("checkpoint",), "trunk.", found, below_project=True)
         trunk["dataset"] = _copy(trunk.get("dataset"))
         _each(trunk["dataset"], ("path",), "trunk.dataset.", found)
 

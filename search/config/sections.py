@@ -85,27 +85,17 @@ COSTS: dict[str, CostKind] = {
 @dataclass(frozen=True, kw_only=True)
 @checked()
 class TrunkConfig:
-    """Where the shared trunk comes from: exactly one of a dataset and a checkpoint.
+    """What the network is pretrained on, from the weights that it has, if any.
 
     Attributes:
-        dataset: A dataset to pretrain on, described as a task is.
-        checkpoint: A file of pretrained weights (safetensors, or a plain state dict). A study keeps
-            a copy, which it goes on with where the file is no longer there.
+        dataset: A dataset, described as a task is; None goes on with the network's own weights.
         sgd: Pretraining on the dataset.
-        seed: Seeds pretraining.
+        seed: Seeds pretraining and teachers.
     """
 
     dataset: TaskConfig | None = None
-    checkpoint: str | None = None
     sgd: SGDConfig = SGD["trunk"]
     seed: int = 0
-
-    def _check(self) -> None:
-        if (self.dataset is None) == (self.checkpoint is None):
-            raise ValueError(
-                "give either dataset (to pretrain on) or checkpoint (a file of weights), "
-                f"got {'neither' if self.dataset is None else 'both'}"
-            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,14 +123,15 @@ class ObjectiveConfig:
     """The two sides of the front: quality, which is mean accuracy, and a cost.
 
     Attributes:
-        cost: use (mean channel use), parameters, macs (multiply-accumulates) or union (parameters
-            of all tasks together), each relative to sharing everything.
+        cost: macs (multiply-accumulates of the whole network for an image), parameters, union
+            (parameters of all tasks together) or use (mean share of the divided channels), each
+            relative to sharing everything.
         reference: The point (quality, cost) that hypervolumes are seen from: what is no better
             counts for nothing. None is the accuracy of always answering a task's commonest class,
             the mean over tasks, and the cost of sharing every channel.
     """
 
-    cost: Annotated[str, one_of(COSTS)] = "use"
+    cost: Annotated[str, one_of(COSTS)] = "macs"
     reference: Annotated[tuple[float, float] | None, WORSE_THAN_IDEAL] = None
 
 

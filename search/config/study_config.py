@@ -31,11 +31,11 @@ from search.config.sections import (
 )
 from search.simulated import Simulation, SimulationConfig, build_simulation
 from search.strategies import STRATEGIES
-from trainers.backbones import BackboneConfig
-from trainers.data import DataConfig, InputSize, TaskConfig
+from trainers.data import SIZE, DataConfig, Inputs, TaskConfig
 from trainers.device import ComputeConfig
 from trainers.joint import TrainConfig
-from trainers.proxy import ProxyConfig, check_images
+from trainers.networks import Backbone, BackboneConfig, build_backbone, network_inputs
+from trainers.proxy import ProxyConfig
 from trainers.teachers import TeacherConfig
 
 #: A study's folder lies in a folder of studies, beside the cache.
@@ -43,6 +43,9 @@ FOLDER = Rule(
     words="a folder name without '/', and not cache",
     holds=lambda name, own: bool(name) and "/" not in name and name[0] != "." and name != "cache",
 )
+
+#: Stands for the height and width of images that only the network says.
+ANY_SIZE = 224
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,10 +58,12 @@ class StudyConfig:
         output: Folder of studies.
         cache: Folder of trunks, teachers and features; None is `<output>/cache`.
         data_root: Folder that the tasks' paths are relative to.
-        input_size: Height and width that images are resized to, in pixels.
+        input_size: Height and width that images are resized to, in pixels; None takes what the
+            network's own config says; where it says nothing, 224 of a library's network, else 32.
         tasks: The tasks. Simulated ones need no more than a name.
         backbone: The network.
-        trunk: Where its pretrained weights come from; None only where scores are simulated.
+        trunk: What it is pretrained on; None where scores are simulated, or where the network has
+            trained weights to begin with.
         evaluator: What scores candidates: proxy (training, as `proxy` and `rungs` say) or simulated
             (a problem without training, see `simulation`, to compare strategies in minutes).
         simulation: Which problem is simulated.
@@ -80,8 +85,8 @@ class StudyConfig:
             shared by the arms of all seeds, which then differ by what strategies draw alone, or
             made anew per_seed: arms of seed s have the trunk and teachers of `trunk.seed` + s, and
             features and mini-batches of `proxy.seed` + s, so that the spread over seeds is that of
-            the whole method. It takes as many foundations as there are seeds. A trunk that is a
-            checkpoint is the same for all; its teachers still differ.
+            the whole method. It takes as many foundations as there are seeds. A trunk of given
+            weights is the same for all; its teachers still differ.
         candidates: Budget of every strategy and seed.
         device_seconds: Another one, in seconds that evaluators score: once they are spent an arm
             asks for nothing more, even if it has not had all `candidates`. A candidate's are those
@@ -105,7 +110,7 @@ class StudyConfig:
     output: str = "studies"
     cache: str | None = None
     data_root: str | None = None
-    input_size: InputSize = 32
+    input_size: Annotated[int | None, SIZE, Unit("pixels")] = None
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     teachers: TeacherConfig = field(default_factory=TeacherConfig)
     proxy: ProxyConfig = field(default_factory=ProxyConfig)
@@ -129,18 +134,22 @@ class StudyConfig:
 
     def _check(self) -> None:
         require_all(
-            lambda: self.data,  # refuses tasks that do not go together
-            self._check_simulated if self.evaluator == "simulated" else self._check_images,
+            # Refuses tasks that do not go together; no network is built for it.
+            lambda: self._data(self.input_size or ANY_SIZE, Inputs()),
+            self._check_simulated if self.evaluator == "simulated" else self._check_trunk,
             self._check_steps,
             self._check_rungs,
             self._check_strategies,
         )
 
-    def _check_images(self) -> None:
-        """Refuses a study of images without a trunk, or with images too small for its proxy."""
-        if self.trunk is None:
-            raise ValueError("trunk is missing: give it a dataset to pretrain on, or a checkpoint")
-        check_images(self.proxy, self.backbone, self.input_size)
+    def _check_trunk(self) -> None:
+        """Refuses a study of images whose network has no trained weights and gets none."""
+        if self.pretraining.dataset is None and not self.backbone.pretrained:
+            missing = "trunk" if self.trunk is None else "trunk.dataset"
+            raise ValueError(
+                f"{missing} is missing: name a dataset to pretrain on, or give the backbone "
+                "weights (backbone.weights, or pretrained: true in backbone.args)"
+            )
 
     def _check_steps(self) -> None:
         """Refuses scorings that are too short for every virtual network to have its turn."""
@@ -213,9 +222,28 @@ class StudyConfig:
         return replace(
             self,
             foundations="shared",
-            trunk=self.trunk and replace(self.trunk, seed=self.trunk.seed + seed),
+            trunk=replace(self.pretraining, seed=self.pretraining.seed + seed),
             proxy=replace(self.proxy, seed=self.proxy.seed + seed),
         )
+
+    @property
+    def pretraining(self) -> TrunkConfig:
+        """What the network is pretrained on; nothing where the config does not say."""
+        return self.trunk or TrunkConfig()
+
+    @property
+    def network(self) -> Backbone:
+        """The network, built once in a process.
+
+        Raises:
+            BackboneError: It cannot be built, or nothing of it can be divided.
+        """
+        return build_backbone(self.backbone, self.size)
+
+    @property
+    def size(self) -> int:
+        """Height and width of images, in pixels."""
+        return self.input_size or network_inputs(self.backbone)[0]
 
     @property
     def simulated(self) -> Simulation:
@@ -239,8 +267,16 @@ class StudyConfig:
     @property
     def data(self) -> DataConfig:
         """The tasks with where and how to read them; the folder is absolute, as errors name it."""
+        return self._data(self.size, network_inputs(self.backbone)[1])
+
+    def _data(self, size: int, inputs: Inputs) -> DataConfig:
         root = self.data_root or str(Path.cwd())
-        return DataConfig(tasks=self.tasks, root=root, input_size=self.input_size)
+        return DataConfig(tasks=self.tasks, root=root, input_size=size, inputs=inputs)
+
+    @property
+    def images_folder(self) -> Path:
+        """The folder of decoded images that are too large for memory."""
+        return self.cache_folder / "images"
 
     @property
     def folder(self) -> Path:

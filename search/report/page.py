@@ -172,6 +172,8 @@ def _hover(candidate: Candidate) -> str:
     title = f"{candidate.label} ({candidate.id})" if candidate.label else candidate.id
     lines = [f"<b>{html.escape(title)}</b>"]
     lines.append(f"quality {candidate.quality:.4f}, cost {candidate.cost:.4f}")
+    if candidate.shares:
+        lines.append(", ".join(f"{name} {share:.3f}" for name, share in candidate.shares.items()))
     for name in dict.fromkeys([*candidate.accuracy, *candidate.use]):
         facts = []
         if name in candidate.accuracy:

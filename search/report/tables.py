@@ -18,6 +18,9 @@ from search.report.page import front_html
 if TYPE_CHECKING:  # slow to import, so it is done where it is needed
     import pandas as pd
 
+#: Costs that stand beside the one that a study makes small.
+SHARES = ("macs", "parameters", "union", "use")
+
 __all__ = ["front_figure", "front_html", "front_table", "summary"]
 
 
@@ -32,8 +35,9 @@ def front_table(
 
     Returns:
         A row each: candidate, strategy, seed, label (of a baseline, else empty), quality, cost,
-        accuracy/<task> for every task, contribution (the hypervolume that the front would lose
-        with it) and on_front.
+        cost/macs, cost/parameters, cost/union and cost/use (relative to sharing every channel; NaN
+        where they are not known), accuracy/<task> for every task, contribution (the hypervolume
+        that the front would lose with it) and on_front.
     """
     import pandas as pd
 
@@ -55,13 +59,15 @@ def front_table(
                 "label": candidate.label or "",
                 "quality": candidate.quality,
                 "cost": candidate.cost,
+                **{f"cost/{name}": candidate.shares.get(name, math.nan) for name in SHARES},
                 **{f"accuracy/{task}": candidate.accuracy.get(task, math.nan) for task in tasks},
                 "contribution": lost,
                 "on_front": candidate.id in ids,
             }
         )
     columns = ["candidate", "strategy", "seed", "label", "quality", "cost"]
-    columns += [f"accuracy/{task}" for task in tasks] + ["contribution", "on_front"]
+    columns += [f"cost/{name}" for name in SHARES] + [f"accuracy/{task}" for task in tasks]
+    columns += ["contribution", "on_front"]
     table = pd.DataFrame(rows, columns=columns)
     return table.sort_values(
         ["on_front", "cost", "candidate"], ascending=[False, True, True], ignore_index=True
@@ -85,7 +91,8 @@ def summary(
         JSON: objectives, reference, hypervolume, candidates, failed, stopped, repeated, evaluators
         (seconds by what they did), strategies
         {name: {candidates, hypervolume}} and front, a list of {candidate, strategy, seed, quality,
-        cost, accuracy {task: value}} from the cheapest to the best.
+        cost, costs {macs, parameters, union, use}, accuracy {task: value}} from the cheapest to
+        the best.
     """
     strategies = {}
     for name in sorted({candidate.strategy for candidate in candidates}):
@@ -111,6 +118,7 @@ def summary(
                 "seed": member.seed,
                 "quality": member.quality,
                 "cost": member.cost,
+                "costs": dict(member.shares),
                 "accuracy": dict(member.accuracy),
             }
             for member in front(candidates)

@@ -148,7 +148,7 @@ class Outcome:
         vector: The proposal, shape (d,).
         quality: To be maximised, mean validation accuracy in [0, 1], at the lowest rung; None where
             it failed.
-        cost: To be minimised, mean channel use in [0, 1] by default; None where it failed.
+        cost: To be minimised, relative to sharing everything; None where it failed.
         error: Why the evaluation failed, if it did.
         realisable: What of the proposal could be realised, shape (d,): the vector nearest to it
             that masks exist for. None where that is not known.

@@ -8,7 +8,6 @@ from partitioning import BASELINES, SPACES, FloatArray, Space
 from search.candidates import REFERENCE
 from search.config import COSTS, ConfigError, StudyConfig
 from search.strategies import STRATEGIES, Problem, Strategy, TaskKnowledge
-from trainers.backbones import BACKBONES
 from trainers.cost import costs
 
 
@@ -16,7 +15,7 @@ def build_space(config: StudyConfig) -> Space:
     """The space that a study searches."""
     space: Space = SPACES[config.space.kind](
         tasks=tuple(task.name for task in config.tasks),
-        groups=BACKBONES[config.backbone.family].groups(config.backbone),
+        groups=config.network.groups,
         config=config.space,
         solver=config.solver,
     )
@@ -41,7 +40,7 @@ def cost_range(config: StudyConfig, knowledge: TaskKnowledge) -> tuple[float, fl
         vector[list(space.use_dims)] = use
         masks = space.decode(vector).masks
         rows = np.repeat(classes, len(config.space.levels)).tolist()
-        counted = costs(config.backbone, masks, rows, input_size=config.input_size)
+        counted = costs(config.network, masks, rows)
         return float(getattr(counted, COSTS[config.objective.cost].attribute))
 
     # Where the space does not reach so far, sharing every channel costs 1 by definition.
@@ -51,7 +50,7 @@ def cost_range(config: StudyConfig, knowledge: TaskKnowledge) -> tuple[float, fl
 def baselines(config: StudyConfig, space: Space, seed: int) -> dict[str, FloatArray]:
     """The fixed baselines as vectors of the space; those outside its bounds are left out."""
     rng = np.random.default_rng(seed)
-    channels = max(g.width for g in BACKBONES[config.backbone.family].groups(config.backbone))
+    channels = max(group.width for group in config.network.groups)
     vectors: dict[str, FloatArray] = {}
     for name, build in BASELINES.items():
         matrix = build(len(config.tasks), channels, rng)

@@ -89,7 +89,7 @@ def feature_cache(
         # Read back even what was just computed, so that a resumed study scores with the same bits.
         features[name] = reads[name](shelf.keep(files[name], write))
     ordered = {name: features[name] for name in base.tasks}
-    cache = build_cache(config.backbone, base.trunk, ordered, input_size=config.input_size)
+    cache = build_cache(config.backbone, base.trunk, ordered, input_size=config.size)
     check(features_basis(cache, config.proxy.seed))
     return cache
 
@@ -110,8 +110,7 @@ def _say_size(config: StudyConfig, need: int, more: int, say: Say) -> bool:
 
 def _feature_bytes(config: StudyConfig, task: Task) -> int:
     return feature_bytes(
-        config.backbone,
-        input_size=config.input_size,
+        config.network,
         train_images=min(config.proxy.images, len(task.splits["train"])),
         validation_images=len(task.splits["validation"]),
     )

@@ -1,25 +1,25 @@
 """Tasks, trunk and teachers of a study: made once, then read from where they are kept."""
 
-import filecmp
 import functools
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from partitioning import write_atomically
-from search.config import ConfigError, StudyConfig, TrunkConfig
+from partitioning import DamagedFileError
+from search.config import ConfigError, StudyConfig
 from search.strategies import TaskFacts, TaskKnowledge
 from search.study.basis import Check, accept, data_basis, origin, program_basis, weights_basis
 from search.study.shelf import Say, Shelf, own_folder
 from trainers.data import Task, check_tasks, commonest_share, load_task, load_tasks
+from trainers.networks import BackboneError
 from trainers.similarity import linear_cka, probe_images, similarity_digest, teacher_features
 from trainers.teachers import (
     Trained,
+    given_weights,
     load,
-    load_checkpoint,
     pretrain_trunk,
     store,
     teacher_digest,
@@ -56,19 +56,36 @@ def run_here(function: Callable[..., Any], jobs: Jobs) -> Iterator[tuple[str, An
 
 
 def check_inputs(config: StudyConfig) -> None:
-    """Refuse, before any compute, data or a checkpoint that cannot be used.
+    """Refuse, before any compute, data, a network or weights that cannot be used.
 
     Raises:
         DataError: Of a dataset.
-        CheckpointError: Of the trunk's checkpoint.
+        BackboneError: Of the network, or of the weights that it begins with.
     """
-    if config.evaluator == "simulated" or config.trunk is None:
+    network = config.network
+    if config.evaluator == "simulated":
         return
+    network.check_batches(batches(vars(config)))
     check_tasks(config.data)
-    if config.trunk.dataset is not None:
-        check_tasks(replace(config.data, tasks=(config.trunk.dataset,)))
-    else:
-        load_checkpoint(config.backbone, _checkpoint(config, config.trunk))
+    if config.pretraining.dataset is not None:
+        check_tasks(replace(config.data, tasks=(config.pretraining.dataset,)))
+    if config.backbone.pretrained:
+        given_weights_of(config)
+
+
+def batches(parts: Mapping[str, Any]) -> dict[str, int]:
+    """How many images are normalised together, by the setting that says it.
+
+    Args:
+        parts: Of a config, those that are sound.
+    """
+    found = {}
+    for name in ("proxy", "teachers", "train", "trunk"):
+        if getattr(parts.get(name), "sgd", None) is not None:
+            found[f"{name}.sgd.batch_size"] = parts[name].sgd.batch_size
+    if "proxy" in parts:
+        found["proxy.images"] = parts["proxy"].images
+    return found
 
 
 def build_foundation(
@@ -95,10 +112,9 @@ def build_foundation(
     """
     check(program_basis())
     tasks = tasks or read_tasks(config, say)
-    assert config.trunk is not None, "only simulated studies have none"
     check(data_basis(tasks))
-    trunk = _trunk(config, config.trunk, run, say, check)
-    teachers = _teachers(config, tasks, trunk, config.trunk.seed, run, say, check)
+    trunk = _trunk(config, run, say, check)
+    teachers = _teachers(config, tasks, trunk, config.pretraining.seed, run, say, check)
     return Foundation(tasks=tasks, trunk=trunk, teachers=teachers)
 
 
@@ -158,7 +174,7 @@ def read_tasks(config: StudyConfig, say: Say) -> Mapping[str, Task]:
             f"the study {config.name} is simulated: it has no images to train networks on"
         )
     try:
-        tasks = load_tasks(config.data)
+        tasks = load_tasks(config.data, config.images_folder)
     except ValueError as error:
         kept = config.folder / "config.yaml"
         if not kept.is_file():
@@ -169,44 +185,58 @@ def read_tasks(config: StudyConfig, say: Say) -> Mapping[str, Task]:
     return tasks
 
 
-def _kept_checkpoint(config: StudyConfig, source: TrunkConfig) -> Path:
-    assert source.checkpoint is not None
-    return own_folder(config.folder) / f"checkpoint{Path(source.checkpoint).suffix}"
+def given_weights_of(config: StudyConfig) -> Trained:
+    """The weights that the network begins with; the study's copy where they are there no more.
+
+    Raises:
+        BackboneError: They cannot be read or do not fit.
+    """
+    try:
+        return given_weights(config.backbone, input_size=config.size)
+    except BackboneError:
+        kept, file = _kept_weights(config), config.backbone.weights
+        if not kept.is_file() or (file and Path(file).expanduser().exists()):
+            raise
+        copy = load(kept)
+        return replace(copy, content=copy.digest)
 
 
-def _checkpoint(config: StudyConfig, source: TrunkConfig) -> Path:
-    """Where the config says that the checkpoint lies; the study's copy where it does no more."""
-    assert source.checkpoint is not None
-    given, kept = Path(source.checkpoint).expanduser(), _kept_checkpoint(config, source)
-    return kept if kept.is_file() and not given.exists() else given
+def _kept_weights(config: StudyConfig) -> Path:
+    return own_folder(config.folder) / "weights.safetensors"
 
 
-def _keep_checkpoint(config: StudyConfig, source: TrunkConfig, path: Path) -> None:
-    """Copy a checkpoint to the study, if it has a folder: a link would change with the file."""
-    kept = _kept_checkpoint(config, source)
-    if not (config.folder / "config.yaml").is_file() or path == kept:
+def _keep_weights(config: StudyConfig, given: Trained) -> None:
+    """Write what the network begins with to the study, if it has a folder and lacks them."""
+    if not (config.folder / "config.yaml").is_file():
         return
-    if not (kept.is_file() and filecmp.cmp(path, kept, shallow=False)):
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with write_atomically(kept) as partial:
-            shutil.copyfile(path, partial)
+    kept = _kept_weights(config)
+    with suppress(DamagedFileError, OSError):
+        if load(kept).digest == given.digest:
+            return
+    store(given, kept)
 
 
-def _trunk(config: StudyConfig, source: TrunkConfig, run: Run, say: Say, check: Check) -> Trained:
+def _trunk(config: StudyConfig, run: Run, say: Say, check: Check) -> Trained:
+    source = config.pretraining
     what = f"the trunk of seed {source.seed}"
+    given = given_weights_of(config) if config.backbone.pretrained else None
     if source.dataset is None:
-        path = _checkpoint(config, source)
-        trunk = load_checkpoint(config.backbone, path)
-        check(weights_basis(what, trunk))
-        _keep_checkpoint(config, source, path)
-        say(f"trunk: {path}")
-        return trunk
-    task = load_task(source.dataset, config.data)
+        assert given is not None, "refused by the config"
+        check(weights_basis(what, given))
+        _keep_weights(config, given)
+        say(f"trunk: the weights of {config.backbone.model} as they are given")
+        return given
+    task = load_task(source.dataset, config.data, config.images_folder)
     say(f"trunk's dataset {task.name}: {task.summary()}")
     check(data_basis({task.name: task}, "the trunk's dataset"))
     sgd, seed = source.sgd, source.seed
-    digest = trunk_digest(config.backbone, task, sgd, seed=seed, precision=config.compute.precision)
+    digest = trunk_digest(
+        config.backbone, task, sgd, start=given.digest if given else "", seed=seed,
+        precision=config.compute.precision,
+    )  # fmt: skip
     check(origin(what, digest))
+    if given is not None:
+        _keep_weights(config, given)
     shelf, name = Shelf.of(config), f"trunk-{digest[:20]}.safetensors"
     found = shelf.find(name, functools.partial(load, digest=digest), say)
     if found is None:
@@ -216,6 +246,7 @@ def _trunk(config: StudyConfig, source: TrunkConfig, run: Run, say: Say, check: 
             "task": task,
             "sgd": sgd,
             "seed": seed,
+            "start": given,
             # Nothing else can run before the trunk is there, so it takes every core.
             "compute": replace(config.compute, threads=os.cpu_count() or 1),
         }

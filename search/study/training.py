@@ -18,8 +18,7 @@ from search.study.basis import Basis, Check, accept, data_basis, training_basis
 from search.study.foundation import Foundation, Run, build_foundation, read_tasks
 from search.study.shelf import Say, move_aside
 from trainers.export import ExportCheck, export_networks
-from trainers.joint import TrainResult, train_jointly
-from trainers.network import Network
+from trainers.joint import TrainResult, train_jointly, trained_network
 from trainers.teachers import Trained, fingerprint, load, store
 
 
@@ -166,9 +165,14 @@ def export_trained(
     Raises:
         ExportError: A compact network does not compute what the masked one does.
     """
-    classes = [base.tasks[network.task].num_classes for network in masks.networks]
-    network = Network(config.backbone, masks, classes, generator=None)
-    network.load_state_dict(dict(load(trained.weights(0)).state))
+    network = trained_network(
+        load(trained.weights(0)).state,
+        masks,
+        base.tasks,
+        base.trunk,
+        base.teachers,
+        config.network,
+    )
     checks = export_networks(network, base.tasks, out)
     masks.save(out / "masks.json")
     for name, result in checks.items():
@@ -182,7 +186,7 @@ def _weights(folder: Path, seed: int) -> Path:
 
 def _made_of(config: StudyConfig, masks: Masks, scored_on: Basis) -> dict[str, str]:
     """Digests of all that decides a training but its seed."""
-    basis = training_basis(scored_on, config.trunk.seed if config.trunk else 0)
+    basis = training_basis(scored_on, config.pretraining.seed)
     return {
         "masks": masks.digest(),
         "settings": fingerprint(train=config.train),
@@ -236,9 +240,8 @@ def _job(config: StudyConfig, masks: Masks, base: Foundation, seed: int) -> dict
 def _keep(result: TrainResult, folder: Path, seed: int, about: Mapping[str, Any]) -> float:
     """Write a finished training; returns its mean validation accuracy over networks."""
     mean = float(np.mean(list(result.accuracy["validation"].values())))
-    state = {k: v.contiguous() for k, v in result.network.state_dict().items()}
     digest = fingerprint(seed=seed, **about)
-    store(Trained(state=state, accuracy=mean, digest=digest), _weights(folder, seed))
+    store(Trained(state=result.state, accuracy=mean, digest=digest), _weights(folder, seed))
     saved = {
         **TRAINING.header,
         **about,

@@ -297,7 +297,7 @@ def test_the_object_store_is_too_small(started: Cluster) -> None:
     started.ray("down", "-y")
     changed: dict[str, Any] = {
         "input_size": 32,
-        "backbone": {"family": "resnet14", "width": 16},
+        "backbone": {"model": "resnet14", "args": {"width": 16}},
         "tasks": [{"name": name, "source": "toy", "limit": 1200} for name in ("digits", "colours")],
         "proxy": TINY["proxy"] | {"images": 1200},
         "strategies": {"random": {}},

@@ -1,6 +1,7 @@
 """The Python of the docs runs, page by page, and the quickstart prints what the README says."""
 
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from tests.helpers.documents import PAGES, Block, blocks
 
 # Ray starts and ends processes of its own in this one.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
+
+#: The page that has a network of the reader's own.
+OWN_NETWORK = "docs/networks.md"
 
 #: A study of minutes becomes one of seconds.
 REDUCED = (
@@ -104,11 +108,22 @@ def test_the_quickstart_prints_what_the_readme_says(
         assert shape(line) in printed, f"{line!r} is not printed, but {sorted(printed)}"
 
 
+def test_a_network_of_ones_own_can_be_divided(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (block,) = blocks(OWN_NETWORK, "python")
+    (tmp_path / "nets.py").write_text(block.text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    assert main(["groups", "nets:build", "--args", "{width: 8}", "--size", "16"]) == 0
+    assert "divided: 2 blocks (6 are repeated)" in capsys.readouterr().out
+
+
 def test_only_tested_pages_have_python() -> None:
-    """CONTRIBUTING.md is followed by test_recipes.py, file by file."""
+    """CONTRIBUTING.md is followed by test_recipes.py, file by file; one file is tried here."""
     for page in PAGES:
         for block in blocks(page, "python"):
             named = re.match(r"# ([\w/]+\.py)\n", block.text)
-            assert (page == "CONTRIBUTING.md") == (named is not None), block
+            assert (page in ("CONTRIBUTING.md", OWN_NETWORK)) == (named is not None), block
     assert isinstance(blocks("README.md")[0], Block)
     assert (ROOT / "notebooks/front.ipynb").is_file()

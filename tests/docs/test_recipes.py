@@ -110,7 +110,7 @@ def test_what_a_recipe_tries(words: list[str], project: Path) -> None:
 
 
 def test_what_was_written_is_clean(project: Path) -> None:
-    """As `make lint` would find it; all four recipes together."""
+    """As `make lint` would find it; all recipes together."""
     files = [project / block.text.split("\n", 1)[0].removeprefix("# ") for block in python_blocks()]
     ruff = [sys.executable, "-m", "ruff"]
     for command in (["check", "--ignore", "I001"], ["format", "--check"]):

@@ -28,12 +28,16 @@ def test_every_error_of_every_section_is_told() -> None:
         space={"use": [0.8, 0.2], "units": 0},
         tasks=[{"name": "a", "source": "npz", "limit": 1}, {"name": "b c"}, {"nam": "d"}],
         trunk={"dataset": {"name": "glyphs", "source": "tou"}, "checkpoint": "x"},
+        backbone={"family": "resnet14", "args": 3, "trunk": "thawed"},
         strategies={"es": {"directions": 0, "turn": 0}, "rnadom": {}, "a/b": {"kind": "random"}},
         schedule=3,
         objective={"cost": "price", "reference": [2, 1]},
     )
     begins = [
         "a strategy's name must be free of",
+        "backbone.args must be a mapping, got 3",
+        "backbone.family: unknown key",
+        "backbone: backbone.trunk must be one of frozen, train",
         "candidate: unknown key",
         "initial must be at least 1",
         "objective: cost must be one of",
@@ -52,6 +56,7 @@ def test_every_error_of_every_section_is_told() -> None:
         "tasks[0]: task 'a': limit must be",
         "tasks[1]: task 'b c': name must be",
         "tasks[2].nam: unknown key",
+        "trunk.checkpoint: unknown key",
         "trunk.dataset: task 'glyphs': source must be",
     ]
     for line, begin in zip(found, begins, strict=True):
@@ -116,7 +121,8 @@ def test_check_tells_errors_of_config_data_and_trunk_together(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tasks = [*SMALL["tasks"], *({"name": name, "source": "npz"} for name in ("gone", "lost"))]
-    path = config(tmp_path, tasks=tasks, candidate=3, trunk={"checkpoint": "no.safetensors"})
+    backbone = {**SMALL["backbone"], "weights": "no.safetensors"}
+    path = config(tmp_path, tasks=tasks, candidate=3, backbone=backbone, trunk=None)
     assert main(["check", str(path), "--set", "seeds=[1, 1]"]) == 2
     out, err = capsys.readouterr()
     assert out.startswith("task a: 3 classes")
@@ -126,7 +132,7 @@ def test_check_tells_errors_of_config_data_and_trunk_together(
     assert f"{path}: seeds must be" in err
     assert str(tmp_path / "gone.npz") in err
     assert str(tmp_path / "lost.npz") in err
-    assert "no.safetensors does not exist" in err
+    assert "no.safetensors do not exist" in err
     assert len(lines) == 6
 
 

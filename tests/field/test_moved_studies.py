@@ -6,11 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from search.calibration import measure_calibration
 from search.config import ConfigError, load_config
 from search.study import Study, StudyError
 from tests.helpers.kept_studies import FOUNDATION, config, no_jobs, searched, silent, tree
+from tests.helpers.studies import TINY
+from trainers.networks import BackboneError, build_model
 
 
 @pytest.fixture
@@ -58,25 +62,52 @@ def test_a_study_without_its_cache(original: Path, tmp_path: Path) -> None:
     assert not (project / "studies" / "cache").exists()
 
 
-def test_a_checkpoint_is_kept_with_the_study(original: Path, tmp_path: Path) -> None:
-    (trunk,) = (original / "studies" / "t" / "foundation").glob("trunk-*")
+def write_weights(path: Path, seed: int) -> dict[str, torch.Tensor]:
+    """Those of a network that nobody trained, without a head."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        state = build_model("resnet14", {"width": 4}).state_dict()
+    state = {name: tensor for name, tensor in state.items() if not name.startswith("head.")}
+    save_file(state, path)
+    return state
+
+
+def test_weights_are_kept_with_the_study(original: Path, tmp_path: Path) -> None:
     given = tmp_path / "given.safetensors"
-    shutil.copy(trunk, given)
+    state = write_weights(given, 0)
     shutil.copytree(original / "data", tmp_path / "data")
-    places = {"data_root": str(tmp_path), "trunk": {"checkpoint": str(given)}}
+    backbone = {**TINY["backbone"], "weights": str(given)}
+    places = {"data_root": str(tmp_path), "backbone": backbone, "trunk": None}
     study = searched(config(tmp_path, **places))
+    kept = load_file(study.folder / "foundation" / "weights.safetensors")
+    assert all(torch.equal(kept[name], state[name]) for name in state)
     shutil.copytree(study.folder, tmp_path / "elsewhere" / "t")
     study.train("best", say=silent)
-    given.unlink()
+    given.rename(tmp_path / "moved.safetensors")
     again = load_config(tmp_path / "elsewhere" / "t" / "config.yaml", ["candidates=3"])
     assert len(searched(again, run=no_jobs).candidates()) == 3
     assert study.train("best", run=no_jobs).accuracy
-    (other,) = (original / "studies" / "t" / "foundation").glob("teacher-digits-*")
-    shutil.copy(other, given)
+    copied = Study(tmp_path / "elsewhere" / "t")
+    trained = copied.train("best", say=silent)
+    assert trained.accuracy == study.train("best", run=no_jobs).accuracy
+    assert copied.export("best", tmp_path / "exported", say=silent).keys() == {"parts", "digits"}
+    write_weights(given, 1)
     with pytest.raises(StudyError, match="the trunk of seed 0"):
+        searched(again, run=no_jobs)
+    with pytest.raises(StudyError, match="the trunk of seed 0"):
+        study.train("best", seeds=2, run=no_jobs)
+    assert all(
+        torch.equal(load_file(folder / "foundation" / "weights.safetensors")[name], state[name])
+        for folder in (study.folder, copied.folder)
+        for name in state
+    ), "a file that was refused does not replace the study's copy"
+    save_file({"conv.weight": torch.ones(1)}, given)
+    with pytest.raises(BackboneError, match="do not fit"):  # it is there, so that it is meant
         searched(again, run=no_jobs)
     given.unlink()
     assert len(searched(again, run=no_jobs).candidates()) == 3, "the copy is what it was"
+    (tmp_path / "moved.safetensors").rename(given)
+    assert len(searched(again, run=no_jobs).candidates()) == 3, "so is the file"
 
 
 def test_a_relative_path_means_the_same_to_a_process_elsewhere(

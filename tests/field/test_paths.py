@@ -30,10 +30,10 @@ def parsed(**changed: Any) -> Any:
      ("${SCRATCH:-/tmp}", None), ("$(pwd)/x", None), ("~/a/$UNSET5", None),
      ("~nobody1/x", None), ("${NOWHERE}/x", None)],
 )  # fmt: skip
-@pytest.mark.parametrize("key", ["output", "cache", "data_root", "checkpoint", "task", "dataset"])
+@pytest.mark.parametrize("key", ["output", "cache", "data_root", "weights", "task", "dataset"])
 def test_paths_go_where_the_shell_would(home: Path, text: str, below: str | None, key: str) -> None:
     changed: dict[str, Any] = {
-        "checkpoint": {"trunk": {"checkpoint": text}},
+        "weights": {"backbone": {"weights": text}},
         "task": {"tasks": [{"name": "a", "source": "npz", "path": text}]},
         "dataset": {"trunk": {"dataset": {"name": "a", "source": "npz", "path": text}}},
     }.get(key, {key: text})
@@ -45,7 +45,7 @@ def test_paths_go_where_the_shell_would(home: Path, text: str, below: str | None
         return
     config = parsed(**changed)
     found = {
-        "checkpoint": lambda: config.trunk.checkpoint,
+        "weights": lambda: config.backbone.weights,
         "task": lambda: config.tasks[0].path,
         "dataset": lambda: config.trunk.dataset.path,
     }.get(key, lambda: getattr(config, key))()

@@ -60,26 +60,26 @@ def test_what_everybody_reads_alike_is_read(text: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ("candidates: 7\ncandidates: 8\n", r"line 15: 'candidates' is there already, in line 14"),
-        ("schedule: {cpus: 1, cpus: 2}\n", r"line 14: 'cpus' is there already"),
-        ("schedule:\n\tcpus: 1\n", r"line 15: there is a tab"),
-        ("schedule: {cpus:1}\n", r"line 14: a space is missing behind ':' in cpus:1"),
-        ("seeds:\n  - 1\n  -2\n", "line 16: .* a space behind '-'"),
-        ("output: a\n  -b\n", r"line 14: .*begins with '-'"),
-        ("---\ncandidates: 3\n", r"line 14: there is a second document"),
-        ("output: !!str 5\n", r"line 14: the tag tag:yaml.org,2002:str is not read"),
-        ("output: !!python/object/apply:os.getcwd []\n", "line 14: the tag .* is not read"),
-        ("[1]: 2\n", "line 14: a key must be text"),
-        ("output: {{ name }}\n", "line 14: a key must be text"),
-        ("seeds: &a [*a]\n", "line 14: an alias stands within"),
-        ("output: a\u00a0b\n", r"line 14: the character U\+00A0 \(no-break space\) cannot be seen"),
-        ("\u00a0output: b\n", r"line 14: the character U\+00A0"),
-        ("output: a\u200bb\n", r"line 14: the character U\+200B .*cannot be seen"),
-        ('"output\ufeff": b\n', r"line 14: the character U\+FEFF"),
-        ("# off\u2028candidates: 3\n", r"line 14: the character U\+2028 .*hides"),
-        ("output: a\x07b\n", r"line 14: the character U\+0007 is not allowed"),
-        ('output: "C:\\new"\n', "line 14: a backslash in double quotes begins an escape"),
-        ("output: a: b\n", "line 14: not valid YAML: ':' has no meaning here"),
+        ("candidates: 7\ncandidates: 8\n", r"line 16: 'candidates' is there already, in line 15"),
+        ("schedule: {cpus: 1, cpus: 2}\n", r"line 15: 'cpus' is there already"),
+        ("schedule:\n\tcpus: 1\n", r"line 16: there is a tab"),
+        ("schedule: {cpus:1}\n", r"line 15: a space is missing behind ':' in cpus:1"),
+        ("seeds:\n  - 1\n  -2\n", "line 17: .* a space behind '-'"),
+        ("output: a\n  -b\n", r"line 15: .*begins with '-'"),
+        ("---\ncandidates: 3\n", r"line 15: there is a second document"),
+        ("output: !!str 5\n", r"line 15: the tag tag:yaml.org,2002:str is not read"),
+        ("output: !!python/object/apply:os.getcwd []\n", "line 15: the tag .* is not read"),
+        ("[1]: 2\n", "line 15: a key must be text"),
+        ("output: {{ name }}\n", "line 15: a key must be text"),
+        ("seeds: &a [*a]\n", "line 15: an alias stands within"),
+        ("output: a\u00a0b\n", r"line 15: the character U\+00A0 \(no-break space\) cannot be seen"),
+        ("\u00a0output: b\n", r"line 15: the character U\+00A0"),
+        ("output: a\u200bb\n", r"line 15: the character U\+200B .*cannot be seen"),
+        ('"output\ufeff": b\n', r"line 15: the character U\+FEFF"),
+        ("# off\u2028candidates: 3\n", r"line 15: the character U\+2028 .*hides"),
+        ("output: a\x07b\n", r"line 15: the character U\+0007 is not allowed"),
+        ('output: "C:\\new"\n', "line 15: a backslash in double quotes begins an escape"),
+        ("output: a: b\n", "line 15: not valid YAML: ':' has no meaning here"),
         ("output: " + "[" * 5000, "too deep within one another"),
     ],
 )  # fmt: skip
@@ -125,7 +125,7 @@ def test_utf_16_is_named(tmp_path: Path, encoding: str) -> None:
 
 def test_latin_1_is_named(tmp_path: Path) -> None:
     path = config(tmp_path, "output: données\n", encoding="latin-1")
-    message = r"line 14: the byte 0xe9 is not UTF-8; .*Latin-1"
+    message = r"line 15: the byte 0xe9 is not UTF-8; .*Latin-1"
     with pytest.raises(ConfigError, match=message) as refused:
         load_config(path)
     assert str(path) in str(refused.value)

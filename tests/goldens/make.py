@@ -35,7 +35,6 @@ from search.study import (
     feature_cache,
     run_here,
 )
-from trainers.backbones import channel_groups
 from trainers.joint import TrainResult, train_jointly
 from trainers.proxy import SCORING_VERSION, distill
 
@@ -72,7 +71,7 @@ def search_config() -> StudyConfig:
             "name": "goldens",
             "evaluator": "simulated",
             "tasks": [{"name": f"task{i}"} for i in range(4)],
-            "backbone": {"family": "resnet14", "width": 4},
+            "backbone": {"model": "resnet14", "args": {"width": 4}},
             "strategies": kinds | VARIANTS,
             "initial": INITIAL,
         }
@@ -123,7 +122,7 @@ def scores() -> dict[str, dict[str, Any]]:
                 "output": folder,
                 "input_size": 16,
                 "tasks": [{"name": n, "source": "toy"} for n in ("digits", "gratings")],
-                "backbone": {"family": "resnet14", "width": 4},
+                "backbone": {"model": "resnet14", "args": {"width": 4}},
                 "trunk": {"dataset": {"name": "glyphs", "source": "toy"}, "sgd": sgd},
                 "teachers": {"sgd": sgd},
                 "proxy": {"images": 64, "sgd": {"steps": 20, "batch_size": 4}},
@@ -175,7 +174,7 @@ def simulated_scores() -> dict[str, dict[str, float]]:
 def _baseline_masks(config: StudyConfig, tasks: int) -> dict[str, Masks]:
     """Masks of the baselines that the space has, by name."""
     space, found = build_space(config), dict[str, Masks]()
-    width, rng = channel_groups(config.backbone)[0].width, np.random.default_rng(0)
+    width, rng = config.network.groups[0].width, np.random.default_rng(0)
     for name, build in BASELINES.items():
         try:
             vector = space.encode(build(tasks, width, rng))
@@ -187,7 +186,7 @@ def _baseline_masks(config: StudyConfig, tasks: int) -> dict[str, Masks]:
 
 def _norm(trained: TrainResult) -> float:
     """Euclidean norm of all weights."""
-    squares = [weight.detach().double().square().sum() for weight in trained.network.parameters()]
+    squares = [tensor.double().square().sum() for tensor in trained.state.values()]
     return float(torch.stack(squares).sum().sqrt())
 
 

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trainers.networks import Backbone, BackboneConfig, build_backbone
+from trainers.networks.resnet import ResNet
 from trainers.networks.sources import Logits
 
 
@@ -79,7 +81,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "vit": (lambda: of_timm("vit_tiny_patch16_224", img_size=32, patch_size=8, depth=3), 32),
     "mobilenet": (lambda: of_timm("mobilenetv3_small_050"), 64),
     "efficientnet": (lambda: of_timm("efficientnet_b0"), 64),
-    "vgg": (lambda: of_timm("vgg11"), 32),
+    "vgg": (lambda: of_timm("vgg11", mlp_ratio=1 / 32), 32),
     "transformers_resnet": (
         lambda: of_transformers(
             "ResNet", depths=[1, 1, 2, 1], hidden_sizes=[32, 64, 128, 256], embedding_size=16,
@@ -94,6 +96,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
         32,
     ),
     "residual": (Residual, 16),
+    "resnet14": (lambda: ResNet(2, width=8), 16),
 }  # fmt: skip
 
 
@@ -109,3 +112,60 @@ def network(name: str, *, seed: int = 0) -> tuple[nn.Module, Tensor]:
     for parameter in model.parameters():  # some begin at 0, or nearly
         parameter.data += 0.02 * torch.randn_like(parameter)
     return model, torch.randn(2, 3, size, size)
+
+
+#: Backbones whose rows are trained in tests, and the height and width of their images.
+BACKBONES: dict[str, tuple[BackboneConfig, int]] = {
+    "resnet14": (
+        BackboneConfig(model="resnet14", args={"width": 4}, partition=("stage2.*", "stage3.*")),
+        8,
+    ),
+    "resnet14 with streams": (
+        BackboneConfig(
+            model="resnet14", args={"width": 4}, partition=("stage2.*", "stage3.*"), stream=True
+        ),
+        8,
+    ),
+    "vit": (
+        BackboneConfig(
+            model="timm:vit_tiny_patch16_224",
+            args={"img_size": 16, "patch_size": 8, "depth": 2, "embed_dim": 24, "num_heads": 3},
+            partition=("*",),
+        ),
+        16,
+    ),
+    "convnext": (
+        BackboneConfig(
+            model="timm:convnext_atto",
+            args={"depths": (1, 1, 1, 2), "dims": (4, 8, 12, 16)},
+            partition=("stages.3.*",),
+        ),
+        32,
+    ),
+    "convnext with streams": (
+        BackboneConfig(
+            model="timm:convnext_atto",
+            args={"depths": (1, 1, 1, 2), "dims": (4, 8, 12, 16)},
+            partition=("stages.3",),
+            stream=True,
+        ),
+        32,
+    ),
+}
+
+
+def backbone(name: str) -> Backbone:
+    """One of `BACKBONES`."""
+    with_operators()
+    return build_backbone(*BACKBONES[name])
+
+
+def drawn_state(found: Backbone, seed: int = 0) -> dict[str, Tensor]:
+    """Tensors of a network, by name, such that all layers and norms matter."""
+    generator = torch.Generator().manual_seed(seed)
+    state = found.initial(2, 0)
+    for name, value in state.items():
+        if value.is_floating_point():
+            noise = torch.rand(value.shape, generator=generator)
+            state[name] = 0.5 + noise if name in found.own else value + 0.02 * (noise - 0.5)
+    return state

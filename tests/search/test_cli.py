@@ -65,7 +65,7 @@ def write(folder: Path, changed: dict[str, Any]) -> Path:
         ({"tasks": [{"name": "b", "source": "npz"}]}, "b.npz"),
         ({"tasks": [{"name": "b"}]}, "b"),
         ({"tasks": SMALL["tasks"] * 2}, "a"),
-        ({"trunk": {"checkpoint": "none.safetensors"}}, "does not exist"),
+        ({"backbone": {"weights": "none.safetensors"}}, "none.safetensors do not exist"),
         ({"strategies": {"baselines": {"names": ["share_al"]}}}, "share_all"),
         ({"strategies": ["es"]}, "mapping of names"),
         ({"strategies": {"es": 5}}, "mapping of settings"),
@@ -117,9 +117,9 @@ def test_another_studys_folder(small: Path, capsys: pytest.CaptureFixture[str]) 
                 quality=0.5, cost=0.5,
             )
         )  # fmt: skip
-    said = refused(capsys, "search", small, "--set", "backbone.width=8")
+    said = refused(capsys, "search", small, "--set", "backbone.args.width=8")
     assert "holds another study" in said
-    assert "backbone.width: 4 in the study, 8 now" in said
+    assert "backbone.args.width: 4 in the study, 8 now" in said
     foreign = small.parent / "studies" / "foreign"
     foreign.mkdir()
     (foreign / "thesis.txt").write_text("precious")
@@ -176,7 +176,7 @@ def test_front_as_json(study: Study, capsys: pytest.CaptureFixture[str]) -> None
     assert (summary["candidates"], summary["failed"]) == (5, 1)
     assert [m["candidate"] for m in summary["front"]] == ["random-0-0", "random-0-1", "random-0-2"]
     assert set(summary["front"][0]) == {
-        "candidate", "strategy", "seed", "quality", "cost", "accuracy",
+        "candidate", "strategy", "seed", "quality", "cost", "costs", "accuracy",
     }  # fmt: skip
     # Two steps down from the reference point (0, 1), and one that costs as much.
     assert summary["hypervolume"] == pytest.approx(0.5 * 0.8 + 0.3 * 0.5)
@@ -212,8 +212,8 @@ def test_a_moved_study_is_still_that_study(study: Study) -> None:
 
 def test_a_study_without_candidates_may_become_another(small: Path) -> None:
     Study.create(load_config(small))
-    again = Study.create(load_config(small, ["backbone.width=8"]))
-    assert again.config.backbone.width == 8
+    again = Study.create(load_config(small, ["backbone.args.width=8"]))
+    assert again.config.backbone.args == {"width": 8}
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs a folder nobody may write to")
@@ -306,7 +306,7 @@ def test_every_command_does_something() -> None:
 
 def test_the_resolved_config_is_kept(study: Study) -> None:
     kept = yaml.safe_load((study.folder / "config.yaml").read_text())
-    assert (kept.pop("format"), kept.pop("version")) == ("apportion-study", 2)
+    assert (kept.pop("format"), kept.pop("version")) == ("apportion-study", 3)
     assert len(kept.pop("id")) == 32
     content = json.loads(json.dumps(dump_config(study.config)))
     for place in ("output", "cache"):  # which are where the study lies

@@ -1,13 +1,12 @@
 """Full training of all tasks at once, and who is drawn how often."""
 
-import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from tests.helpers.small_networks import BACKBONE, COMPUTE, NAMES, SGD, candidate
+from tests.helpers.small_networks import BACKBONE, BUILT, COMPUTE, NAMES, SGD, candidate
 from tests.helpers.tasks import bright_task
 from trainers.data import Split, Task
 from trainers.joint import TrainConfig, TrainResult, curriculum, train_jointly
@@ -36,23 +35,24 @@ def test_full_training_learns_on_the_teachers_trunks(
     assert sum(result.drawn.values()) == 60
     assert set(result.accuracy) == {"validation", "test"}
     assert min(result.accuracy["test"].values()) > 0.9
-    state = result.network.state_dict()
-    for row, name in enumerate(NAMES):
-        for key, tensor in teachers[name].state.items():
-            if key.startswith("trunk.") and tensor.is_floating_point():
-                own = re.sub(r"(bn\d?)\.0\.", rf"\1.{row}.", key)
-                assert torch.equal(state[own], tensor), (own, name)
+    state = result.state
+    for key in BUILT.trunk.state_dict():
+        if key not in BUILT.own:
+            assert torch.equal(state[f"shared.{key}"], trunk.state[key]), key
+            continue
+        for row, name in enumerate(NAMES):
+            assert torch.equal(state[f"row{row}.{key}"], teachers[name].state[key]), (key, name)
 
 
 def test_full_training_repeats_by_seed(
     tasks: dict[str, Task], trunk: Trained, teachers: dict[str, Trained]
 ) -> None:
     first, again, other = (fully_train(tasks, trunk, teachers, seed=s) for s in (0, 0, 1))
-    for name, tensor in first.network.state_dict().items():
-        assert torch.equal(tensor, again.network.state_dict()[name]), name
+    for name, tensor in first.state.items():
+        assert torch.equal(tensor, again.state[name]), name
     assert first.drawn == again.drawn
-    key = "tail.blocks.0.conv1.weight"
-    assert not torch.equal(first.network.state_dict()[key], other.network.state_dict()[key])
+    key = "shared.stage3.0.conv1.weight"
+    assert not torch.equal(first.state[key], other.state[key])
 
 
 def test_the_curriculum_draws_the_lagging_task_more(

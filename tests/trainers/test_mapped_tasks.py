@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from search.calibration.images import for_training
-from tests.helpers.small_networks import BACKBONE, COMPUTE, SGD
+from tests.helpers.small_networks import BACKBONE, BUILT, COMPUTE, SGD
 from tests.test_layers import FILES
 from trainers.data import Task, normalise
 from trainers.data.split import mapped_split
-from trainers.network import accuracy
+from trainers.network import Whole, accuracy
 from trainers.proxy import compute_features
 from trainers.similarity import probe_images
-from trainers.teachers import TeacherConfig, Trained, new_network, train_teacher
+from trainers.teachers import TeacherConfig, Trained, train_teacher
 
 
 @pytest.fixture
@@ -44,10 +44,9 @@ def test_teachers_features_and_measurements_are_the_same(
     again = train_teacher(BACKBONE, trunk, mapped, TeacherConfig(sgd=SGD), seed=0, compute=COMPUTE)
     assert again.accuracy == teacher.accuracy
     assert all(torch.equal(again.state[name], value) for name, value in teacher.state.items())
-    network = new_network(BACKBONE, task, 0)
-    network.load_state_dict(dict(teacher.state))
+    network = Whole(BUILT, teacher.state, torch.device("cpu")).eval()
     for split in ("validation", "test"):
-        assert accuracy(network, mapped, 0, split) == accuracy(network, task, 0, split)
+        assert accuracy(network, mapped, 16, split) == accuracy(network, task, 16, split)
     found, wanted = (
         compute_features(BACKBONE, teacher, each, images=50, seed=1, compute=COMPUTE)
         for each in (mapped, task)
@@ -62,15 +61,13 @@ def test_teachers_features_and_measurements_are_the_same(
     assert torch.equal(halves[0].labels, halves[1].labels)
 
 
-def test_accuracy_is_that_of_every_image_once(
-    mapped: Task, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("trainers.network.EVALUATION_BATCH", 7)
-    network, split = new_network(BACKBONE, mapped, 3).eval(), mapped.splits["validation"]
-    labels = network(normalise(split.images, mapped), 0).argmax(dim=1)
+def test_accuracy_is_that_of_every_image_once(mapped: Task) -> None:
+    network = Whole(BUILT, BUILT.initial(2, 3), torch.device("cpu")).eval()
+    split = mapped.splits["validation"]
+    labels = network(normalise(split.images, mapped)).argmax(dim=1)
     odd = replace(split, labels=torch.where(torch.arange(len(split)) % 3 == 1, 1 - labels, labels))
     wrong = replace(mapped, splits={"validation": odd})
-    assert accuracy(network, wrong, 0) == pytest.approx(2 / 3)
+    assert accuracy(network, wrong, 7) == pytest.approx(2 / 3)
 
 
 def test_images_are_had_from_their_split() -> None:

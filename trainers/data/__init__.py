@@ -3,7 +3,7 @@
 Every source yields the same uint8 tensors.
 """
 
-from trainers.data.config import DataConfig, InputSize, TaskConfig
+from trainers.data.config import SIZE, DataConfig, TaskConfig
 from trainers.data.inputs import Inputs
 from trainers.data.loading import check_tasks, load_task, load_tasks
 from trainers.data.sources import DataError
@@ -18,9 +18,9 @@ from trainers.data.tasks import (
 )
 
 __all__ = [
+    "SIZE",
     "DataConfig",
     "DataError",
-    "InputSize",
     "Inputs",
     "Split",
     "Task",

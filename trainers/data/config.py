@@ -10,8 +10,8 @@ from partitioning.settings import FINITE, Rule, Unit, at_least, checked, interva
 from trainers.data.inputs import Inputs
 from trainers.data.sources import SOURCES
 
-#: Height and width that images are resized to.
-InputSize = Annotated[int, at_least(8), Unit("pixels")]
+#: What the height and width that images are resized to must be.
+SIZE = at_least(8)
 
 
 NAME = Rule(
@@ -118,7 +118,7 @@ class DataConfig:
 
     tasks: tuple[TaskConfig, ...]
     root: str | None = None
-    input_size: InputSize = 32
+    input_size: Annotated[int, SIZE, Unit("pixels")] = 32
     seed: Annotated[int, at_least(0)] = 0
     inputs: Inputs = field(default_factory=Inputs)
 

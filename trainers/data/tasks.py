@@ -63,6 +63,11 @@ class Task:
         """Number of classes."""
         return len(self.classes)
 
+    @property
+    def size(self) -> int:
+        """Height and width of the images, in pixels."""
+        return int(next(iter(self.splits.values())).images.shape[-1])
+
     def summary(self) -> str:
         """What the task is and how its files were understood, in one line for people."""
         sizes = " / ".join(str(len(split)) for split in self.splits.values())

@@ -1,6 +1,5 @@
 """One small network per task: unused channels physically removed, checked, and written to disk."""
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from partitioning import EXPORT, write_atomically, write_json
 from trainers.cost import costs
 from trainers.data import Task, normalise
-from trainers.network import EVALUATION_BATCH, Network
+from trainers.network import Network
 from trainers.tensor_files import save_arrays
 
 #: Largest difference between logits of the compact and the masked network that counts as equal,
@@ -39,15 +38,13 @@ class CompactNetwork(nn.Module):
         super().__init__()
         self.register_buffer("mean", 255 * task.mean.detach().cpu().view(1, 3, 1, 1))
         self.register_buffer("std", 255 * task.std.detach().cpu().view(1, 3, 1, 1))
-        self.trunk: nn.Module = network.trunk.compact(row)
-        self.tail: nn.Module = network.tail.compact(row)
-        self.head = copy.deepcopy(network.heads[row])
+        self.trunk, self.tail, self.head = network.row(row)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map uint8 RGB images (B, 3, S, S) to logits (B, classes)."""
         x = (images.float() - self.mean) / self.std
-        features: Tensor = self.tail(self.trunk(x))
-        logits: Tensor = self.head(features.mean(dim=(2, 3)))
+        _, features = self.tail(self.trunk(x))
+        logits: Tensor = self.head(features)
         return logits
 
 
@@ -81,8 +78,9 @@ def check_export(
     data = task.splits[split]
     correct = masked_correct = 0
     worst = largest = 0.0
-    for start in range(0, len(data), EVALUATION_BATCH):
-        images, labels = data.batch(start, start + EVALUATION_BATCH)
+    batch = network.backbone.batch
+    for start in range(0, len(data), batch):
+        images, labels = data.batch(start, start + batch)
         logits, wanted = compact(images), network(normalise(images, task), row)
         if not bool((logits - wanted).isfinite().all()):
             raise ExportError(f"the network of task {task.name} gives logits that are not finite")
@@ -112,7 +110,7 @@ def export_networks(
     to load and run), `weights.safetensors`, and `network.json`: input, classes, costs, checks.
 
     Args:
-        network: A trained network.
+        network: A trained network, on the CPU.
         tasks: Its tasks; the test split is used for the check where there is one.
         folder: Created if missing.
 
@@ -122,11 +120,11 @@ def export_networks(
     Raises:
         ExportError: A compact network differs from the masked one.
     """
-    network = copy.deepcopy(network).cpu().eval()
+    network.eval()
     masks = network.masks
     classes = [tasks[n.task].num_classes for n in masks.networks]
-    size = next(iter(tasks.values())).splits["validation"].images.shape[-1]
-    counted = costs(network.config, masks, classes, input_size=size)
+    size = next(iter(tasks.values())).size
+    counted = costs(network.backbone, masks, classes)
     checks: dict[str, ExportCheck] = {}
     for row, virtual in enumerate(masks.networks):
         name, task = str(virtual), tasks[virtual.task]
@@ -138,7 +136,14 @@ def export_networks(
             "task": virtual.task,
             "level": virtual.level,
             "classes": list(task.classes),
-            "input": {"size": size, "channels": "RGB", "values": "0..255", "layout": "NCHW"},
+            "input": {
+                "size": size,
+                "channels": "RGB",
+                "values": "0..255",
+                "layout": "NCHW",
+                # The shorter side to `size`, so interpolated, and the centre kept.
+                "interpolation": task.inputs.interpolation,
+            },
             "parameters": counted.parameters[name],
             "macs": counted.macs[name],
             "use": counted.use[name],

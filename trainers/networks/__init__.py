@@ -1,15 +1,39 @@
 """Networks of any kind: what of them can be divided, and the smaller ones that rows are."""
 
+from trainers.networks.backbone import (
+    Backbone,
+    BackboneConfig,
+    BackboneError,
+    Output,
+    build_backbone,
+    network_inputs,
+)
 from trainers.networks.counting import Counter, Counts
 from trainers.networks.cutting import Cut, CutError, cut
-from trainers.networks.division import Divisible, Division, UntraceableError, find_division
+from trainers.networks.division import (
+    LAYERS,
+    NORMS,
+    Divisible,
+    Division,
+    UntraceableError,
+    find_division,
+)
 from trainers.networks.preprocessing import own_inputs
 from trainers.networks.recording import RecordingError
-from trainers.networks.row import Row
+from trainers.networks.resnet import BLOCKS
+from trainers.networks.row import Places, Row, bound
 from trainers.networks.sources import SOURCES, ModelError, build_model
+from trainers.networks.stack import BATCH_NORMS, Stack, Store, make_stores, own_tensors
 
 __all__ = [
+    "BATCH_NORMS",
+    "BLOCKS",
+    "LAYERS",
+    "NORMS",
     "SOURCES",
+    "Backbone",
+    "BackboneConfig",
+    "BackboneError",
     "Counter",
     "Counts",
     "Cut",
@@ -17,11 +41,20 @@ __all__ = [
     "Divisible",
     "Division",
     "ModelError",
+    "Output",
+    "Places",
     "RecordingError",
     "Row",
+    "Stack",
+    "Store",
     "UntraceableError",
+    "bound",
+    "build_backbone",
     "build_model",
     "cut",
     "find_division",
+    "make_stores",
+    "network_inputs",
     "own_inputs",
+    "own_tensors",
 ]

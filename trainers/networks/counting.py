@@ -11,18 +11,20 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
+from torch.overrides import TorchFunctionMode
 
 from trainers.networks.division import LAYERS, NORMS, Division, used_by
 
 #: Operators whose floating-point operations are those of weights.
 OF_WEIGHTS = ("convolution", "addmm", "mm")
+SDPA = "scaled_dot_product_attention"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,28 +50,57 @@ class Counter:
         model: The whole network.
         division: Of it.
         example: A batch of images.
+        head: A module that is not counted, as rows have others in its place.
     """
 
-    def __init__(self, model: nn.Module, division: Division, example: Tensor) -> None:
+    def __init__(
+        self, model: nn.Module, division: Division, example: Tensor, *, head: str | None = None
+    ) -> None:
         self._division = division
-        self._shapes = {name: tuple(value.shape) for name, value in model.named_parameters()}
+
+        def counted(name: str) -> bool:
+            return head is None or not f"{name}.".startswith(f"{head}.")
+
+        self._shapes = {
+            name: tuple(value.shape) for name, value in model.named_parameters() if counted(name)
+        }
         norms = [name for name, module in model.named_modules() if isinstance(module, NORMS)]
         self._own = {f"{name}.{tensor}" for name in norms for tensor in ("weight", "bias")}
-        self._uses = _uses(model, example)
+        uses = _uses(model, example)
+        self._uses = {name: each for name, each in uses.items() if name in self._shapes}
         self._between = _between_activations(model, example)
+        #: For each parameter and module the groups that its dimensions are of.
+        self._of = {
+            name: {
+                number
+                for number, each in enumerate(division.groups)
+                for owner in dims.values()
+                if np.isin(owner, range(each.units.start, each.units.stop)).any()
+            }
+            for name, dims in division.axes.items()
+        }
 
     def count(self, kept_RU: NDArray[np.bool_]) -> Counts:
-        """What rows cost that use these units."""
-        size_R = {name: self._sizes(name, kept_RU) for name in self._shapes}
-        macs_R = np.zeros(len(kept_RU))
+        """What rows cost that use these units; one of every group of which they use none."""
+        kept_RU = self._division.alone(kept_RU)
+        whole_U = np.asarray(kept_RU.all(axis=0))
+        changed = {n for n, e in enumerate(self._division.groups) if not whole_U[e.units].all()}
+        rows, union = len(kept_RU), 0
+        size_R: dict[str, NDArray[np.int64]] = {}
+        for name, shape in self._shapes.items():
+            whole = math.prod(shape)
+            if changed.isdisjoint(self._of.get(name, ())):
+                size_R[name] = np.full(rows, whole)
+                union += whole * (rows if name in self._own else 1)
+            else:
+                size_R[name] = self._sizes(name, kept_RU)
+                own = name in self._own
+                union += int(size_R[name].sum()) if own else self._union(name, kept_RU)
+        macs_R = np.zeros(rows)
         for name, uses in self._uses.items():
             macs_R += uses * size_R[name]
         for name, between in self._between.items():
             macs_R += between * self._share(name, kept_RU)
-        union = sum(
-            int(size_R[name].sum()) if name in self._own else self._union(name, kept_RU)
-            for name in self._shapes
-        )
         return Counts(
             parameters=np.sum(list(size_R.values()), axis=0, dtype=np.int64),
             macs=np.rint(macs_R).astype(np.int64),
@@ -86,8 +117,8 @@ class Counter:
     def _union(self, name: str, kept_RU: NDArray[np.bool_]) -> int:
         """Entries of a parameter that any row has."""
         used = [used_by(o, kept_RU) for o in self._division.axes.get(name, {}).values()]
-        if not used:
-            return self._rest(name)
+        if np.all([each.all(axis=1) for each in used], axis=0).any():  # some row has all of it
+            return math.prod(self._shapes[name])
         if len(used) == 1:
             return self._rest(name) * int(used[0].any(axis=0).sum())
         one, other = (each.astype(np.float32) for each in used)
@@ -127,9 +158,30 @@ def _uses(model: nn.Module, example: Tensor) -> Mapping[str, float]:
     return found
 
 
+class _Products(TorchFunctionMode):
+    """Notes whether activations are multiplied with each other as matrices."""
+
+    found = False
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Run a torch function."""
+        name = getattr(func, "__name__", "")
+        self.found |= "mm" in name or "matmul" in name or name in ("einsum", SDPA)
+        return func(*args, **(kwargs or {}))
+
+
 @torch.no_grad()
 def _between_activations(model: nn.Module, example: Tensor) -> Mapping[str, float]:
     """Multiply-accumulates for an image that no weight takes part in, by the innermost module."""
+    products = _Products()
+    with products:
+        model(example)
+    if not products.found:
+        return {}  # torch's counter takes a second to import
+    from torch.utils.flop_counter import FlopCounterMode
+
     # Others are fused, and not looked into.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         model(example)

@@ -32,13 +32,14 @@ class Cut:
 
     Attributes:
         trunk: Maps images to the one tensor that crosses the cut.
-        tail: Maps that tensor to a tuple of the divided blocks' outputs, the (N, F) feature vectors
-            that the head reads, and the (N, classes) logits.
+        tail: Maps that tensor to a tuple of the divided blocks' outputs, and the (N, F) feature
+            vectors that the head reads.
         repeated: All blocks that the network repeats, in the order in which they run.
         blocks: The divided ones, in that order.
         boundary: The module or function whose tensor crosses the cut.
         head: The module that reads the feature vectors.
         features: F, their width.
+        before: Modules that run before the divided blocks: those of the trunk, unless it is empty.
     """
 
     trunk: fx.GraphModule
@@ -48,26 +49,34 @@ class Cut:
     boundary: str
     head: str
     features: int
+    before: frozenset[str]
 
     def divisible(self, division: Division) -> tuple[Divisible, ...]:
-        """The groups of channels that only modules of the tail make or read.
+        """The groups of channels that only modules behind the cut make or read.
+
+        Where the trunk is empty, of all but streams those that none before the blocks has.
 
         Args:
             division: Of the whole network.
         """
-        names = {name for name in division.axes if _inside(name, _modules(self.tail))}
-        names -= {name for name in names if _inside(name, _modules(self.trunk))}
-        elsewhere = {
-            int(unit)
-            for name, dims in division.axes.items()
-            if name not in names
-            for owner in dims.values()
-            for unit in np.unique(owner)
+        behind = {*_modules(self.tail), self.head}
+        tail = {name for name in division.axes if _inside(name, behind)}
+        trunk = {name for name in tail if _inside(name, _modules(self.trunk))}
+        before = {name for name in tail if _inside(name, self.before)}
+        fixed = {
+            kind: {
+                int(unit)
+                for name in division.axes.keys() - (tail - others)
+                for owner in division.axes[name].values()
+                for unit in np.unique(owner)
+            }
+            for kind, others in (("stream", trunk), ("hidden", before), ("heads", before))
         }
         return tuple(
             each
             for each in division.groups
-            if elsewhere.isdisjoint(range(each.units.start, each.units.stop))
+            if fixed[each.group.kind].isdisjoint(range(each.units.start, each.units.stop))
+            and not _inside(each.group.name, {self.head})  # rows have another in its place
         )
 
 
@@ -77,6 +86,7 @@ def cut(
     partition: Sequence[str] | None = None,
     *,
     head: str | None = None,
+    whole: bool = False,
 ) -> Cut:
     """Cut a classifier before the first of the blocks that are to be divided.
 
@@ -91,10 +101,11 @@ def cut(
             `fnmatch`; the last third of the blocks if there are none.
         head: The module whose input is the feature vector; the linear layer that gives the logits
             if None.
+        whole: Leave the trunk empty: the tail is all of the network, and reads the images.
 
     Raises:
         CutError: No module matches, or a divided one runs more than once; more than one tensor
-            crosses the cut; there is no head; or the halves do not give the network's logits.
+            crosses the cut; there is no head; or the halves do not compute what the network does.
         RecordingError: One run does not tell what others do.
     """
     modes = {module: module.training for module in model.modules()}
@@ -107,9 +118,9 @@ def cut(
         if _inside(head, blocks):
             raise CutError(f"the head must be outside the divided blocks, got {head}")
         record = Recording(model, images, (*blocks, head))
-        boundary, features = _ends(record, blocks, head)
+        boundary, features = _ends(record, blocks, head, whole=whole)
         trunk, tail = _halves(model, record, blocks, boundary, features)
-        _verify(model, trunk, tail, torch.cat((images, images[:1])))
+        _verify(model, trunk, tail, head, torch.cat((images, images[:1])))
     finally:
         for module, training in modes.items():
             module.training = training
@@ -122,7 +133,16 @@ def cut(
         boundary=str(boundary.target if boundary.op == "call_module" else boundary.name),
         head=head,
         features=record.shape(features)[1],
+        before=frozenset(_before(record, blocks)),
     )
+
+
+def _before(record: Recording, blocks: tuple[str, ...]) -> set[str]:
+    """The modules that the divided blocks depend on."""
+    outputs = {record.outputs[block] for block in blocks}
+    needed = reachable(outputs, lambda node: node.all_input_nodes)
+    after = reachable(outputs, lambda node: node.users)
+    return {str(node.target) for node in needed - after if node.op == "call_module"}
 
 
 def _head(found: Recording, head: str | None) -> str:
@@ -165,9 +185,11 @@ def _near(name: str, found: Recording) -> str:
     return f"; near it: {', '.join(near)}" if near else ""
 
 
-def _ends(record: Recording, blocks: tuple[str, ...], head: str) -> tuple[fx.Node, fx.Node]:
+def _ends(
+    record: Recording, blocks: tuple[str, ...], head: str, *, whole: bool
+) -> tuple[fx.Node, fx.Node]:
     """The node whose tensor crosses the cut, and the one that gives the feature vector."""
-    crossing = record.crossing(blocks)
+    crossing = record.graph.find_nodes(op="placeholder") if whole else record.crossing(blocks)
     if len(crossing) != 1:
         raise CutError(
             f"one tensor must cross the cut before {blocks[0]}, got {len(crossing)}: "
@@ -201,20 +223,26 @@ def _halves(
     def cloned(node: fx.Node, copy: fx.Node) -> fx.Node:
         return tail.call_method("clone", (copy,)) if record.overwritten(node) else copy
 
-    logits = record.graph.output_node().all_input_nodes[0]
     results = [*(record.outputs[block] for block in blocks), features]
     kept = {boundary: tail.placeholder("boundary")}
     copies = {boundary: cloned(boundary, kept[boundary])}  # the caller keeps the tensor
     before = record.sizes.keys() - reachable([boundary], lambda node: node.users)
-    for node in _needed(record, [*results, logits], {boundary, *before}):
+    for node in _needed(record, results, {boundary, *before}):
         if node in before:
             copies[node] = _fixed(record, node, kept[boundary], record.shape(boundary)[0])
         elif node is not boundary:
             copies[node] = tail.node_copy(node, copies.__getitem__)
             if node in results:
                 kept[node] = cloned(node, copies[node])
+    both = {
+        name
+        for name in _modules_of(trunk) & _modules_of(tail)
+        if model.get_submodule(name).state_dict()
+    }
+    if both:
+        raise CutError(f"{', '.join(sorted(both))} must not run both before the cut and behind it")
     outputs = [kept[node] for node in results]
-    tail.output((tuple(outputs[:-1]), outputs[-1], copies[logits]))
+    tail.output((tuple(outputs[:-1]), outputs[-1]))
     return fx.GraphModule(model, trunk, "Trunk"), fx.GraphModule(model, tail, "Tail")
 
 
@@ -232,23 +260,33 @@ def _needed(record: Recording, results: Iterable[fx.Node], stops: set[fx.Node]) 
     return [node for node in record.graph.nodes if node in needed]
 
 
-def _verify(model: nn.Module, trunk: fx.GraphModule, tail: fx.GraphModule, images: Tensor) -> None:
+def _verify(
+    model: nn.Module, trunk: fx.GraphModule, tail: fx.GraphModule, head: str, images: Tensor
+) -> None:
     """Hold the halves against the network on a batch of another size than the recorded one."""
-    with torch.no_grad():
-        expected = model(images)
-        try:
-            _, _, logits = tail(trunk(images))
-        except Exception as error:  # whatever happens in a module of anyone's
-            raise CutError(f"the halves do not run on {len(images)} images: {error}") from error
-    if not torch.equal(logits, expected):
+    read: list[Tensor] = []
+    hook = model.get_submodule(head).register_forward_pre_hook(lambda _, args: read.append(args[0]))
+    try:
+        with torch.no_grad():
+            model(images)
+            _, features = tail(trunk(images))
+    except Exception as error:  # whatever happens in a module of anyone's
+        raise CutError(f"the halves do not run on {len(images)} images: {error}") from error
+    finally:
+        hook.remove()
+    if not torch.equal(features, read[0]):
         raise CutError(
-            "the halves do not give the network's logits: between its modules it does what cannot "
-            "be recorded"
+            "the halves do not compute what the network does: between its modules it does what "
+            "cannot be recorded"
         )
 
 
 def _modules(graph: fx.GraphModule) -> set[str]:
-    return {str(node.target) for node in graph.graph.find_nodes(op="call_module")}
+    return _modules_of(graph.graph)
+
+
+def _modules_of(graph: fx.Graph) -> set[str]:
+    return {str(node.target) for node in graph.find_nodes(op="call_module")}
 
 
 def _inside(name: str, modules: Iterable[str]) -> bool:

@@ -14,8 +14,9 @@ import contextlib
 import io
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,12 +54,10 @@ class Divisible:
         group: Its name, which is that of the layer that makes it, how many units it has, and kind:
             hidden, heads or stream.
         first: Number of its first unit; the others follow.
-        channels: Channels of a unit, in the layer that makes them.
     """
 
     group: ChannelGroup
     first: int
-    channels: int
 
     @property
     def units(self) -> slice:
@@ -98,6 +97,36 @@ class Division:
                 kept[each.units] = forward[each.group.name]
         return kept
 
+    def read_by(self, module: str, width: int) -> Owner | None:
+        """The unit of each of so many features that a module reads; None where they have none."""
+        for name, dims in self.axes.items():
+            if name.startswith(f"{module}.") and 1 in dims and dims[1].size == width:
+                return dims[1] if (dims[1] >= 0).any() else None
+        return None
+
+    def alone(self, kept_RU: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Units that each row has by itself: those that it uses, and one of a group without any."""
+        alone_RU = kept_RU.copy()
+        for each in self.groups:
+            alone_RU[~alone_RU[:, each.units].any(axis=1), each.first] = True
+        return alone_RU
+
+    def present(self, kept_KU: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Units that rows have so that all have as many of every group, and one at least.
+
+        Those beyond the kept ones are the first that a row does not use; their weights count as 0.
+
+        Args:
+            kept_KU: What each of K rows uses, (K, units).
+        """
+        present_KU = kept_KU.copy()
+        for each in self.groups:
+            own_KC = present_KU[:, each.units]  # a view
+            missing_K = max(1, int(own_KC.sum(axis=1).max())) - own_KC.sum(axis=1)
+            unused_KC = ~own_KC
+            own_KC |= unused_KC & (unused_KC.cumsum(axis=1) <= missing_K[:, None])
+        return present_KU
+
 
 def used_by(owner: Owner, kept: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """(..., C): which indices of a dimension rows have that use the units `kept`, (..., units)."""
@@ -114,13 +143,25 @@ def find_division(model: nn.Module, example: Tensor) -> Division:
     Raises:
         UntraceableError: torch-pruning cannot follow it.
     """
+    _refuse_untold(model)
     found = _Units(model)
-    for members in _dependent(model, example):
-        found.add(members)
+    for members, appended in _dependent(model, example):
+        found.add(members, appended)
     found.tie_convolution_groups()
     found.tie_norm_groups()
     found.tie_heads()
     return found.division(_order(model, example))
+
+
+def _refuse_untold(model: nn.Module) -> None:
+    """Refuses weights that two layers share, and those that a layer computes from others."""
+    names: dict[int, str] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if names.setdefault(id(parameter), name) != name:
+            raise UntraceableError(f"{names[id(parameter)]} and {name} are one and the same weight")
+    for name, module in model.named_modules():
+        if isinstance(module, LAYERS) and not isinstance(module._parameters.get("weight"), Tensor):
+            raise UntraceableError(f"the weight of {name} is computed from others")
 
 
 @torch.no_grad()
@@ -166,7 +207,8 @@ class _Member:
     adds: bool = False
 
 
-def _dependent(model: nn.Module, example: Tensor) -> Iterator[list[_Member]]:
+def _dependent(model: nn.Module, example: Tensor) -> Iterator[tuple[list[_Member], bool]]:
+    """Groups of torch-pruning's, and whether they are of appended channels alone."""
     import torch_pruning as tp  # takes a second
 
     modules = {module: name for name, module in model.named_modules()}
@@ -180,11 +222,13 @@ def _dependent(model: nn.Module, example: Tensor) -> Iterator[list[_Member]]:
             warnings.simplefilter("ignore")  # of parameters outside modules, which are followed
             graph = tp.DependencyGraph().build_dependency(model, example, verbose=False)
             groups = list(graph.get_all_groups(root_module_types=[*CONVOLUTIONS, nn.Linear]))
+            whole = len(groups)
+            groups += _left_over(graph, groups, modules)
     except Exception as error:  # whatever its tracing meets in a module of anyone's
         raise UntraceableError(
             f"the network cannot be traced: {type(error).__name__}: {error}"
         ) from error
-    for group in groups:
+    for number, group in enumerate(groups):
         members = []
         for item in group:
             target = item.dep.target
@@ -201,7 +245,32 @@ def _dependent(model: nn.Module, example: Tensor) -> Iterator[list[_Member]]:
                     adds="AddBackward" in target.name,
                 )
             )
-        yield members
+        yield members, number >= whole
+
+
+def _left_over(graph: Any, groups: list[Any], modules: Iterable[nn.Module]) -> list[Any]:
+    """Groups of the channels of layers of which others only are in a group.
+
+    Such are those that a shortcut appends zeros for.
+    """
+    made: dict[nn.Module, set[int]] = defaultdict(set)
+
+    def note(group: Any) -> None:
+        for item in group:
+            if "out" in item.dep.handler.__name__:
+                made[item.dep.target.module].update(item.idxs)
+
+    for group in groups:
+        note(group)
+    found = []
+    for module in modules:
+        if isinstance(module, LAYERS) and made.get(module):
+            out = module.out_features if isinstance(module, nn.Linear) else module.out_channels
+            if missing := sorted(set(range(int(out))) - made[module]):
+                prune = graph.get_pruner_of_module(module).prune_out_channels
+                found.append(graph.get_pruning_group(module, prune, missing))
+                note(found[-1])
+    return found
 
 
 class _Units:
@@ -220,9 +289,18 @@ class _Units:
         self._attended: set[int] = set()
         self._axes: dict[str, dict[int, Owner]] = {}
 
-    def add(self, members: list[_Member]) -> None:
-        """Give every index that a group reaches the channel that it belongs to."""
-        size = 1 + max(int(member.root.max(initial=-1)) for member in members)
+    def add(self, members: list[_Member], appended: bool) -> None:
+        """Give every index that a group reaches the channel that it belongs to.
+
+        Args:
+            members: Of the group.
+            appended: Whether layers before do not have its channels, which zeros stand for there.
+        """
+        if appended:
+            members = [member for member in members if self._has(member)]
+        roots = np.unique(np.concatenate([member.root for member in members]))
+        roots = roots[roots >= 0]
+        size = len(roots)
         first = len(self._parent)
         self._parent += range(first, first + size)
         self._of += [len(self._groups)] * size
@@ -234,12 +312,15 @@ class _Units:
                 if member.index.max(initial=-1) >= owner.size:  # of what is joined or folded
                     self._lost.setdefault(len(self._groups) - 1, member.name)
                     continue
-                for index, channel in zip(
-                    member.index[known_K], first + member.root[known_K], strict=True
-                ):
+                channels = first + np.searchsorted(roots, member.root[known_K])
+                for index, channel in zip(member.index[known_K], channels, strict=True):
                     if owner[index] >= 0:
                         self._tie([owner[index], channel])
                     owner[index] = channel
+
+    def _has(self, member: _Member) -> bool:
+        lengths = [length for _, _, length in _places(member, self._tensors)]
+        return not lengths or member.index.max(initial=-1) < min(lengths)
 
     def tie_convolution_groups(self) -> None:
         """What a group of a grouped convolution reads and makes is one unit."""
@@ -316,9 +397,13 @@ class _Units:
             made = self._axes[f"{name}.weight"][0]
             groups.append(
                 Divisible(
-                    group=ChannelGroup(name=name, width=len(roots), kind=kind),
+                    group=ChannelGroup(
+                        name=name,
+                        width=len(roots),
+                        kind=kind,
+                        channels=max(1, int(np.isin(made, channels_C).sum()) // len(roots)),
+                    ),
                     first=first,
-                    channels=made.size // len(roots),
                 )
             )
             first += len(roots)

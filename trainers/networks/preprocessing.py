@@ -11,7 +11,7 @@ from PIL import Image
 from torch import nn
 
 from trainers.data import Inputs
-from trainers.networks.sources import Logits, ModelError
+from trainers.networks.sources import Logits, ModelError, torchvision_arguments
 
 #: Height and width in pixels, None where nothing is said of them, and the rest.
 Own = tuple[int | None, Inputs]
@@ -53,7 +53,7 @@ def own_inputs(model: str, args: Mapping[str, Any] | None, network: nn.Module) -
         return None, Inputs()
     try:
         return OWN[source](name, dict(args or {}), network)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{model}: its own inputs cannot be followed: {error}") from error
 
 
@@ -70,6 +70,7 @@ def _of_timm(name: str, args: Mapping[str, Any], network: Any) -> Own:
 def _of_torchvision(name: str, args: Mapping[str, Any], network: nn.Module) -> Own:
     from torchvision import models
 
+    args = torchvision_arguments(args)
     if args.get("weights") is None:
         return _side(args.get("image_size")), Inputs()
     preset = models.get_model_weights(name).verify(args["weights"]).transforms()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,56 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from trainers.networks.division import CONVOLUTIONS, HEADS, Division, used_by
+from trainers.networks.division import CONVOLUTIONS, HEADS, Division, Owner, used_by
 
 #: What attention modules call their heads' channels together.
 HEAD_CHANNELS = ("attn_dim", "all_head_size", "inner_dim")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Places:
+    """Which indices of a tensor's dimension rows have.
+
+    Attributes:
+        index_KN: Of each of K rows, N each, (K, N).
+        real_KN: False where what is there counts as 0, (K, N).
+        whole: Whether every row has every index.
+    """
+
+    index_KN: NDArray[np.int64]
+    real_KN: NDArray[np.bool_]
+    whole: bool
+
+
+def find_places(division: Division, kept_KU: NDArray[np.bool_]) -> dict[str, dict[int, Places]]:
+    """By the name of a tensor or module and a dimension: which indices rows have.
+
+    All have as many. Of a group of which a row uses fewer units than others, or none, it has some
+    that it does not use, whose weights count as 0.
+
+    Args:
+        division: Of the whole network.
+        kept_KU: What K rows use, (K, units).
+    """
+    present_KU = division.present(kept_KU)
+    return {
+        name: {dim: places_of(owner, kept_KU, present_KU) for dim, owner in sorted(dims.items())}
+        for name, dims in division.axes.items()
+    }
+
+
+def places_of(owner: Owner, kept_KU: NDArray[np.bool_], present_KU: NDArray[np.bool_]) -> Places:
+    """The places of a dimension.
+
+    Args:
+        owner: The unit of each index.
+        kept_KU: What K rows use.
+        present_KU: What they have, of each group as many units.
+    """
+    index_KN = np.nonzero(used_by(owner, present_KU))[1].reshape(len(kept_KU), -1)
+    real_KN = np.take_along_axis(used_by(owner, kept_KU), index_KN, axis=1)
+    whole = index_KN.shape[1] == owner.size and bool(real_KN.all())
+    return Places(index_KN=index_KN, real_KN=real_KN, whole=whole)
 
 
 class Row:
@@ -28,28 +75,17 @@ class Row:
     """
 
     def __init__(self, model: nn.Module, division: Division, kept: NDArray[np.bool_]) -> None:
-        self._kept = {
-            name: {dim: used_by(owner, kept) for dim, owner in dims.items()}
-            for name, dims in division.axes.items()
-        }
+        self._places = find_places(division, kept[None])
         #: A copy that shares all tensors, but knows the sizes of the smaller ones.
-        self.module = _copied(model, self._resize)
-        self._index = {
-            name: {
-                dim: torch.from_numpy(np.flatnonzero(used))
-                for dim, used in dims.items()
-                if not used.all()
-            }
-            for name, dims in self._kept.items()
-        }
+        self.module = resized(model, self._places)
 
     def gather(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The row's part of the whole network's tensors; gradients reach these."""
         found = dict(tensors)
-        for name, dims in self._index.items():
+        for name, dims in self._places.items():
             if name in found:
-                for dim, index in dims.items():
-                    found[name] = found[name].index_select(dim, index)
+                for dim, places in dims.items():
+                    found[name] = _taken(found[name], dim, places)
         return found
 
     def __call__(self, tensors: Mapping[str, Tensor], *inputs: Tensor) -> Any:
@@ -58,53 +94,79 @@ class Row:
 
     def alone(self, tensors: Mapping[str, Tensor]) -> nn.Module:
         """The row as a module of its own, with copies of its part of these tensors."""
-        found = _copied(self.module, lambda module, name: None)
-        for name, value in self.gather(tensors).items():
-            parent, _, child = name.rpartition(".")
-            module, own = found.get_submodule(parent), value.detach().clone()
-            if child in module._parameters:
-                module._parameters[child] = nn.Parameter(own)
-            else:
-                module._buffers[child] = own
-        return found
+        own = {name: value.detach().clone() for name, value in self.gather(tensors).items()}
+        return bound(self.module, own)
 
-    def _resize(self, module: nn.Module, name: str) -> None:
+
+def bound(model: nn.Module, tensors: Mapping[str, Any]) -> nn.Module:
+    """A copy of a network's modules that has other tensors, by their names."""
+    found = _copied(model, lambda module, name: None)
+    for name, value in tensors.items():
+        parent, _, child = name.rpartition(".")
+        module = found.get_submodule(parent)
+        if child in module._parameters:
+            is_leaf = isinstance(value, nn.Parameter)
+            module._parameters[child] = (
+                value if is_leaf else nn.Parameter(value, value.requires_grad)
+            )
+        else:
+            module._buffers[child] = value
+    return found
+
+
+def resized(model: nn.Module, places: Mapping[str, Mapping[int, Places]]) -> nn.Module:
+    """A copy of a network that shares all tensors, but knows the sizes of rows' smaller ones."""
+
+    def count(name: str, dim: int, whole: int) -> int:
+        found = places.get(name, {}).get(dim)
+        return whole if found is None else found.index_KN.shape[1]
+
+    def resize(module: nn.Module, name: str) -> None:
         if isinstance(module, CONVOLUTIONS):
-            outs = self._count(f"{name}.weight", 0, module.out_channels)
+            outs = count(f"{name}.weight", 0, module.out_channels)
             per_group = module.out_channels // module.groups
             if module.groups > 1:
                 module.in_channels = module.in_channels // module.groups * (outs // per_group)
                 module.groups = outs // per_group
             else:
-                module.in_channels = self._count(f"{name}.weight", 1, module.in_channels)
+                module.in_channels = count(f"{name}.weight", 1, module.in_channels)
             module.out_channels = outs
         elif isinstance(module, nn.Linear):
-            module.out_features = self._count(f"{name}.weight", 0, module.out_features)
-            module.in_features = self._count(f"{name}.weight", 1, module.in_features)
+            module.out_features = count(f"{name}.weight", 0, module.out_features)
+            module.in_features = count(f"{name}.weight", 1, module.in_features)
         elif isinstance(module, nn.LayerNorm | nn.RMSNorm):
             module.normalized_shape = (
-                *module.normalized_shape[:-1], self._count(name, 0, module.normalized_shape[-1]),
+                *module.normalized_shape[:-1], count(name, 0, module.normalized_shape[-1]),
             )  # fmt: skip
         elif isinstance(module, nn.GroupNorm):
             per_group = module.num_channels // module.num_groups
-            module.num_channels = self._count(name, 0, module.num_channels)
+            module.num_channels = count(name, 0, module.num_channels)
             module.num_groups = module.num_channels // per_group
         elif isinstance(module, nn.PReLU):
-            module.num_parameters = self._count(f"{name}.weight", 0, module.num_parameters)
+            module.num_parameters = count(f"{name}.weight", 0, module.num_parameters)
         elif isinstance(module, nn.modules.batchnorm._NormBase):
-            module.num_features = self._count(name, 0, module.num_features)
-        elif name in self._kept and (found := [each for each in HEADS if hasattr(module, each)]):
+            module.num_features = count(name, 0, module.num_features)
+        elif name in places and (found := [each for each in HEADS if hasattr(module, each)]):
             attribute = found[0]
             heads = getattr(module, attribute)
-            kept = self._count(name, 0, heads)
+            kept = count(name, 0, heads)
             for each in HEAD_CHANNELS:
                 if hasattr(module, each):
                     setattr(module, each, getattr(module, each) // heads * kept)
             setattr(module, attribute, kept)
 
-    def _count(self, name: str, dim: int, whole: int) -> int:
-        used = self._kept.get(name, {}).get(dim)
-        return whole if used is None else int(used.sum())
+    return _copied(model, resize)
+
+
+def _taken(tensor: Tensor, dim: int, places: Places) -> Tensor:
+    """Part of a tensor along a dimension; places of one row."""
+    if places.whole:
+        return tensor
+    part = tensor.index_select(dim, torch.from_numpy(places.index_KN[0]))
+    if places.real_KN.all():
+        return part
+    shape = [-1 if d == dim else 1 for d in range(tensor.ndim)]
+    return part.masked_fill(torch.from_numpy(~places.real_KN[0]).view(shape), 0.0)
 
 
 def _copied(model: nn.Module, visit: Callable[[nn.Module, str], None]) -> nn.Module:
@@ -115,8 +177,9 @@ def _copied(model: nn.Module, visit: Callable[[nn.Module, str], None]) -> nn.Mod
     def copied(module: nn.Module) -> nn.Module:
         if module not in copies:
             copies[module] = found = copy.copy(module)
-            for own in ("_parameters", "_buffers"):
-                found.__dict__[own] = dict(module.__dict__[own])
+            for own, value in module.__dict__.items():
+                if own in ("_parameters", "_buffers") or own.endswith("_hooks"):
+                    found.__dict__[own] = copy.copy(value)
             found.__dict__["_modules"] = {
                 key: None if child is None else copied(child)
                 for key, child in module._modules.items()

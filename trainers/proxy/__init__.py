@@ -19,7 +19,6 @@ from trainers.proxy.proxy import (
     Evaluation,
     Proxy,
     ProxyConfig,
-    check_images,
     distill,
 )
 
@@ -32,7 +31,6 @@ __all__ = [
     "ProxyConfig",
     "TaskFeatures",
     "build_cache",
-    "check_images",
     "compute_features",
     "distill",
     "feature_bytes",

@@ -6,16 +6,13 @@ Legend of shapes: K candidates.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import torch
 
 from partitioning import Masks
-from trainers.backbones import BACKBONES, BackboneConfig
-from trainers.device import compute_type
-from trainers.proxy.stacked import Convolve, convolve_groups, convolve_matrices
+from trainers.networks import Backbone
 
 Result = TypeVar("Result")
 
@@ -36,35 +33,23 @@ CPU_CANDIDATES = 1
 SHARE_OF_FREE = 0.7
 
 
-def candidate_bytes(
-    config: BackboneConfig, *, rows: int, batch_size: int, norm_images: int, map_size: int
-) -> int:
-    """Bytes that one candidate more takes on a device, at most.
+def candidate_bytes(backbone: Backbone, *, rows: int, batch_size: int, norm_images: int) -> int:
+    """Bytes that one candidate more takes on a device, about.
 
-    Every row's part of the weights with momentum and the positions that it is gathered from, all
-    weights, one row's gradient, and the larger of the maps that training keeps for its backward
-    pass and those of one block while norms are measured; unfolded, as where convolutions are matrix
-    products.
+    All weights, every row's part of them with momentum and the positions that it is gathered from,
+    one row's gradient, and the larger of the maps that training keeps for its backward pass and
+    those that measuring the norms' statistics makes.
 
     Args:
-        config: The backbone.
+        backbone: The network.
         rows: Virtual networks.
         batch_size: Images of a training step.
         norm_images: Images over which the norms' statistics are measured at once.
-        map_size: Height and width of the trunk's maps, in pixels.
     """
-    weights = training = measuring = 0
-    size = map_size
-    for block in BACKBONES[config.family].plan(config):
-        inputs, hidden, outputs = block.widths
-        size = -(-size // block.stride)
-        weights += 9 * hidden * (inputs + outputs)
-        # The two convolutions' unfolded inputs in half and ten maps in single precision.
-        maps = size * size * (2 * 9 * (inputs + hidden) + 4 * 10 * (hidden + outputs))
-        training += batch_size * maps
-        measuring = max(measuring, norm_images * maps)
-    # Parts and momentum in single precision, positions in eight bytes for nine weights.
-    return weights * (rows * (4 + 4 + 1) + 4 + 4) + max(training, measuring)
+    weights = sum(parameter.numel() for parameter in backbone.tail.parameters())
+    # Positions take eight bytes for each of the weights at worst.
+    maps = max(3 * batch_size, norm_images) * backbone.map_bytes
+    return weights * (rows * (4 + 4 + 4 + 8) + 4 + 4) + maps
 
 
 def room(device: torch.device, bytes_each: int, share: float = 1.0) -> int:
@@ -139,51 +124,24 @@ def _out_of_memory(error: Exception) -> bool:
     )
 
 
-def fastest_convolution(
-    config: BackboneConfig, device: torch.device, precision: str, candidates: int
-) -> Convolve:
-    """How to convolve with a group per candidate: by a grouped convolution or by matrix products.
-
-    On a CPU a grouped convolution always; on a GPU what a short measurement on the last block's
-    shape finds faster.
-
-    Args:
-        config: The backbone.
-        device: Where to convolve.
-        precision: "fp32" or "bf16".
-        candidates: K.
-    """
-    if device.type != "cuda":
-        return convolve_groups
-    width = BACKBONES[config.family].plan(config)[-1].widths[1]
-    kind = compute_type(precision)
-    x = torch.randn(4, candidates * width, 8, 8, device=device, dtype=kind)
-    x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
-    weight = torch.randn(candidates, width, width, 3, 3, device=device, dtype=kind)
-    weight.requires_grad_()
-
-    def seconds(convolve: Convolve) -> float:
-        for repeat in range(8):
-            if repeat == 3:  # the first ones choose algorithms and allocate
-                torch.cuda.synchronize(device)
-                started = time.perf_counter()
-            convolve(x, weight, 1).sum().backward()
-        torch.cuda.synchronize(device)
-        return time.perf_counter() - started
-
-    return min((convolve_groups, convolve_matrices), key=seconds)
-
-
-def alike(cohort: Sequence[Masks]) -> list[list[int]]:
+def alike(cohort: Sequence[Masks], *, padded: bool) -> list[list[int]]:
     """Positions of candidates that can be stacked: of the same networks and groups.
+
+    Where rows cannot be padded with zeros, as layer norms would see them, they also use as many
+    units of every group.
 
     Those of a list are ordered by how many channels they use, so that neighbours need little
     padding; the largest first, whose memory the others do not exceed.
     """
     kinds: dict[tuple[object, ...], list[int]] = {}
     for position, masks in enumerate(cohort):
-        kinds.setdefault((masks.networks, masks.groups), []).append(position)
+        counts = () if padded else _counts(masks)
+        kinds.setdefault((masks.networks, masks.groups, counts), []).append(position)
     return [sorted(positions, key=lambda i: -_use(cohort[i])) for positions in kinds.values()]
+
+
+def _counts(masks: Masks) -> tuple[int, ...]:
+    return tuple(int(n) for mask in masks.forward.values() for n in mask.sum(axis=1))
 
 
 def _use(masks: Masks) -> float:

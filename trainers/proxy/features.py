@@ -7,6 +7,7 @@ Legend: N images, K blocks, B batch, C channels, H and W of a map.
 """
 
 import functools
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
@@ -18,11 +19,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainers.backbones import BackboneConfig
 from trainers.data import Split, Task, normalise
 from trainers.device import ComputeConfig, autocast, resolve_device
-from trainers.network import EVALUATION_BATCH, Network, place, to_channels_last
-from trainers.teachers import CACHE_VERSION, Trained, fingerprint, new_network
+from trainers.network import Whole, to_channels_last
+from trainers.networks import Backbone, BackboneConfig, build_backbone
+from trainers.teachers import CACHE_VERSION, Trained, fingerprint
 from trainers.tensor_files import CONTENT, load_arrays, save_arrays
 
 
@@ -31,11 +32,12 @@ class TaskFeatures:
     """One task's cached features, float16, and the weights that read them.
 
     Attributes:
-        inputs: Trunk features of training images, (N, C, H, W).
-        targets: The teacher's output of every tail block for the same images, K of (N, C, H, W).
-        validation: Trunk features of the validation images, (N_val, C, H, W).
+        inputs: Trunk features of training images, (N, C, H, W), or (N, T, C) of T tokens.
+        targets: The teacher's output of every divided block for the same images, K of (N, ...).
+        validation: Trunk features of the validation images, (N_val, ...).
         labels: Validation labels, int64 (N_val,).
-        teacher: The teacher's state dict (tail and head are used).
+        teacher: The teacher's tensors that students begin with or are read by: the norms of its
+            tail, and its head.
         accuracy: The teacher's validation accuracy in [0, 1].
         path: The file that the features are mapped from, and read again from by any process that
             they are sent to; None where they are in memory.
@@ -67,7 +69,7 @@ class FeatureCache:
     Attributes:
         backbone: The backbone of trunk, teachers and students.
         tasks: Features by task, in the order of the study.
-        tail: The pretrained network's state dict, which initialises every student's tail.
+        tail: The pretrained network's tensors, which every student's tail begins with.
         input_size: Height and width of the images in pixels.
     """
 
@@ -85,30 +87,21 @@ class FeatureCache:
         )
 
 
-def feature_bytes(
-    config: BackboneConfig, *, input_size: int, train_images: int, validation_images: int
-) -> int:
+def feature_bytes(backbone: Backbone, *, train_images: int, validation_images: int) -> int:
     """Bytes that a cache takes, before it is built.
 
     Args:
-        config: The backbone.
-        input_size: Height and width of the images in pixels.
+        backbone: The network.
         train_images: Cached training images over all tasks.
         validation_images: Validation images over all tasks.
 
     Returns:
-        Bytes of float16 features: trunk output for every image, and every tail block's output for
-        training images.
+        Bytes of float16 features: trunk output for every image, and every divided block's output
+        for training images.
     """
-    size = -(-input_size // config.stem_stride)
-    trunk = block = 0
-    for stage, stride in enumerate(config.strides, start=1):
-        if stage == config.partition_from:
-            trunk = config.trunk_width * size * size
-        size = -(-size // stride)
-        if stage >= config.partition_from:
-            block += config.blocks[stage - 1] * config.stage_width(stage) * size * size
-    return 2 * (train_images * (trunk + block) + validation_images * trunk)
+    trunk = math.prod(backbone.boundary)
+    blocks = sum(math.prod(output.shape) for output in backbone.outputs)
+    return 2 * (train_images * (trunk + blocks) + validation_images * trunk)
 
 
 def as_tensor(array: NDArray[np.generic]) -> Tensor:
@@ -145,10 +138,8 @@ def compute_features(
         compute: Device and precision.
     """
     device = resolve_device(compute.device)
-    network = new_network(config, task, seed)
-    network.load_state_dict(dict(teacher.state))
-    place(network, device)
-    network.eval()
+    backbone = build_backbone(config, task.size)
+    network = Whole(backbone, teacher.state, device).eval()
     train = task.splits["train"]
     order = np.random.default_rng(seed).permutation(len(train))[:images]
     chosen = torch.from_numpy(np.sort(order))
@@ -164,14 +155,15 @@ def compute_features(
         teacher={
             name: tensor.float().numpy()
             for name, tensor in teacher.state.items()
-            if name.startswith(("tail.", "heads.")) and tensor.is_floating_point()
+            if tensor.is_floating_point()
+            and (name in of_tail(backbone) & backbone.own or name in backbone.of_head)
         },
         accuracy=teacher.accuracy,
     )
 
 
 def _run(
-    network: Network,
+    network: Whole,
     task: Task,
     split: Split,
     rows: Tensor,
@@ -183,11 +175,11 @@ def _run(
     task = replace(task, mean=task.mean.to(device), std=task.std.to(device))
     trunk: list[Tensor] = []
     outputs: list[list[Tensor]] = []
-    for some in rows.split(EVALUATION_BATCH):
+    for some in rows.split(network.backbone.batch):
         images = split.take(some)[0].to(device)
         with autocast(device, compute.precision):
-            x = network.trunk(to_channels_last(normalise(images, task)), 0)
-            features = network.tail(x, 0) if blocks else []
+            x = network.trunk(to_channels_last(normalise(images, task)))
+            features = network.tail(x)[0] if blocks else ()
         trunk.append(_half(x))
         outputs.append([_half(f) for f in features])
     return (
@@ -201,6 +193,11 @@ def _half(features: Tensor) -> Tensor:
     return features.float().clamp(-limit, limit).half().cpu().contiguous()
 
 
+def of_tail(backbone: Backbone) -> set[str]:
+    """Names of the tail's tensors."""
+    return set(backbone.tail.state_dict())
+
+
 def build_cache(
     config: BackboneConfig,
     trunk: Trained,
@@ -209,10 +206,11 @@ def build_cache(
     input_size: int,
 ) -> FeatureCache:
     """Join the tasks' features with the tail that students start from."""
+    names = of_tail(build_backbone(config, input_size))
     tail = {
         name: tensor.float().numpy()
         for name, tensor in trunk.state.items()
-        if name.startswith("tail.") and tensor.is_floating_point()
+        if name in names and tensor.is_floating_point()
     }
     return FeatureCache(backbone=config, input_size=input_size, tasks=dict(features), tail=tail)
 

@@ -5,7 +5,8 @@ each teacher's features, tasks alternating; then every task's accuracy is measur
 layers in place of the teacher's.
 
 Candidates are trained side by side from the same weights and the same mini-batches (see
-`trainers.stacked`), and what does not depend on a candidate is read from a cache.
+`trainers.networks.stack`), and what does not depend on a candidate is read from a cache. Whatever
+acts in training alone, as dropout, is left out.
 
 Differs from the paper: the batch norms' statistics are measured on one large batch per task after
 training, since a running average over its mini-batches of 4 is noise; scores are of one training
@@ -21,20 +22,17 @@ from typing import Annotated
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from partitioning import FloatArray, Masks
 from partitioning.settings import Unit, at_least, checked
-from trainers.backbones import BackboneConfig, check_masks
 from trainers.cost import Costs, costs
-from trainers.device import ComputeConfig, autocast, resolve_device
-from trainers.network import EVALUATION_BATCH
+from trainers.device import ComputeConfig, autocast, compute_type, resolve_device
+from trainers.networks import Backbone, Output, Stack, build_backbone, make_stores
 from trainers.optim import SGD, SGDConfig, learning_rate_at
 from trainers.proxy.cohort import (
     alike,
     candidate_bytes,
-    fastest_convolution,
     in_chunks,
     peak_bytes,
     room,
@@ -42,7 +40,6 @@ from trainers.proxy.cohort import (
 )
 from trainers.proxy.features import FeatureCache, as_tensor, state_tensors
 from trainers.proxy.placement import PlacedFeatures
-from trainers.proxy.stacked import Convolve, StackedTail, Used
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +67,9 @@ class ProxyConfig:
 
 
 #: Raised by hand where the same masks get other scores than before, by the proxy, by a short
-#: training or by a simulated problem: studies that were scored before do not go on then.
-SCORING_VERSION = 1
+#: training or by a simulated problem: studies that were scored before do not go on then. 2 computes
+#: rows of any network.
+SCORING_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,26 +95,6 @@ class Evaluation:
     def quality(self) -> float:
         """Mean validation accuracy over virtual networks (tasks, with one level each)."""
         return float(np.mean(list(self.accuracy.values())))
-
-
-def check_images(config: ProxyConfig, backbone: BackboneConfig, input_size: int) -> None:
-    """Refuse what would leave a batch norm a single number per channel to normalise by.
-
-    Args:
-        config: The proxy.
-        backbone: The network.
-        input_size: Height and width of images, in pixels.
-
-    Raises:
-        ValueError: Batches or cached images are too few for maps as small as these.
-    """
-    size = backbone.smallest_map(input_size)
-    for name, count in (("sgd.batch_size", config.sgd.batch_size), ("images", config.images)):
-        if count * size * size < 2:
-            raise ValueError(
-                f"proxy.{name} must be at least 2 with maps of {size} x {size} pixels, which "
-                f"batch norms cannot normalise one image of; got {count}"
-            )
 
 
 class DivergedError(RuntimeError):
@@ -155,7 +133,7 @@ class Proxy:
         self._cache, self._config, self._share = cache, config, share
         self._device, self._precision = resolve_device(compute.device), compute.precision
         self._features = PlacedFeatures(cache, self._device, compute.precision)
-        self._convolve: Convolve | None = None
+        self._backbone = build_backbone(cache.backbone, cache.input_size)
         # By batch size, norm images and number of networks.
         self._bytes_each: dict[tuple[int, int, int], int] = {}
         self.largest_cohort = 0
@@ -186,7 +164,7 @@ class Proxy:
                     f"proxy.sgd.steps must be at least the number of networks, "
                     f"{len(masks.networks)}, since they take turns; got {config.sgd.steps}"
                 )
-            check_masks(self._cache.backbone, masks)
+            self._backbone.kept(masks)
             for task in masks.tasks:
                 if task not in self._cache.tasks:
                     raise ValueError(
@@ -194,7 +172,7 @@ class Proxy:
                         f"cached: {', '.join(self._cache.tasks)}"
                     )
         scored: dict[int, Evaluation | DivergedError] = {}
-        for positions in alike(cohort):
+        for positions in alike(cohort, padded=self._backbone.padded):
             rows = len(cohort[positions[0]].networks)
             scored |= in_chunks(
                 positions,
@@ -208,11 +186,10 @@ class Proxy:
         each = self._bytes_each.get((config.sgd.batch_size, config.norm_images, rows))
         if each is None:
             each = candidate_bytes(
-                self._cache.backbone,
+                self._backbone,
                 rows=rows,
                 batch_size=config.sgd.batch_size,
                 norm_images=config.norm_images,
-                map_size=self._map_size,
             )
         return room(self._device, each, self._share)
 
@@ -220,10 +197,6 @@ class Proxy:
         self, cohort: Sequence[Masks], config: ProxyConfig
     ) -> list[Evaluation | DivergedError]:
         """Score a chunk, and note the memory that each of its candidates took."""
-        if self._convolve is None:
-            self._convolve = fastest_convolution(
-                self._cache.backbone, self._device, self._precision, len(cohort)
-            )
         before = start_measuring(self._device)
         results = self._score(cohort, config)
         peak = peak_bytes(self._device)
@@ -233,10 +206,6 @@ class Proxy:
         self.largest_cohort = max(self.largest_cohort, len(cohort))
         self.peak_bytes = max(self.peak_bytes, peak)
         return results
-
-    @property
-    def _map_size(self) -> int:
-        return int(next(iter(self._cache.tasks.values())).inputs.shape[-1])
 
     def _score(
         self, cohort: Sequence[Masks], config: ProxyConfig
@@ -249,7 +218,8 @@ class Proxy:
         accuracy_SKR = np.stack([accuracy for accuracy, _ in runs])
         loss_SKR = np.stack([loss for _, loss in runs])
         seconds = (time.perf_counter() - started) / len(cohort)
-        heads = [self._cache.tasks[network.task].teacher["heads.0.bias"] for network in networks]
+        bias = self._backbone.of_head[1]
+        classes = [len(self._cache.tasks[network.task].teacher[bias]) for network in networks]
         results: list[Evaluation | DivergedError] = []
         for k, masks in enumerate(cohort):
             loss_R = loss_SKR[:, k].mean(axis=0)
@@ -271,12 +241,7 @@ class Proxy:
                         zip(names, accuracy_SKR[:, k].mean(axis=0).tolist(), strict=True)
                     ),
                     distillation_loss=dict(zip(names, loss_R.tolist(), strict=True)),
-                    costs=costs(
-                        self._cache.backbone,
-                        masks,
-                        [len(bias) for bias in heads],
-                        input_size=self._cache.input_size,
-                    ),
+                    costs=costs(self._backbone, masks, classes),
                     seconds=seconds,
                     quality_std=float(quality_S.std(ddof=1)) if config.repeats > 1 else None,
                 )
@@ -287,16 +252,9 @@ class Proxy:
         self, cohort: Sequence[Masks], config: ProxyConfig, repeat: int
     ) -> tuple[FloatArray, FloatArray]:
         """Accuracies and late losses (K, R) of one training."""
-        assert self._convolve is not None
         tasks = [network.task for network in cohort[0].networks]
         rows, steps = len(tasks), config.sgd.steps
-        tail = StackedTail(
-            self._cache.backbone, cohort, self._device, self._convolve, self._precision
-        )
-        tail.load(
-            state_tensors(self._cache.tail),
-            [state_tensors(self._cache.tasks[task].teacher) for task in tasks],
-        )
+        students = self._students(cohort)
         rng = np.random.default_rng([config.seed, repeat] if repeat else config.seed)
         draws = []
         for step in range(steps):
@@ -306,93 +264,186 @@ class Proxy:
         recent: list[list[Tensor]] = [[] for _ in range(rows)]
         for step, (x, targets) in enumerate(self._features.stream(draws)):
             row = step % rows
-            parts = tail.parts(row)
-            for part in parts:
-                part.gather()
+            student = students[row]
+            student.stack.gather()
             with autocast(self._device, self._precision):
-                features = tail.forward(x, row)
+                features, _ = student.stack(x)
             late = step >= 0.9 * steps - rows
             found = [
-                _distillation(f, t, used, want_loss=late)
-                for f, t, used in zip(features, targets, tail.outputs(row), strict=True)
+                _distillation(f, t, channels, want_loss=late)
+                for f, t, channels in zip(features, targets, student.outputs, strict=True)
             ]
             torch.autograd.backward(features, [gradient for gradient, _ in found])
             if late:
                 losses = [loss_K for _, loss_K in found if loss_K is not None]
                 recent[row].append(torch.stack(losses).sum(dim=0))
             rate = learning_rate_at(config.sgd, step)
-            for part in parts:
-                part.step(rate, config.sgd.momentum, config.sgd.weight_decay)
+            student.stack.step(rate, config.sgd.momentum, config.sgd.weight_decay)
         accuracy_KR = torch.stack(
-            [self._accuracy(tail, row, task, config) for row, task in enumerate(tasks)], dim=1
+            [
+                self._accuracy(student, task, config)
+                for student, task in zip(students, tasks, strict=True)
+            ],
+            dim=1,
         )
         loss_KR = torch.stack([torch.stack(losses).mean(dim=0) for losses in recent], dim=1)
         return accuracy_KR.cpu().numpy().astype(float), loss_KR.cpu().numpy().astype(float)
 
+    def _students(self, cohort: Sequence[Masks]) -> list["_Student"]:
+        """For each row the students of all candidates, which share weights with other rows'."""
+        backbone, kind = self._backbone, compute_type(self._precision)
+        tail = state_tensors(self._cache.tail)
+        stores = make_stores(
+            backbone.tail, backbone.division, backbone.divided, tail, len(cohort), self._device
+        )
+        kept_KRU = np.stack([backbone.kept(masks) for masks in cohort])
+        free_KRU = None
+        if any(masks.backward is not None for masks in cohort):
+            free_KRU = np.stack([backbone.kept(masks, "backward") for masks in cohort])
+        students = []
+        for row, network in enumerate(cohort[0].networks):
+            teacher = state_tensors(self._cache.tasks[network.task].teacher)
+            stack = Stack(
+                backbone.tail,
+                backbone.division,
+                kept_KRU[:, row],
+                stores,
+                {**tail, **teacher},
+                free_KU=None if free_KRU is None else free_KRU[:, row],
+                kind=kind,
+            )
+            stack.imitate()
+            students.append(_Student(stack, backbone, teacher, self._device))
+        return students
+
     @torch.no_grad()
-    def _accuracy(self, tail: StackedTail, row: int, task: str, config: ProxyConfig) -> Tensor:
+    def _accuracy(self, student: "_Student", task: str, config: ProxyConfig) -> Tensor:
         """(K,): validation accuracy of the teacher's head on the students' features.
 
         NaN where a student's features have grown beyond all numbers.
         """
         cached = self._cache.tasks[task]
-        for part in tail.parts(row):
-            part.gather()
+        student.stack.gather()
         # Spread over the cache: datasets are often stored class by class.
         count = len(cached.inputs)
         evenly = np.linspace(0, count - 1, min(count, config.norm_images)).astype(int)
-        used = tail.outputs(row)[-1]
-        weight, bias = (as_tensor(cached.teacher[f"heads.0.{n}"]) for n in ("weight", "bias"))
-        weight_KLN = F.pad(weight.to(self._device), (0, 1))[:, used.index_KN].transpose(0, 1)
         labels = as_tensor(cached.labels).to(self._device)
-        bias_L = bias.to(self._device)
-        correct_K = torch.zeros(tail.num_candidates, device=self._device)
-        sound_K = torch.ones(tail.num_candidates, dtype=torch.bool, device=self._device)
-        batch = max(16, EVALUATION_BATCH // tail.num_candidates)
+        candidates = student.stack.candidates
+        correct_K = torch.zeros(candidates, device=self._device)
+        sound_K = torch.ones(candidates, dtype=torch.bool, device=self._device)
+        batch = max(16, self._backbone.batch // candidates)
         with autocast(self._device, self._precision):
-            tail.forward(self._features.inputs(task, evenly), row, "measure")
+            student.stack.by_batch(training=True)
+            student.stack(self._features.inputs(task, evenly))
+            student.stack.by_batch(training=False)
             for start in range(0, len(labels), batch):
                 images = slice(start, start + batch)
-                features = tail.forward(self._features.validation(task, images), row, "evaluate")
-                pooled_BKN = features[-1].float().mean(dim=(2, 3)).unflatten(1, used.index_KN.shape)
-                with torch.autocast(self._device.type, enabled=False):
-                    logits_BKL = torch.einsum("bkn,kln->bkl", pooled_BKN, weight_KLN)
-                guess_BK = (logits_BKL + bias_L).argmax(dim=2)
-                correct_K += (guess_BK == labels[images, None]).sum(dim=0)
-                sound_K &= logits_BKL.isfinite().all(dim=2).all(dim=0)
+                _, features = student.stack(self._features.validation(task, images))
+                logits_KBL = student.logits(features)
+                guess_KB = logits_KBL.argmax(dim=2)
+                correct_K += (guess_KB == labels[images]).sum(dim=1)
+                sound_K &= logits_KBL.isfinite().flatten(1).all(dim=1)
+        student.stack.by_batch(training=True)
         return torch.where(sound_K, correct_K / len(labels), torch.nan)
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Channels:
+    """Which of the teacher's channels students have, of a block's output.
+
+    Attributes:
+        dim: Its dimension of channels, counted from that of images.
+        index_KN: Positions.
+        real_KN: 1.0 where there is a channel, 0.0 where there is padding.
+        each_K: What one of a candidate's channels counts in a mean over them.
+    """
+
+    dim: int
+    index_KN: Tensor
+    real_KN: Tensor
+    each_K: Tensor
+
+
+class _Student:
+    """A row of all candidates, and the teacher's head that reads it.
+
+    Args:
+        stack: The row.
+        backbone: The network.
+        teacher: The teacher's head, by name.
+        device: Where both are.
+    """
+
+    def __init__(
+        self, stack: Stack, backbone: Backbone, teacher: Mapping[str, Tensor], device: torch.device
+    ) -> None:
+        self.stack = stack
+        self.outputs = [_channels(stack, output, device) for output in backbone.outputs]
+        weight_LF, self._bias_L = (teacher[name].to(device) for name in backbone.of_head)
+        owner = backbone.feature_owner
+        places = None if owner is None else stack.places_of(owner)
+        self._weight_KLF = weight_LF.expand(stack.candidates, *weight_LF.shape)
+        if places is not None and not places.whole:
+            index_KN = torch.from_numpy(places.index_KN).to(device)
+            real_KN = torch.from_numpy(places.real_KN).float().to(device)
+            index_KLN = index_KN[:, None].expand(-1, len(weight_LF), -1)
+            self._weight_KLF = self._weight_KLF.gather(2, index_KLN) * real_KN[:, None]
+
+    def logits(self, features: Tensor) -> Tensor:
+        """(K, B, L): what the head makes of feature vectors, in single precision."""
+        features = features.float()
+        features_KBN = features if features.ndim == 3 else features[None]
+        with torch.autocast(features.device.type, enabled=False):
+            return torch.einsum("kbn,kln->kbl", features_KBN, self._weight_KLF) + self._bias_L
+
+
+def _channels(stack: Stack, output: Output, device: torch.device) -> _Channels | None:
+    """Which channels of a block's output students have; None if all do."""
+    if output.dim is None or output.owner is None:
+        return None
+    places = stack.places_of(output.owner)
+    if places.whole:
+        return None
+    return _Channels(
+        dim=output.dim,
+        index_KN=torch.from_numpy(places.index_KN).to(device),
+        real_KN=torch.from_numpy(places.real_KN).float().to(device),
+        each_K=torch.from_numpy(1 / np.maximum(places.real_KN.sum(axis=1), 1)).float().to(device),
+    )
+
+
 def _distillation(
-    features: Tensor, target: Tensor, used: Used, *, want_loss: bool
+    features: Tensor, target: Tensor, channels: _Channels | None, *, want_loss: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """Gradient and value of the students' mean squared error, over images, pixels and channels.
+    """Gradient and value of the students' mean squared error, over images, places and channels.
 
     The gradient is written down instead of derived, which saves a tenth of a training's time.
 
     Args:
-        features: (B, K N, H, W) of the students.
-        target: (B, C, H, W) of the teacher.
-        used: Which of the teacher's channels the students have.
+        features: (K, B, ...) of the students; without K of a single one.
+        target: (B, ...) of the teacher.
+        channels: Which of the teacher's channels the students have; None for all.
         want_loss: Whether the value is wanted, too.
 
     Returns:
-        (B, K N, H, W): the gradient by the features of the sum over students, of the features'
-        type; (K,): the error of each student, or None.
+        As `features`: the gradient by them of the sum over students, of their type; (K,): the
+        error of each student, or None.
     """
-    batch, _, height, width = features.shape
-    # Channels last as they lie in memory, a row per pixel: (B H W, K, N) against (B H W, 1, C).
-    students = features.detach().permute(0, 2, 3, 1).flatten(0, 2)
-    difference = students.unflatten(1, used.index_KN.shape).to(torch.float32, copy=True)
-    teacher = target.permute(0, 2, 3, 1).flatten(0, 2)
-    if used.full:
-        teacher = teacher.unsqueeze(1)
+    single = features.ndim == target.ndim
+    students = features.detach()[None] if single else features.detach()
+    difference = students.to(torch.float32, copy=True)
+    count = target.numel()
+    if channels is None:
+        difference.sub_(target)
+        each_K = torch.full((len(students),), 1 / count, device=features.device)
     else:
-        # In single precision, since a CPU takes five times as long to select half ones.
-        teacher = F.pad(teacher.float(), (0, 1)).index_select(1, used.index_KN.flatten())
-        teacher = teacher.unflatten(1, used.index_KN.shape)
-    difference.sub_(teacher)
-    each_K = used.each_K / len(students)
-    loss_K = difference.square().sum(dim=(0, 2)) * each_K if want_loss else None
-    gradient = difference.mul_(2 * each_K[:, None]).to(features.dtype)
-    return gradient.flatten(1).unflatten(0, (batch, height, width)).permute(0, 3, 1, 2), loss_K
+        dim = channels.dim
+        wanted = target.float().expand(len(students), *target.shape)
+        shape = [len(students), *(-1 if d == dim else 1 for d in range(target.ndim))]
+        index = channels.index_KN.view(shape)
+        wanted = wanted.gather(1 + dim, index.expand(difference.shape))
+        difference.sub_(wanted.mul_(channels.real_KN.view(shape)))
+        each_K = channels.each_K * (target.shape[dim] / count)
+    loss_K = difference.square().flatten(1).sum(dim=1) * each_K if want_loss else None
+    gradient = difference.mul_(2 * each_K.view(-1, *[1] * target.ndim)).to(features.dtype)
+    return gradient[0] if single else gradient, loss_K

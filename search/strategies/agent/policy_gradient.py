@@ -81,9 +81,9 @@ class PolicyGradientSettings:
         epsilon: Share of entries drawn uniformly in the first generation.
         epsilon_decay: What epsilon is multiplied with after every generation.
         hidden: Hidden units H of the network.
-        use: What the reward takes for the mean use u: cost, the outcome's cost (mean channel use
-            unless the study measures another one, which should then lie in [0, 1] as well), or
-            vector, the mean of the proposal's use entries.
+        use: What the reward takes for the mean use u: cost, the outcome's cost (the study's
+            `objective.cost`, which lies in [0, 1]), or vector, the mean of the proposal's use
+            entries.
 
     Raises:
         ValueError: A value is outside its range.

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
+from partitioning import STUDY
 from search.cli import main
 from search.commands.report import make_tracker
 from search.commands.sync import sync
@@ -112,7 +113,7 @@ def test_bad_commands(
 ) -> None:
     assert "is not a study" in refused(capsys, "compare", tmp_path)
     assert "does not exist" in refused(capsys, "compare", tmp_path / "none.yaml")
-    for text in ("{a: [", "[1]", "", "version: 2"):
+    for text in ("{a: [", "[1]", "", f"version: {STUDY.version}"):
         (tmp_path / "damaged").mkdir(exist_ok=True)
         (tmp_path / "damaged" / "config.yaml").write_text(text)
         assert "config.yaml is damaged" in refused(capsys, "compare", tmp_path / "damaged")

@@ -154,11 +154,12 @@ def test_a_candidate_is_trained_on_its_seeds_foundation(
     assert study.train(PICK, run=no_jobs).accuracy[0] == expected.accuracy
     assert (tmp_path / "digits" / "network.pt2").is_file()
     weights = load(study.folder / "trained" / PICK / "seed0.safetensors").state
-    frozen = [key for key in weights if key.startswith("trunk.") and weights[key].ndim == 4]
-    assert frozen
+    trunk_of = study.config.network.trunk
+    frozen = [name for name, each in trunk_of.named_parameters() if each.ndim == 4]
+    assert "conv.weight" in frozen
     for seed, is_its in ((0, False), (1, True)):
         trunk = base_of(given[seed]).trunk.state
-        assert all(torch.equal(weights[key], trunk[key]) for key in frozen) is is_its
+        assert all(torch.equal(weights[f"shared.{n}"], trunk[n]) for n in frozen) is is_its
 
 
 def test_a_calibration_measures_on_the_candidates_foundation(

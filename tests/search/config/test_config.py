@@ -16,6 +16,7 @@ from search.config import (
 )
 from search.study import build_space, build_strategy
 from tests.helpers import ROOT
+from trainers.networks import BackboneError
 from trainers.optim import learning_rate_at
 
 TRUNK = {"dataset": {"name": "hues", "source": "toy"}}
@@ -54,6 +55,15 @@ def test_there_are_the_configs_the_readme_names() -> None:
         "decathlon_paper",
         "sharing_at_fixed_use",
     }
+
+
+@pytest.mark.parametrize(
+    "name", ["decathlon_paper", "sharing_at_fixed_use", "mini_decathlon_contest"]
+)
+def test_published_settings_have_the_papers_cost(name: str) -> None:
+    """The mean share of divided channels; whoever searches for a smaller network counts MACs."""
+    assert load_config(f"configs/{name}.yaml").objective.cost == "use"
+    assert load_config("configs/quickstart.yaml").objective.cost == "macs"
 
 
 def test_sharing_at_fixed_use_changes_nothing_but_overlaps() -> None:
@@ -111,13 +121,20 @@ def test_the_decathlon_does_not_claim_to_be_the_papers() -> None:
         ({"seeds": [0, 0]}, "seeds must be one or more different numbers"),
         ({"seeds": 3}, "seeds must be a list, got 3"),
         ({"name": "a/b"}, "name must be a folder name"),
-        ({"backbone": {"width": 0}}, r"^backbone: .*width must be at least 1 channel, got 0"),
-        ({"backbone": {"family": "resnet50"}}, "family must be one of"),
+        ({"input_size": 0}, "^input_size must be at least 8 pixels, or null, got 0"),
+        ({"backbone": {"modle": "resnet14"}}, r"^backbone\.modle: .*did you mean 'model'"),
+        ({"backbone": {"family": "resnet14"}}, r"^backbone\.family: unknown key.*known: .*model"),
+        ({"backbone": {"width": 0}}, r"^backbone\.width: unknown key 'width'"),
+        ({"backbone": {"args": 3}}, r"^backbone\.args must be a mapping, got 3"),
+        ({"backbone": {"partition": "stage3"}}, r"^backbone\.partition must be a list"),
+        ({"backbone": {"trunk": "thawed"}}, "trunk must be one of frozen, train, got 'thawed'"),
         ({"space": {"use": [0.8, 0.2]}}, r"^space: .*0\.8"),
         ({"space": {"use": [0.5]}}, r"^space\.use must have 2 entries"),
         ({"compute": {"device": "tpu"}}, "auto, cpu, cuda"),
         ({"objective": {"cost": "price"}}, "cost must be one of use, parameters, macs, union"),
-        ({"trunk": {}}, r"^trunk: give either dataset .* or checkpoint .*got neither"),
+        ({"trunk": {}}, r"^trunk\.dataset is missing: .*backbone\.weights"),
+        ({"trunk": {"checkpoint": "w.safetensors"}}, r"^trunk\.checkpoint: unknown key"),
+        ({"space": {"multiple_of": 0}}, r"space\.multiple_of must be at least 1 channel, got 0"),
         ({"schedule": {"evaluators": 0}}, "evaluators must be at least 1"),
         ({"proxy": {"sgd": {"steps": 0}}}, r"^proxy\.sgd: steps must be at least 1, got 0"),
         ({"finish": {"seeds": 0}}, r"^finish: seeds must be at least 1"),
@@ -168,6 +185,44 @@ def test_missing_keys_are_named() -> None:
     del config["trunk"]
     with pytest.raises(ConfigError, match=r"^trunk is missing"):
         parse_config(config)
+    config["backbone"] = {"weights": "resnet26.safetensors"}
+    assert parse_config(config).pretraining.dataset is None, "it has weights to begin with"
+
+
+def test_networks_come_with_trained_weights_or_get_some() -> None:
+    """Without any, and without a dataset to pretrain on, there is nothing to distil."""
+    for backbone in (
+        {"model": "timm:resnet18", "args": {"pretrained": True}},
+        {"model": "torchvision:resnet18", "args": {"weights": "DEFAULT"}},
+        {"model": "transformers:google/vit-base-patch16-224"},
+        {"model": "package.module:function"},
+    ):
+        assert parsed(backbone=backbone, trunk=None).trunk is None
+    for backbone in (
+        {"model": "resnet14"},
+        {"model": "timm:resnet18"},
+        {"model": "timm:resnet18", "args": {"pretrained": False}},
+        {"model": "torchvision:resnet18"},
+    ):
+        with pytest.raises(ConfigError, match=r"^trunk is missing"):
+            parsed(backbone=backbone, trunk=None)
+        assert parsed(backbone=backbone).trunk is not None
+
+
+def test_a_config_is_read_without_its_network() -> None:
+    """What is wrong with a network is said where one is built; reading takes no library of any."""
+    config = parsed(backbone={"model": "resnet50", "args": {"width": 0}})
+    with pytest.raises(BackboneError, match=r"resnet50.*did you mean resnet"):
+        _ = config.network
+    width = parsed(backbone={"args": {"width": 0}})
+    with pytest.raises(BackboneError, match=r"^backbone: .*width must be at least 1, got 0"):
+        _ = width.network
+
+
+def test_the_size_of_images() -> None:
+    assert parsed().size == 32
+    assert parsed(input_size=48).size == 48
+    assert parsed(input_size=None).size == parsed(input_size=None).data.input_size == 32
 
 
 def test_a_task_listed_twice_is_refused() -> None:
@@ -298,9 +353,11 @@ def test_the_config_of_a_seed() -> None:
     assert differences(own, parsed(seeds=[0], trunk={**TRUNK, "seed": 5})) == [
         "foundations: 'per_seed' in the study, 'shared' now"
     ]
-    file = parsed(foundations="per_seed", trunk={"checkpoint": "trunk.safetensors"}).of_seed(1)
+    weights = {"weights": "resnet26.safetensors"}
+    file = parsed(foundations="per_seed", backbone=weights, trunk=None).of_seed(1)
     assert file.trunk is not None
     assert file.trunk.seed == 1, "which seeds the teachers"
+    assert file.trunk.dataset is None
     with pytest.raises(ConfigError, match="foundations must be one of shared, per_seed, got 'own'"):
         parsed(foundations="own")
 

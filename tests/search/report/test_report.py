@@ -135,6 +135,12 @@ class TestSummary:
                     "seed": seed,
                     "quality": quality,
                     "cost": cost,
+                    "costs": {
+                        "macs": 0.5,
+                        "parameters": 0.5,
+                        "union": 0.5,
+                        "use": cost,
+                    },
                     "accuracy": {TASKS[0]: quality + 0.1, TASKS[1]: quality - 0.1},
                 }
                 for name, seed, quality, cost in [
@@ -323,6 +329,7 @@ class TestPage:
         assert by_name["es"]["text"][0].split("<br>") == [
             "<b>es-0-0</b>",
             "quality 0.5000, cost 0.2000",
+            "macs 0.500, parameters 0.500, union 0.500, use 0.200",
             "digits: accuracy 0.600, uses 20%",
             "&lt;shapes&gt;: accuracy 0.400, uses 20%",
         ]

@@ -55,9 +55,12 @@ def test_wrong_simulated_studies_are_refused(changed: dict[str, Any], message: s
 
 def test_the_true_front_as_a_space_and_a_reference_show_it() -> None:
     _, least = SyntheticProblem(THREE, SyntheticConfig()).front().hypervolume((0.0, 1.1), 0.2)
-    known = simulated(space={"use": [0.2, 1]})
+    use = {"cost": "use"}
+    known = simulated(space={"use": [0.2, 1]}, objective=use)
     assert true_hypervolume(known, (0.0, 1.1)) == least
-    assert least < (true_hypervolume(simulated(space={"use": [0.0, 1]}), (0.0, 1.1)) or 0)
+    assert least < (
+        true_hypervolume(simulated(space={"use": [0.0, 1]}, objective=use), (0.0, 1.1)) or 0
+    )
     assert true_hypervolume(simulated(objective={"cost": "macs"}), (0.0, 1.1)) is None
     # Nothing of the front lies beyond these points.
     assert true_hypervolume(known, (0.999, 1.1)) is None
@@ -70,10 +73,13 @@ def test_a_simulated_study_has_nothing_to_train_on() -> None:
 
 
 def test_a_simulated_study_needs_no_images_whatever_its_trunk() -> None:
-    config = simulated(trunk={"checkpoint": "none.safetensors"})
-    check_inputs(config)
-    with pytest.raises(ConfigError, match="the study simulated is simulated: it has no images"):
-        build_foundation(config, run_here, print)
+    gone = {"dataset": {"name": "gone", "source": "npz"}}
+    weights = {"model": "resnet14", "weights": "none.safetensors"}
+    for changed in ({"trunk": gone}, {"backbone": weights}, {"backbone": weights, "trunk": gone}):
+        config = simulated(**changed)
+        check_inputs(config)
+        with pytest.raises(ConfigError, match="the study simulated is simulated: it has no images"):
+            build_foundation(config, run_here, print)
 
 
 def run(settings: StudyConfig, name: str = "random", seed: int = 0) -> list[Candidate]:
@@ -95,7 +101,7 @@ def run(settings: StudyConfig, name: str = "random", seed: int = 0) -> list[Cand
 
 
 def test_scores_are_those_of_the_realised_matrix() -> None:
-    settings = simulated()
+    settings = simulated(objective={"cost": "use"})
     problem = SyntheticProblem(THREE, settings.simulation.synthetic)
     told = run(settings)
     assert len(told) == 20
@@ -106,6 +112,9 @@ def test_scores_are_those_of_the_realised_matrix() -> None:
         assert candidate.quality == pytest.approx(accuracy_T.mean())
         assert candidate.cost == pytest.approx(masks.mean_use())
         assert 0 < candidate.seconds <= 1
+    by_macs = run(simulated())  # the default: the whole network's, trunk, head and all
+    assert [c.quality for c in by_macs] == [c.quality for c in told]
+    assert [c.cost for c in by_macs] == [c.costs.relative_macs for c in told if c.costs]
     again = run(settings)
     assert [c.quality for c in again] == [c.quality for c in told]
     other = run(replace(settings, seeds=(1,)), seed=1)

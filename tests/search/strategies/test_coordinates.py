@@ -37,9 +37,9 @@ def mean_uses(
     config = parse_config(
         {
             "name": "even",
-            "trunk": {"checkpoint": "none"},
+            "trunk": {"dataset": {"name": "hues", "source": "toy"}},
             "tasks": [{"name": f"task{i}", "source": "toy"} for i in range(tasks)],
-            "backbone": {"family": "resnet14", "width": 16},
+            "backbone": {"model": "resnet14", "args": {"width": 16}},
             "space": space,
             "solver": {"gap": 0.05},
             "strategies": {"tried": {"kind": "random"} | settings},

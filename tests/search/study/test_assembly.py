@@ -40,10 +40,7 @@ def test_no_vector_costs_less_than_the_least(cost: str, space: dict[str, Any]) -
     draws[5:10, list(built.use_dims)] = 0
     draws[10:12] = [[0.0], [1.0]]
     found = [
-        getattr(
-            costs(config.backbone, built.decode(v).masks, rows, input_size=config.input_size),
-            COSTS[cost].attribute,
-        )
+        getattr(costs(config.network, built.decode(v).masks, rows), COSTS[cost].attribute)
         for v in draws
     ]
     assert min(found) >= least - 1e-9

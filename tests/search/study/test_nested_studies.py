@@ -32,7 +32,7 @@ from search.study import (
     run_here,
 )
 from trainers.export import export_networks
-from trainers.joint import train_jointly
+from trainers.joint import train_jointly, trained_network
 from trainers.proxy import DivergedError, Evaluation, FeatureCache, Proxy
 
 SPACES: dict[str, dict[str, Any]] = {
@@ -55,7 +55,7 @@ def tiny(output: Path, **changed: Any) -> StudyConfig:
         "output": str(output),
         "input_size": 8,
         "tasks": [{"name": n, "source": "toy", "limit": 100} for n in ("digits", "colours")],
-        "backbone": {"family": "resnet14", "width": 4},
+        "backbone": {"model": "resnet14", "args": {"width": 4}},
         "trunk": {
             "dataset": {"name": "glyphs", "source": "toy", "limit": 100},
             "sgd": {"steps": 5, "batch_size": 16},
@@ -218,7 +218,7 @@ def test_a_task_that_skips_every_block_is_scored_trained_and_exported(
     config = tiny(tmp_path, space=SPACES["block_levels"])
     space = build_space(config)
     vector = np.zeros(space.dim)
-    vector[space.names().index("stage3.block0.hidden/use[colours]")] = 1.0
+    vector[space.names().index("stage3.0.conv1/use[colours]")] = 1.0
     masks = space.decode(vector).masks
     assert masks.use().tolist() == [0.0, 0.5]
     (scored,) = Proxy(cache, config.proxy, config.compute).score([masks])
@@ -228,4 +228,7 @@ def test_a_task_that_skips_every_block_is_scored_trained_and_exported(
         masks, base.tasks, base.trunk, base.teachers, config.train,
         backbone=config.backbone, seed=0, compute=config.compute,
     )  # fmt: skip
-    assert set(export_networks(trained.network, base.tasks, tmp_path)) == {"digits", "colours"}
+    network = trained_network(
+        trained.state, masks, base.tasks, base.trunk, base.teachers, config.network
+    )
+    assert set(export_networks(network, base.tasks, tmp_path)) == {"digits", "colours"}

@@ -104,7 +104,7 @@ def test_a_study_lists_what_was_trained_with_its_settings(tmp_path: Path) -> Non
             "name": "small",
             "output": str(tmp_path),
             "tasks": [{"name": "a", "source": "toy"}],
-            "trunk": {"checkpoint": "none"},
+            "trunk": {"dataset": {"name": "hues", "source": "toy"}},
             "strategies": {"baselines": {}},
         }
     )

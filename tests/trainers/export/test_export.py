@@ -6,12 +6,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.helpers.small_networks import BACKBONE, COMPUTE, NAMES, SGD, candidate
+from tests.helpers.small_networks import BACKBONE, BUILT, COMPUTE, NAMES, SGD, candidate
 from trainers.data import Task
 from trainers.export import export_networks, read_export
 from trainers.export.compact import CompactNetwork, ExportError, check_export
-from trainers.joint import TrainConfig, train_jointly
-from trainers.network import Network
+from trainers.joint import TrainConfig, initial_network, train_jointly, trained_network
 from trainers.teachers import Trained
 
 
@@ -22,7 +21,8 @@ def test_export_writes_checked_networks_that_need_only_torch(
         candidate(1), tasks, trunk, teachers, TrainConfig(sgd=SGD),
         backbone=BACKBONE, seed=0, compute=COMPUTE,
     )  # fmt: skip
-    checks = export_networks(result.network, tasks, tmp_path)
+    network = trained_network(result.state, candidate(1), tasks, trunk, teachers, BUILT)
+    checks = export_networks(network, tasks, tmp_path)
     assert set(checks) == set(NAMES)
     for row, name in enumerate(NAMES):
         program = torch.export.load(tmp_path / name / "network.pt2").module()
@@ -35,14 +35,14 @@ def test_export_writes_checked_networks_that_need_only_torch(
         assert description["classes"] == ["left", "right"]
         assert description["accuracy"] == hits
         weights = load_file(tmp_path / name / "weights.safetensors")
-        used = result.network.masks.forward["stage3.block0.hidden"][row].sum()
-        assert weights["tail.0.conv1.weight"].shape[0] == used
+        used = network.masks.forward["stage3.0.conv1"][row].sum()
+        assert weights["tail.stage3.0.conv1.weight"].shape[0] == used
 
 
-def test_a_wrong_compact_network_is_not_exported(tasks: dict[str, Task], trunk: Trained) -> None:
-    network = Network(
-        BACKBONE, candidate(0), [2, 2], generator=torch.Generator().manual_seed(0)
-    ).eval()
+def test_a_wrong_compact_network_is_not_exported(
+    tasks: dict[str, Task], trunk: Trained, teachers: dict[str, Trained]
+) -> None:
+    network = initial_network(candidate(0), tasks, trunk, teachers, BUILT, 0, torch.device("cpu"))
     compact = CompactNetwork(network, 0, tasks["a"]).eval()
     assert check_export(compact, network, 0, tasks["a"], "test").max_difference < 1e-4
     with torch.no_grad():

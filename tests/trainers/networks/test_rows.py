@@ -1,6 +1,5 @@
 """A row against the whole network under masks, for networks of every kind."""
 
-import copy
 from collections.abc import Mapping
 from functools import cache
 
@@ -15,7 +14,8 @@ from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.helpers.foreign import NETWORKS, network
-from trainers.networks.division import Division, find_division, used_by
+from tests.helpers.masked import masked, with_own_norms
+from trainers.networks.division import Division, find_division
 from trainers.networks.row import Row
 
 TOLERANCE = 1e-5
@@ -31,14 +31,25 @@ def tensors(model: nn.Module) -> dict[str, Tensor]:
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
-def draw(division: Division, seed: int, *, streams: bool = False) -> NDArray[np.bool_]:
-    """Random masks with a unit of every group at least; of streams only where it is asked for."""
+def draw(
+    division: Division, seed: int, *, streams: bool = False, empty: float = 0.0
+) -> NDArray[np.bool_]:
+    """Random masks with a unit of every group at least; of streams only where it is asked for.
+
+    Args:
+        division: Of the network.
+        seed: Of the masks.
+        streams: Whether streams are masked.
+        empty: Share of the groups that are, of which nothing is used.
+    """
     rng = np.random.default_rng(seed)
     forward = {}
     for each in division.groups:
         width = each.group.width
         used = rng.random(width) < rng.uniform(0.2, 0.9)
         used[rng.integers(width)] = True
+        if empty and rng.random() < empty:
+            used[:] = False
         forward[each.group.name] = used | (each.group.kind == "stream" and not streams)
     return division.kept(forward)
 
@@ -47,48 +58,13 @@ def difference(one: Tensor, other: Tensor) -> float:
     return float((one - other).abs().max()) / max(1.0, float(other.abs().max()))
 
 
-def masked(
-    tensors: Mapping[str, Tensor], division: Division, kept: NDArray[np.bool_]
-) -> dict[str, Tensor]:
-    """The whole network's tensors, 0 wherever a layer would read a unit that a row does not use."""
-    found = dict(tensors)
-    for name, dims in division.axes.items():
-        if name in found and 1 in dims:
-            used = torch.from_numpy(used_by(dims[1], kept))
-            found[name] = found[name] * used.view(1, -1, *[1] * (found[name].ndim - 2))
-    return found
-
-
-class OwnChannels(nn.Module):
-    """A layer norm that normalises over some channels alone."""
-
-    def __init__(self, norm: nn.LayerNorm, used: NDArray[np.bool_]) -> None:
-        super().__init__()
-        self.weight, self.bias, self.eps = norm.weight, norm.bias, norm.eps
-        self.used = torch.from_numpy(used)
-        self.last = type(norm).__name__ != "LayerNorm2d"
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x if self.last else x.movedim(1, -1)
-        own = x[..., self.used]
-        mean, var = own.mean(-1, keepdim=True), own.var(-1, keepdim=True, unbiased=False)
-        y = ((x - mean) / torch.sqrt(var + self.eps) * self.weight + self.bias) * self.used
-        return y if self.last else y.movedim(-1, 1)
-
-
 def reference(
     model: nn.Module, division: Division, kept: NDArray[np.bool_], images: Tensor
 ) -> Tensor:
     """The whole network, its masked channels multiplied by zero where they are read."""
-    whole = copy.deepcopy(model)
-    whole.load_state_dict(masked(whole.state_dict(), division, kept))
-    for name, module in list(whole.named_modules()):
-        if isinstance(module, nn.LayerNorm) and name in division.axes:
-            owner = division.axes[name][0]
-            parent, _, child = name.rpartition(".")
-            own = OwnChannels(module, (owner < 0) | kept[owner])
-            setattr(whole.get_submodule(parent), child, own)
-    logits: Tensor = whole(images)
+    whole = with_own_norms(model, division, kept)
+    own = masked(tensors(model), division, kept)
+    logits: Tensor = functional_call(whole, own, (images,))
     return logits
 
 
@@ -108,9 +84,30 @@ def test_a_row_computes_what_the_masked_network_does(name: str, streams: bool) -
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_gradients_are_those_through_the_multiplication(name: str) -> None:
+@pytest.mark.parametrize("streams", [False, True])
+@torch.no_grad()
+def test_a_group_of_which_nothing_is_used_has_a_unit_that_counts_as_0(
+    name: str, streams: bool
+) -> None:
     model, images, division = divided(name)
-    kept = draw(division, 0)
+    kept = draw(division, 1, streams=streams, empty=0.5)
+    maskable = [each for each in division.groups if streams or each.group.kind != "stream"]
+    first = next((m for m in maskable if streams == (m.group.kind == "stream")), maskable[0])
+    kept[first.units] = False
+    kept[maskable[-1].units] |= np.arange(maskable[-1].group.width) == 1  # not all are empty
+    row = Row(model, division, kept)
+    own = row.gather(tensors(model))
+    assert own[f"{first.group.name}.weight"].shape[0] == first.group.channels
+    assert not own[f"{first.group.name}.weight"].any()
+    assert difference(row(own, images), reference(model, division, kept, images)) < TOLERANCE
+    assert difference(row.alone(tensors(model))(images), row(own, images)) < TOLERANCE
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("empty", [0.0, 0.4])
+def test_gradients_are_those_through_the_multiplication(name: str, empty: float) -> None:
+    model, images, division = divided(name)
+    kept = draw(division, 0, empty=empty)
     whole = {name: value.detach().clone() for name, value in tensors(model).items()}
     learned = [n for n, _ in model.named_parameters()]
     for each in learned:
@@ -164,9 +161,7 @@ def test_any_masks(data: st.DataObject) -> None:
     model, images, division = divided("residual")
     forward = {
         each.group.name: np.array(
-            data.draw(
-                st.lists(st.booleans(), min_size=(n := each.group.width), max_size=n).filter(any)
-            )
+            data.draw(st.lists(st.booleans(), min_size=(n := each.group.width), max_size=n))
         )
         for each in division.groups
     }
@@ -178,7 +173,7 @@ def test_any_masks(data: st.DataObject) -> None:
 
 def groups(name: str) -> Mapping[str, tuple[str, int, int]]:
     _, _, division = divided(name)
-    return {g.group.name: (g.group.kind, g.group.width, g.channels) for g in division.groups}
+    return {g.group.name: (g.group.kind, g.group.width, g.group.channels) for g in division.groups}
 
 
 def test_what_only_goes_together_is_one_unit() -> None:
@@ -193,6 +188,13 @@ def test_what_only_goes_together_is_one_unit() -> None:
     assert groups("vit")["blocks.0.attn.qkv"] == ("heads", 3, 3 * 64)
     assert groups("transformers_vit")["model.vit.layers.0.attention.q_proj"][:2] == ("heads", 3)
     assert groups("convnext")["stages.3.blocks.0.mlp.fc1"] == ("hidden", 1280, 1)
+    # Shortcuts fill new channels with zeros: units of a stage's stream that those before lack.
+    found = groups("resnet14")
+    assert [name for name, (kind, *_) in found.items() if kind == "hidden"] == [
+        f"stage{stage}.{block}.conv1" for stage in (1, 2, 3) for block in (0, 1)
+    ]
+    streams = {name: width for name, (kind, width, _) in found.items() if kind == "stream"}
+    assert sum(streams.values()) == 32
 
 
 def test_what_cannot_be_divided_has_a_reason() -> None:

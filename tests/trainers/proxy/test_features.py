@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from tests.helpers.small_networks import BACKBONE, candidate, score
+from tests.helpers.small_networks import BUILT, candidate, score
 from trainers.data import Task
-from trainers.network import Network, accuracy, full_masks
+from trainers.network import Whole, accuracy
 from trainers.proxy import FeatureCache, feature_bytes, load_features, save_features
 from trainers.proxy.features import as_tensor
 from trainers.teachers import Trained
@@ -20,22 +20,33 @@ def test_cached_features_are_the_teachers(
     cache: FeatureCache, tasks: dict[str, Task], teachers: dict[str, Trained]
 ) -> None:
     for name, features in cache.tasks.items():
-        teacher = Network(BACKBONE, full_masks(BACKBONE, [name]), [2], generator=None)
-        teacher.load_state_dict(dict(teachers[name].state))
-        teacher.eval()
+        teacher = Whole(BUILT, teachers[name].state, torch.device("cpu")).eval()
         with torch.no_grad():
-            x = as_tensor(features.inputs).float()
-            for target, block in zip(features.targets, teacher.tail(x, 0), strict=True):
+            outputs, _ = teacher.tail(as_tensor(features.inputs).float())
+            for target, block in zip(features.targets, outputs, strict=True):
                 np.testing.assert_allclose(target, block.numpy(), rtol=1e-2, atol=1e-2)
-            logits = teacher.head(teacher.tail(as_tensor(features.validation).float(), 0)[-1], 0)
+            logits = teacher.head(teacher.tail(as_tensor(features.validation).float())[1])
         hits = (logits.argmax(1) == as_tensor(features.labels)).float().mean()
         assert float(hits) == pytest.approx(features.accuracy, abs=0.03)
         assert len(features.inputs) == 64
-        assert accuracy(teacher, tasks[name], 0) == pytest.approx(features.accuracy)
+        assert accuracy(teacher, tasks[name], 16) == pytest.approx(features.accuracy)
+
+
+def test_the_cache_has_what_students_begin_with(
+    cache: FeatureCache, trunk: Trained, teachers: dict[str, Trained]
+) -> None:
+    of_tail = {n for n, v in BUILT.tail.state_dict().items() if v.is_floating_point()}
+    assert cache.tail.keys() == of_tail
+    assert all(np.array_equal(v, trunk.state[n].numpy()) for n, v in cache.tail.items())
+    own = {n for n in of_tail if ".bn" in n}
+    for name, features in cache.tasks.items():
+        assert features.teacher.keys() == own | {"head.weight", "head.bias"}
+        state = teachers[name].state
+        assert all(np.array_equal(v, state[n].numpy()) for n, v in features.teacher.items())
 
 
 def test_feature_bytes_are_what_the_cache_takes(cache: FeatureCache) -> None:
-    need = feature_bytes(BACKBONE, input_size=8, train_images=128, validation_images=96)
+    need = feature_bytes(BUILT, train_images=128, validation_images=96)
     assert need == cache.nbytes
 
 

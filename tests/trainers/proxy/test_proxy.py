@@ -9,8 +9,16 @@ import torch
 
 import trainers.proxy.proxy as proxy_module
 from partitioning import Masks
-from tests.helpers.small_networks import BACKBONE, COMPUTE, NAMES, PROXY, candidate, score
-from trainers.network import full_masks
+from tests.helpers.masks import full_masks
+from tests.helpers.small_networks import (
+    BACKBONE,
+    COMPUTE,
+    GROUPS,
+    NAMES,
+    PROXY,
+    candidate,
+    score,
+)
 from trainers.proxy import DivergedError, Evaluation, FeatureCache, Proxy, ProxyConfig, distill
 from trainers.teachers import Trained
 
@@ -123,7 +131,7 @@ def test_a_score_may_be_of_fewer_steps(cache: FeatureCache) -> None:
 
 
 def test_distillation_imitates_the_teachers(cache: FeatureCache) -> None:
-    full = full_masks(BACKBONE, NAMES)
+    full = full_masks(GROUPS, NAMES)
     short = score(full, cache, replace(PROXY, sgd=replace(PROXY.sgd, steps=2)))
     long = score(full, cache, replace(PROXY, sgd=replace(PROXY.sgd, steps=200)))
     assert sum(long.distillation_loss.values()) < 0.7 * sum(short.distillation_loss.values())
@@ -148,10 +156,10 @@ def test_a_student_that_is_the_teacher_scores_as_the_teacher(
         backbone=BACKBONE,
         input_size=8,
         tasks={"a": reordered},
-        tail={k: v for k, v in features.teacher.items() if k.startswith("tail.")},
+        tail={n: teachers["a"].state[n].numpy() for n in cache.tail},
     )
     config = replace(PROXY, sgd=replace(PROXY.sgd, steps=10, learning_rate=1e-6), norm_images=32)
-    result = score(full_masks(BACKBONE, ["a"]), single, config)
+    result = score(full_masks(GROUPS, ("a",)), single, config)
     assert result.accuracy["a"] == pytest.approx(teachers["a"].accuracy, abs=0.03)
 
 
