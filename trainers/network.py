@@ -1,7 +1,6 @@
 """Networks with tensors of their own: one without masks, and one for all virtual networks."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +8,7 @@ from torch import Tensor, nn
 
 from partitioning import Masks
 from trainers.data import Task, normalise
-from trainers.networks import Backbone, Stack, Store, bound, make_stores
+from trainers.networks import Backbone, Stack, Store, bound, make_stores, tensors_of
 
 
 class Whole(nn.Module):
@@ -31,12 +30,10 @@ class Whole(nn.Module):
         }  # fmt: skip
         own: dict[str, Tensor] = {}
         for name, tensor in state.items():
-            copied = tensor.detach().to(device).clone()
-            if copied.ndim == 4:
-                copied = copied.contiguous(memory_format=torch.channels_last)
+            copied = _placed(tensor, device)
             own[name] = nn.Parameter(copied) if name in parameters else copied
         self.trunk, self.tail = (
-            bound(part, {n: own[n] for n in _names(part) if n in own}).to(device)
+            bound(part, {n: own[n] for n in tensors_of(part) if n in own}).to(device)
             for part in (backbone.trunk, backbone.tail)
         )
         self.head = _linear(*(own[name] for name in backbone.of_head)).to(device)
@@ -86,7 +83,7 @@ class Network:
         self.stores: dict[str, Store] = make_stores(
             backbone.tail, backbone.division, backbone.divided, shared, 1, device
         )
-        whole = {n: _placed(shared[n], device) for n in _names(backbone.trunk) if n in shared}
+        whole = {n: _placed(shared[n], device) for n in tensors_of(backbone.trunk) if n in shared}
         read_R = backbone.read_by_head(kept_RU)
         self.trunks: list[nn.Module] = []
         self.stacks: list[Stack] = []
@@ -142,14 +139,14 @@ class Network:
         self.eval()
         head = _linear(*map(_plain, self.heads[row].parameters()))
         trunk, tail = (
-            bound(module, {n: _plain(t) for n, t in _tensors(module).items()}).eval()
+            bound(module, {n: _plain(t) for n, t in tensors_of(module).items()}).eval()
             for module in (self.trunks[row], self.stacks[row].module)
         )
         return trunk, tail, head
 
     def state(self) -> dict[str, Tensor]:
         """All its tensors by name, on the CPU: shared ones once, and those of every row."""
-        trunk = _tensors(self.trunks[0])
+        trunk = tensors_of(self.trunks[0])
         found = {f"shared.{n}": t for n, t in trunk.items() if n not in self.backbone.own}
         found |= {f"shared.{name}": store.whole() for name, store in self.stores.items()}
         for row, tensors in enumerate(self._own()):
@@ -160,7 +157,7 @@ class Network:
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Take the tensors of another network with the same masks, as `state` gave them."""
         for trunk in self.trunks:
-            for name, tensor in _tensors(trunk).items():
+            for name, tensor in tensors_of(trunk).items():
                 if name not in self.backbone.own:
                     tensor.copy_(state[f"shared.{name}"])
         for name, store in self.stores.items():
@@ -173,7 +170,7 @@ class Network:
     def _own(self) -> list[dict[str, Tensor]]:
         """The tensors that each row has alone."""
         return [
-            {n: t for n, t in _tensors(trunk).items() if n in self.backbone.own}
+            {n: t for n, t in tensors_of(trunk).items() if n in self.backbone.own}
             | stack.own()
             | dict(zip(self.backbone.of_head, head.parameters(), strict=True))
             for trunk, stack, head in zip(self.trunks, self.stacks, self.heads, strict=True)
@@ -227,17 +224,9 @@ def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
     return found
 
 
-def _names(module: nn.Module) -> list[str]:
-    return list(_tensors(module))
-
-
-def _tensors(module: nn.Module) -> dict[str, Tensor]:
-    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
-
-
 def _plain(tensor: Tensor) -> Tensor:
     return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
 
 
-def _placed(tensor: Tensor, device: torch.device) -> Any:
+def _placed(tensor: Tensor, device: torch.device) -> Tensor:
     return to_channels_last(tensor.detach().to(device).clone())

@@ -21,7 +21,7 @@ from trainers.networks.division import (
 from trainers.networks.preprocessing import own_inputs
 from trainers.networks.recording import RecordingError
 from trainers.networks.resnet import BLOCKS
-from trainers.networks.row import Places, Row, bound
+from trainers.networks.row import Places, Row, bound, tensors_of
 from trainers.networks.sources import SOURCES, ModelError, build_model
 from trainers.networks.stack import BATCH_NORMS, Stack, Store, make_stores, own_tensors
 
@@ -57,4 +57,5 @@ __all__ = [
     "network_inputs",
     "own_inputs",
     "own_tensors",
+    "tensors_of",
 ]

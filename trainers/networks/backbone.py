@@ -35,7 +35,7 @@ from trainers.networks.division import (
 )
 from trainers.networks.preprocessing import own_inputs
 from trainers.networks.resnet import BLOCKS
-from trainers.networks.row import Row
+from trainers.networks.row import Row, tensors_of
 from trainers.networks.sources import SOURCES, Logits, build_model, pretrained
 from trainers.networks.stack import BATCH_NORMS, own_tensors
 
@@ -361,9 +361,8 @@ def _build(config: BackboneConfig, input_size: int) -> Backbone:
         ) from error
     halves = cut(model, images, config.partition, head=config.head, whole=config.trunk == "train")
     division = find_division(model, images)
-    divisible = [
-        each for each in halves.divisible(division) if config.stream or each.group.kind != "stream"
-    ]
+    behind = halves.divisible(division)
+    divisible = [each for each in behind if config.stream or each.group.kind != "stream"]
     if not divisible:
         why = "; ".join(f"{name}: {reason}" for name, reason in division.refused.items())
         raise BackboneError(
@@ -373,10 +372,9 @@ def _build(config: BackboneConfig, input_size: int) -> Backbone:
         boundary = halves.trunk(images)
         outputs, _ = halves.tail(boundary)
         made = _made(model, images)
-    exact = _check_row(halves, division, divisible, boundary)
-    owners: list[tuple[int | None, Owner | None]] = [(None, None)] * len(outputs)
-    if any(each.group.kind == "stream" for each in divisible):
-        owners = _output_owners(halves, division, divisible, boundary, outputs)
+    kept, smaller, features = _half_row(halves, division, divisible, boundary)
+    exact = _is_exact(halves, division, kept, boundary, features)
+    owners = _output_owners(halves.blocks, division, kept, outputs, smaller)
     of_tail = {name for name, _ in halves.tail.named_modules()}
     norms = [
         int(shape.numel() // (len(images) * shape[1]))
@@ -398,7 +396,7 @@ def _build(config: BackboneConfig, input_size: int) -> Backbone:
         head=halves.head,
         features=halves.features,
         division=division,
-        divisible=halves.divisible(division),
+        divisible=behind,
         groups=tuple(each.group for each in divisible),
         cut_at=halves.boundary,
         counter=Counter(model, division, images, head=halves.head),
@@ -431,28 +429,29 @@ def _made(model: nn.Module, images: Tensor) -> dict[str, torch.Size]:
 
 
 def _output_owners(
-    halves: Cut,
+    blocks: Sequence[str],
     division: Division,
-    divisible: Sequence[Divisible],
-    boundary: Tensor,
+    kept: NDArray[np.bool_],
     outputs: Sequence[Tensor],
+    smaller: Sequence[Tensor],
 ) -> list[tuple[int | None, Owner | None]]:
-    """For each block's output the dimension that rows have less of, and the units there."""
-    kept = np.ones(division.units, dtype=np.bool_)
-    for each in divisible:
-        kept[each.units] = np.arange(each.group.width) < (each.group.width + 1) // 2
+    """For each block's output the dimension that a row has less of, and the units there.
+
+    Args:
+        blocks: Their names.
+        division: Of the whole network.
+        kept: What the row uses.
+        outputs: Of the whole network.
+        smaller: Of the row.
+    """
     of_streams = {
         unit
         for each in division.groups
         if each.group.kind == "stream"
         for unit in range(each.units.start, each.units.stop)
     }
-    row = Row(halves.tail, division, kept)
-    state = {**dict(halves.tail.named_parameters()), **dict(halves.tail.named_buffers())}
-    with torch.no_grad():
-        smaller, _ = row(row.gather(state), boundary)
     found: list[tuple[int | None, Owner | None]] = []
-    for name, whole, part in zip(halves.blocks, outputs, smaller, strict=True):
+    for name, whole, part in zip(blocks, outputs, smaller, strict=True):
         dims = [d for d in range(1, whole.ndim) if whole.shape[d] != part.shape[d]]
         if not dims:
             found.append((None, None))
@@ -463,9 +462,10 @@ def _output_owners(
             if other.startswith(f"{name}.")
             and 0 in axes
             and axes[0].size == whole.shape[dims[0]]
-            and {int(unit) for unit in axes[0]} <= of_streams | {-1}
             and used_by(axes[0], kept).sum() == part.shape[dims[0]]
         ]
+        # What is added to is what a block gives, where layers within are as wide.
+        owners.sort(key=lambda owner: not {int(unit) for unit in owner} <= of_streams | {-1})
         if len(dims) > 1 or not owners:
             raise BackboneError(f"the channels of what {name} gives cannot be followed")
         found.append((dims[0], owners[0]))
@@ -473,28 +473,26 @@ def _output_owners(
 
 
 @torch.no_grad()
-def _check_row(
+def _half_row(
     halves: Cut, division: Division, divisible: Sequence[Divisible], boundary: Tensor
-) -> bool:
-    """Whether a row computes what the network does whose masked channels count as 0.
-
-    Norms over channels, and layers that normalise their own weights, do otherwise.
+) -> tuple[NDArray[np.bool_], Sequence[Tensor], Tensor]:
+    """What a row with half of every divided group uses, and what its tail gives.
 
     Raises:
         BackboneError: A row does not run: of which group.
     """
-    state = {**dict(halves.tail.named_parameters()), **dict(halves.tail.named_buffers())}
+    state = tensors_of(halves.tail)
 
-    def run(groups: Sequence[Divisible]) -> tuple[NDArray[np.bool_], Tensor]:
+    def run(groups: Sequence[Divisible]) -> tuple[NDArray[np.bool_], Sequence[Tensor], Tensor]:
         kept = np.ones(division.units, dtype=np.bool_)
         for each in groups:
             kept[each.units] = np.arange(each.group.width) < (each.group.width + 1) // 2
         row = Row(halves.tail, division, kept)
-        features: Tensor = row(row.gather(state), boundary)[1]
-        return kept, features
+        outputs, features = row(row.gather(state), boundary)
+        return kept, outputs, features
 
     try:
-        kept, features = run(divisible)
+        return run(divisible)
     except Exception:  # whatever happens in a module of anyone's
         for each in divisible:
             try:
@@ -505,7 +503,21 @@ def _check_row(
                     f"{error}"
                 ) from error
         raise
-    masked = dict(state)
+
+
+@torch.no_grad()
+def _is_exact(
+    halves: Cut,
+    division: Division,
+    kept: NDArray[np.bool_],
+    boundary: Tensor,
+    features: Tensor,
+) -> bool:
+    """Whether a row's features are those of the network whose masked channels count as 0.
+
+    Norms over channels, and layers that normalise their own weights, do otherwise.
+    """
+    masked = tensors_of(halves.tail)
     for name, dims in division.axes.items():
         if name in masked and 1 in dims:
             used = torch.from_numpy(used_by(dims[1], kept))

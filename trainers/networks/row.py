@@ -114,6 +114,11 @@ def bound(model: nn.Module, tensors: Mapping[str, Any]) -> nn.Module:
     return found
 
 
+def tensors_of(module: nn.Module) -> dict[str, Tensor]:
+    """A module's parameters and buffers by name."""
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+
+
 def resized(model: nn.Module, places: Mapping[str, Mapping[int, Places]]) -> nn.Module:
     """A copy of a network that shares all tensors, but knows the sizes of rows' smaller ones."""
 

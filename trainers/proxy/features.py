@@ -147,6 +147,7 @@ def compute_features(
     held_out = task.splits["validation"]
     every = torch.arange(len(held_out))
     validation, _ = _run(network, task, held_out, every, device, compute, blocks=False)
+    read = (of_tail(backbone) & backbone.own) | set(backbone.of_head)
     return TaskFeatures(
         inputs=inputs,
         targets=tuple(targets),
@@ -155,8 +156,7 @@ def compute_features(
         teacher={
             name: tensor.float().numpy()
             for name, tensor in teacher.state.items()
-            if tensor.is_floating_point()
-            and (name in of_tail(backbone) & backbone.own or name in backbone.of_head)
+            if tensor.is_floating_point() and name in read
         },
         accuracy=teacher.accuracy,
     )
