@@ -22,18 +22,24 @@ def outlived(work: Callable[[], int]) -> int:
     Returns:
         The exit status, as a shell has it.
     """
-    ending = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
-    signal.pthread_sigmask(signal.SIG_BLOCK, ending)
+    ending = {signal.SIGINT, signal.SIGHUP, signal.SIGTERM}
+    # Signals are waited for, not handled: one that came just before a wait would not end it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, ending | {signal.SIGCHLD})
+    signal.signal(signal.SIGCHLD, lambda *_: None)
     child = os.fork()
-    if child:  # what a terminal sends to both comes twice, and is heeded once
-        for number in ending:
-            signal.signal(number, lambda number, frame: os.kill(child, number))
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, ending)
     if not child:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ending | {signal.SIGCHLD})
         return work()
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    for number in ending:
-        signal.signal(number, signal.SIG_DFL)
+    while True:
+        number = signal.sigwait(ending | {signal.SIGCHLD})
+        if number in ending:  # what a terminal sends to both comes twice, and is heeded once
+            os.kill(child, number)
+            continue
+        ended, code = os.waitpid(child, os.WNOHANG)
+        if ended:
+            break
+    status = os.waitstatus_to_exitcode(code)
     if status:
         time.sleep(MOMENT)
     return status if status >= 0 else 128 - status
