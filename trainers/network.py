@@ -77,7 +77,7 @@ class Network:
         seed: int,
         device: torch.device,
     ) -> None:
-        self.backbone, self.masks, self.device = backbone, masks, device
+        self.backbone, self.masks = backbone, masks
         kept_RU = backbone.kept(masks)
         free_RU = None if masks.backward is None else backbone.kept(masks, "backward")
         self.stores: dict[str, Store] = make_stores(

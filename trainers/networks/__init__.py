@@ -1,13 +1,7 @@
 """Networks of any kind: what of them can be divided, and the smaller ones that rows are."""
 
-from trainers.networks.backbone import (
-    Backbone,
-    BackboneConfig,
-    BackboneError,
-    Output,
-    build_backbone,
-    network_inputs,
-)
+from trainers.networks.backbone import Backbone, BackboneConfig, BackboneError, Output
+from trainers.networks.building import build_backbone, network_inputs
 from trainers.networks.counting import Counter, Counts
 from trainers.networks.cutting import Cut, CutError, cut
 from trainers.networks.division import (
@@ -20,14 +14,12 @@ from trainers.networks.division import (
 )
 from trainers.networks.preprocessing import own_inputs
 from trainers.networks.recording import RecordingError
-from trainers.networks.resnet import BLOCKS
-from trainers.networks.row import Places, Row, bound, tensors_of
+from trainers.networks.row import Row, bound, tensors_of
 from trainers.networks.sources import SOURCES, ModelError, build_model
 from trainers.networks.stack import BATCH_NORMS, Stack, Store, make_stores, own_tensors
 
 __all__ = [
     "BATCH_NORMS",
-    "BLOCKS",
     "LAYERS",
     "NORMS",
     "SOURCES",
@@ -42,7 +34,6 @@ __all__ = [
     "Division",
     "ModelError",
     "Output",
-    "Places",
     "RecordingError",
     "Row",
     "Stack",

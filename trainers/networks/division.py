@@ -285,8 +285,9 @@ class _Units:
         self._groups: list[list[_Member]] = []
         #: Where the channels of a group of torch-pruning's are lost sight of.
         self._lost: dict[int, str] = {}
-        #: Groups of torch-pruning's that are the heads of an attention.
+        #: Groups of torch-pruning's that are the heads of an attention, and appended channels.
         self._attended: set[int] = set()
+        self._appended: set[int] = set()
         self._axes: dict[str, dict[int, Owner]] = {}
 
     def add(self, members: list[_Member], appended: bool) -> None:
@@ -297,6 +298,7 @@ class _Units:
             appended: Whether layers before do not have its channels, which zeros stand for there.
         """
         if appended:
+            self._appended.add(len(self._groups))
             members = [member for member in members if self._has(member)]
         roots = np.unique(np.concatenate([member.root for member in members]))
         roots = roots[roots >= 0]
@@ -393,7 +395,8 @@ class _Units:
                 refused[name] = why
                 continue
             unit_C[channels_C] = first + unit_of_C
-            kind: GroupKind = "heads" if self._attended & set(numbers) else _kind(members)
+            kind: GroupKind = "stream" if self._appended & set(numbers) else _kind(members)
+            kind = "heads" if self._attended & set(numbers) else kind
             made = self._axes[f"{name}.weight"][0]
             groups.append(
                 Divisible(
