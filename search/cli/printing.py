@@ -57,8 +57,8 @@ def print_tried(tried: Sequence[Tried], console: Console) -> None:
     if len(tried) < 2:
         return
     seeds = f"{tried[0].split} accuracy, all {len(tried)} candidates that were trained in full"
-    table = Table(title=seeds, title_justify="left")
-    for name in ("candidate", "seeds", "mean", "std", "over share_all", "p", "p adjusted"):
+    table = Table(title=seeds, title_justify="left", box=None, pad_edge=False)
+    for name in ("candidate", "seeds", "mean", "std", "over share_all", "p", "adjusted"):
         table.add_column(name, justify="right" if name != "candidate" else "left", no_wrap=True)
     for entry in tried:
         values = (entry.mean, entry.std, entry.difference, entry.p, entry.p_adjusted)
