@@ -31,6 +31,8 @@ from trainers.tensor_files import CONTENT, load_arrays, save_arrays
 class TaskFeatures:
     """One task's cached features, float16, and the weights that read them.
 
+    Maps lie in memory and in files with their channels last, as convolutions read them.
+
     Attributes:
         inputs: Trunk features of training images, (N, C, H, W), or (N, T, C) of T tokens.
         targets: The teacher's output of every divided block for the same images, K of (N, ...).
@@ -117,6 +119,16 @@ def state_tensors(state: Mapping[str, NDArray[np.float32]]) -> dict[str, Tensor]
     return {name: as_tensor(array) for name, array in state.items()}
 
 
+def channels_last(array: NDArray[np.float16]) -> NDArray[np.float16]:
+    """Maps (N, C, H, W) as (N, H, W, C), contiguous; nothing is copied where they lie so."""
+    return np.ascontiguousarray(np.moveaxis(array, 1, -1) if array.ndim == 4 else array)
+
+
+def _channels_first(array: NDArray[np.float16]) -> NDArray[np.float16]:
+    """The view (N, C, H, W) of maps (N, H, W, C)."""
+    return np.moveaxis(array, -1, 1) if array.ndim == 4 else array
+
+
 @torch.no_grad()
 def compute_features(
     config: BackboneConfig,
@@ -190,7 +202,7 @@ def _run(
 
 def _half(features: Tensor) -> Tensor:
     limit = torch.finfo(torch.float16).max
-    return features.float().clamp(-limit, limit).half().cpu().contiguous()
+    return to_channels_last(features.float().clamp(-limit, limit).half().cpu())
 
 
 def of_tail(backbone: Backbone) -> set[str]:
@@ -218,7 +230,7 @@ def build_cache(
 def features_digest(teacher: Trained, task: Task, *, images: int, seed: int, precision: str) -> str:
     """Hash of all that determines a task's cached features."""
     return fingerprint(
-        kind="features",
+        kind="features, channels last",
         version=CACHE_VERSION,
         teacher=teacher.digest,
         data=task.fingerprint(),
@@ -237,11 +249,11 @@ def save_features(features: TaskFeatures, path: Path, digest: str = "") -> None:
         digest: Hash of all that determines them.
     """
     arrays: dict[str, NDArray[np.generic]] = {
-        "inputs": features.inputs,
-        "validation": features.validation,
+        "inputs": channels_last(features.inputs),
+        "validation": channels_last(features.validation),
         "labels": features.labels,
     }
-    arrays |= {f"targets.{k}": target for k, target in enumerate(features.targets)}
+    arrays |= {f"targets.{k}": channels_last(each) for k, each in enumerate(features.targets)}
     arrays |= {f"teacher.{name}": np.ascontiguousarray(a) for name, a in features.teacher.items()}
     save_arrays(arrays, path, {"accuracy": repr(features.accuracy), "digest": digest})
 
@@ -265,9 +277,9 @@ def load_features(
     arrays, metadata = load_arrays(path, digest, mapped=mapped, checked=checked)
     blocks = sum(name.startswith("targets.") for name in arrays)
     return TaskFeatures(
-        inputs=arrays["inputs"],
-        targets=tuple(arrays[f"targets.{k}"] for k in range(blocks)),
-        validation=arrays["validation"],
+        inputs=_channels_first(arrays["inputs"]),
+        targets=tuple(_channels_first(arrays[f"targets.{k}"]) for k in range(blocks)),
+        validation=_channels_first(arrays["validation"]),
         labels=arrays["labels"],
         teacher={
             name.removeprefix("teacher."): array

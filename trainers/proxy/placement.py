@@ -16,7 +16,7 @@ from torch import Tensor
 
 from trainers.device import compute_type
 from trainers.network import to_channels_last
-from trainers.proxy.features import FeatureCache, as_tensor
+from trainers.proxy.features import FeatureCache, as_tensor, channels_last
 
 #: Positions of images, or a run of them.
 Index: TypeAlias = NDArray[np.int64] | Tensor | slice
@@ -46,10 +46,10 @@ class PlacedFeatures:
             free, _ = torch.cuda.mem_get_info(device)
             self.on_device = cache.nbytes <= SHARE_OF_DEVICE * free
         self._ahead = device.type != "cpu" and not self.on_device
-        self._arrays = dict(_named(cache))
+        self._arrays = {name: channels_last(array) for name, array in _named(cache)}
         self._tensors: dict[str, Tensor] = {}
         if self.on_device:
-            for name, array in self._arrays.items():
+            for name, array in _named(cache):
                 self._tensors[name] = to_channels_last(as_tensor(array).to(device))
 
     def inputs(self, task: str, index: Index) -> Tensor:
@@ -102,10 +102,11 @@ class PlacedFeatures:
             return to_channels_last(self._tensors[name][index])
         assert not isinstance(index, Tensor), "positions go to the device with the features"
         # NumPy copies the images that are asked for and nothing else of a memory-mapped file.
-        batch = torch.from_numpy(np.ascontiguousarray(self._arrays[name][index]))
+        batch = torch.from_numpy(self._arrays[name][index])
         if self._device.type == "cuda":
             batch = batch.pin_memory()
-        return to_channels_last(batch.to(self._device, non_blocking=True))
+        batch = batch.to(self._device, non_blocking=True)
+        return batch.permute(0, 3, 1, 2) if batch.ndim == 4 else batch
 
 
 def _named(cache: FeatureCache) -> Iterator[tuple[str, NDArray[np.float16]]]:

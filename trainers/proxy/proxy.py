@@ -333,7 +333,7 @@ class Proxy:
         sound_K = torch.ones(candidates, dtype=torch.bool, device=self._device)
         batch = max(16, self._backbone.batch // candidates)
         with autocast(self._device, self._precision):
-            student.stack.by_batch(training=True)
+            student.stack.by_batch(training=True, remembered=True)
             student.stack(self._features.inputs(task, evenly))
             student.stack.by_batch(training=False)
             for start in range(0, len(labels), batch):
@@ -431,18 +431,17 @@ def _distillation(
     """
     single = features.ndim == target.ndim
     students = features.detach()[None] if single else features.detach()
-    difference = students.to(torch.float32, copy=True)
     count = target.numel()
     if channels is None:
-        difference.sub_(target)
+        difference = torch.sub(students, target)  # of two types: in single precision
         each_K = torch.full((len(students),), 1 / count, device=features.device)
     else:
         dim = channels.dim
         wanted = target.float().expand(len(students), *target.shape)
         shape = [len(students), *(-1 if d == dim else 1 for d in range(target.ndim))]
         index = channels.index_KN.view(shape)
-        wanted = wanted.gather(1 + dim, index.expand(difference.shape))
-        difference.sub_(wanted.mul_(channels.real_KN.view(shape)))
+        wanted = wanted.gather(1 + dim, index.expand(students.shape))
+        difference = torch.sub(students, wanted.mul_(channels.real_KN.view(shape)))
         each_K = channels.each_K * (target.shape[dim] / count)
     loss_K = difference.square().flatten(1).sum(dim=1) * each_K if want_loss else None
     gradient = difference.mul_(2 * each_K.view(-1, *[1] * target.ndim)).to(features.dtype)

@@ -101,6 +101,7 @@ class Stacked:
         ]  # fmt: skip
         for stack in self.rows:
             stack.imitate()
+            stack.by_batch(training=True, remembered=True)
 
     def __call__(self, x: Tensor, row: int) -> list[tuple[list[Tensor], Tensor]]:
         """By candidate: block outputs and features, of the channels that it uses."""
