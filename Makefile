@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 STUDY := studies/quickstart
 
 .DEFAULT_GOAL := help
-.PHONY: help install test test-slow lint format quickstart bench docs clean
+.PHONY: help install test test-slow test-cluster test-all lint format quickstart bench docs clean
 
 help:  ## Say what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -20,14 +20,16 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-test: install  ## Run the tests but the slow ones (about 8 minutes on two cores)
+test: install  ## Run the tests but the slow ones (a quarter of an hour on two cores)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-test-slow: install  ## Run the slow tests
+test-slow: install  ## Run the slow tests (as long again)
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
 
 test-cluster: install  ## Try cluster.yaml on hosts in namespaces (root; skipped where none can be made)
 	$(BIN)/python -m pytest -m cluster tests/cluster
+
+test-all: lint test test-slow test-cluster  ## Run everything (an hour)
 
 lint: install  ## Check style and types
 	$(BIN)/ruff check .

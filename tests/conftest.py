@@ -24,6 +24,15 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     shutil.rmtree(os.environ["RAY_TMPDIR"], ignore_errors=True)
 
 
+#: Where whole searches are run.
+LONGEST = ("/tests/search/commands/", "/tests/docs/", "/tests/apportion/")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, so that no process is left alone with one at the end."""
+    items.sort(key=lambda item: not any(folder in str(item.path) for folder in LONGEST))
+
+
 @pytest.fixture
 def backbone() -> BackboneConfig:
     """A ResNet-14 of width 4: seven blocks' worth of code paths in milliseconds."""

@@ -26,7 +26,13 @@ def test_every_strategy_has_a_golden() -> None:
     assert VECTORS["vectors"].keys() >= STRATEGIES.keys()
 
 
-@pytest.mark.parametrize("name", VECTORS["vectors"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name.startswith("gp") else ())
+        for name in VECTORS["vectors"]
+    ],
+)
 def test_proposals(name: str) -> None:
     found, golden = proposals(search_config(), name), VECTORS["vectors"][name]
     if name in FRAGILE and processor() != VECTORS["processor"]:

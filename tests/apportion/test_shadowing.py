@@ -82,6 +82,7 @@ def cluster() -> Iterator[str]:
     ray.shutdown()
 
 
+@pytest.mark.slow
 def test_searches_run_to_their_end(cluster: str, tmp_path: Path) -> None:
     """Both at once, since most of the time is that of imports."""
     running = {}

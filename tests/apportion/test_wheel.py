@@ -49,6 +49,7 @@ def test_it_holds_every_file_of_the_packages(wheel: Path) -> None:
     assert held == ours
 
 
+@pytest.mark.slow
 def test_a_search_from_another_folder(wheel: Path, tmp_path: Path) -> None:
     environment, folder = tmp_path / "env", tmp_path / "work"
     venv.create(environment, with_pip=False, symlinks=True)

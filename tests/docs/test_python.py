@@ -89,6 +89,7 @@ def shape(line: str) -> str:
     return re.sub(r"\s+", " ", re.sub(r"[━─]+", "━", re.sub(r"\d+", "#", line))).strip()
 
 
+@pytest.mark.slow
 def test_the_quickstart_prints_what_the_readme_says(
     reduced: list[str],
     tmp_path: Path,

@@ -40,6 +40,7 @@ def sync(study: Study) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
 @pytest.mark.parametrize("damage", [b"nonsense", None], ids=["no database", "torn page"])
 def test_a_damaged_store_is_made_anew(tmp_path: Path, damage: bytes | None) -> None:

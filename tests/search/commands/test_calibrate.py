@@ -15,7 +15,10 @@ from search.study import Study
 from tests.helpers.calibrations import measurements
 from tests.helpers.studies import calibrated
 
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning"),
+]
 
 
 def test_the_command(

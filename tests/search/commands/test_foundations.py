@@ -29,7 +29,10 @@ from trainers.proxy import distill
 from trainers.teachers import load
 
 # Ray starts and ends processes of its own in this one.
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning"),
+]
 
 TASKS = ("digits", "colours")
 PICK = "random-1-1"

@@ -14,7 +14,10 @@ from search.commands.search import search
 from tests.helpers.studies import EXPECTED, accounted, quiet, simulated, tiny
 
 # Ray starts and ends processes of its own in this one.
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning"),
+]
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -72,6 +72,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, cache: Path) ->
     assert not (killed.folder / "record.underway").exists()
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_without_training_a_winner(tmp_path: Path, cache: Path) -> None:
     config = tiny(
         tmp_path, name="stopped", cache=str(cache), candidates=2000, finish={"pick": "best"}
@@ -88,6 +89,7 @@ def test_ctrl_c_stops_without_training_a_winner(tmp_path: Path, cache: Path) -> 
     assert 8 <= count(config) < 2000
 
 
+@pytest.mark.slow
 def test_a_study_survives_the_loss_of_a_node(tmp_path: Path, cache: Path) -> None:
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     second = cluster.add_node(num_cpus=2)

@@ -57,6 +57,7 @@ def test_from_a_config_to_an_exported_winner(tmp_path: Path, cache: Path, cluste
     assert mirrored(study) == sorted(c.id for c in study.candidates())
 
 
+@pytest.mark.slow
 def test_rungs_up_to_a_short_training(tmp_path: Path, cache: Path, cluster: None) -> None:
     rungs = [
         {"steps": 4, "keep": 0.5},

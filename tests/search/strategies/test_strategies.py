@@ -73,11 +73,13 @@ ENDLESS = (
 FAILING = {**SETTINGS, "gp: three failures": GpSettings(batch=2, startup=17, window=17)}
 
 
-def each(
-    names: Iterable[str], slow: Collection[str] = ("gp: three failures",)
-) -> pytest.MarkDecorator:
-    """A parameter `name`; the slow ones are run only where slow tests are."""
-    marked = [pytest.param(n, marks=pytest.mark.slow if n in slow else ()) for n in names]
+def kind_of(name: str) -> str:
+    return name.split(":")[0]
+
+
+def each(names: Iterable[str]) -> pytest.MarkDecorator:
+    """A parameter `name`; the Gaussian process is run only where slow tests are."""
+    marked = [pytest.param(n, marks=pytest.mark.slow if kind_of(n) == "gp" else ()) for n in names]
     return pytest.mark.parametrize("name", marked)
 
 
@@ -85,10 +87,6 @@ every_strategy = each(SETTINGS)
 every_random_strategy = each(
     name for name in SETTINGS if name not in ("baselines", "random: uniform", "random: fixed use")
 )
-
-
-def kind_of(name: str) -> str:
-    return name.split(":")[0]
 
 
 def build(name: str, problem: Problem | None = None) -> Strategy:
@@ -198,7 +196,7 @@ def test_outcomes_may_come_out_of_order(name: str) -> None:
     np.testing.assert_array_equal(propose(build(name)), propose(build(name), backwards=True))
 
 
-@each(SETTINGS, slow=["gp"])
+@every_strategy
 @settings(max_examples=20, deadline=None)
 @given(
     asks=st.lists(st.integers(1, 8), min_size=1, max_size=6),
