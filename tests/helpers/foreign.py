@@ -11,7 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from trainers.networks import Backbone, BackboneConfig, build_backbone
-from trainers.networks.resnet import ResNet
+from trainers.networks.built_in import (
+    VGG,
+    ResNet,
+    SimpleConvNet,
+    WideResNet,
+    resnet42,
+    resnext29,
+)
 from trainers.networks.sources import Logits
 
 
@@ -97,6 +104,11 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
     ),
     "residual": (Residual, 16),
     "resnet14": (lambda: ResNet(2, width=8), 16),
+    "wrn32": (lambda: WideResNet(2, widen=1), 16),
+    "resnet42": (lambda: resnet42(width=4), 16),
+    "resnext29": (lambda: resnext29(groups=4, width=2), 16),
+    "vgg16": (lambda: VGG(width=4, hidden=16), 32),
+    "simple_convnet": (lambda: SimpleConvNet(size=16, width=8, hidden=12), 16),
 }  # fmt: skip
 
 

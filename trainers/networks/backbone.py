@@ -40,12 +40,16 @@ class BackboneConfig:
     """The network, and what of it is divided.
 
     Attributes:
-        model: resnet14, resnet26 or resnet38 (the ResNet of the Decathlon literature), `timm:NAME`,
-            `torchvision:NAME`, `transformers:NAME` (or a folder), or `package.module:function` of
-            any function that returns a network.
+        model: resnet14, resnet26 or resnet38 (the ResNet of the Decathlon literature), wrn32,
+            resnet42, resnext29, vgg16 or simple_convnet (those of the papers on virtual networks),
+            `timm:NAME`, `torchvision:NAME`, `transformers:NAME` (or a folder), or
+            `package.module:function` of any function that returns a network.
         args: Keyword arguments of what builds it, such as `pretrained: true`; of resnet26 and the
             like width (channels of the first stage, 64; each further stage has twice as many),
-            stem_width, stem_stride and strides (one for each of the three stages, 1, 2 and 2).
+            stem_width, stem_stride and strides (one for each of the three stages, 1, 2 and 2); of
+            wrn32 widen (4), of resnet42 width (64), of resnext29 groups (8) and width (64), of all
+            three stem_stride; of vgg16 width (64) and hidden (4096); of simple_convnet size (84
+            pixels, which must be input_size), width (32) and hidden (128).
         weights: A file of weights that it begins with (safetensors, or a plain state dict); those
             of the head are not needed. A study keeps what it begins with.
         partition: Names of the blocks to divide, or of other modules, with * and ?; the last third

@@ -19,6 +19,7 @@ from torch.func import functional_call
 
 from trainers.data import Inputs
 from trainers.networks.backbone import Backbone, BackboneConfig, BackboneError, Output
+from trainers.networks.built_in import BUILT_IN
 from trainers.networks.counting import Counter
 from trainers.networks.cutting import Cut, cut
 from trainers.networks.division import (
@@ -31,7 +32,6 @@ from trainers.networks.division import (
     used_by,
 )
 from trainers.networks.preprocessing import own_inputs
-from trainers.networks.resnet import BLOCKS
 from trainers.networks.row import Row, tensors_of
 from trainers.networks.sources import SOURCES, build_model
 from trainers.networks.stack import BATCH_NORMS
@@ -55,7 +55,7 @@ def network_inputs(config: BackboneConfig) -> tuple[int, Inputs]:
     Raises:
         BackboneError: The network cannot be built, or its inputs cannot be followed.
     """
-    if config.model in BLOCKS:
+    if config.model in BUILT_IN:
         return SMALL, Inputs()
     key = json.dumps(asdict(config), sort_keys=True, default=str)
     if key not in _INPUTS:

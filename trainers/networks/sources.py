@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from trainers.networks.resnet import BLOCKS, ResNet
+from trainers.networks.built_in import BUILT_IN
 
 #: (name, keyword arguments, whether to leave out trained weights, the head) to the network.
 Build = Callable[[str, dict[str, Any], bool, str | None], Any]
@@ -65,7 +65,7 @@ def build_model(
     """Build a network.
 
     Args:
-        model: A key of `BLOCKS`, `<source>:<name>` with a key of `SOURCES`, or
+        model: A key of `BUILT_IN`, `<source>:<name>` with a key of `SOURCES`, or
             `<module>:<function>` of any function that returns a network.
         args: Keyword arguments of whatever builds it.
         weights: A file of weights that it is filled with, `.safetensors` or a state dict that
@@ -84,13 +84,13 @@ def build_model(
         Linear(in_features=2, out_features=3, bias=True)
     """
     source, colon, name = model.partition(":")
-    if model in BLOCKS:
+    if model in BUILT_IN:
         source, name = "", model
     elif not (colon and source and name):
         raise ModelError(
-            f"a network is named {', '.join(BLOCKS)}, "
+            f"a network is named {', '.join(BUILT_IN)}, "
             f"{', '.join(f'{each}:NAME' for each in SOURCES)} or package.module:function, got "
-            f"{model!r}{_hint(difflib.get_close_matches(model, BLOCKS))}"
+            f"{model!r}{_hint(difflib.get_close_matches(model, BUILT_IN))}"
         )
     try:
         build: Build = SOURCES.get(source, _built_in if not source else _of_module(source))
@@ -185,7 +185,7 @@ def fill(model: nn.Module, path: Path, head: str | None = None) -> None:
 
 
 def _built_in(name: str, args: dict[str, Any], structure: bool, head: str | None) -> nn.Module:
-    return ResNet(BLOCKS[name], **args)
+    return BUILT_IN[name](**args)
 
 
 def _of_timm(name: str, args: dict[str, Any], structure: bool, head: str | None) -> nn.Module:

@@ -126,7 +126,7 @@ def test_what_is_sound_is_not_refused(folder: Path, capsys: pytest.CaptureFixtur
     save_weights(folder)
     sound: list[dict[str, Any]] = [
         with_network(partition=["stage2.*", "stage3.*"]),
-        with_network(model="trainers.networks.resnet:ResNet", args={"blocks": 1, "width": 4}),
+        with_network(model="trainers.networks.built_in:ResNet", args={"blocks": 1, "width": 4}),
         with_weights("own.safetensors"),
         with_network(args={"width": 4, "stem_stride": 2}) | {"proxy": {"sgd": {"batch_size": 2}}},
     ]

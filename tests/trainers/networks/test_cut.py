@@ -23,7 +23,7 @@ from trainers.networks.recording import RecordingError
 from trainers.networks.row import Row
 
 #: Of networks that have no repeated blocks.
-PARTITIONS = {"vgg": ["features.1?"]}
+PARTITIONS = {"vgg": ["features.1?"], "simple_convnet": ["blocks.[23]"]}
 
 
 @cache

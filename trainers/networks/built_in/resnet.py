@@ -100,7 +100,3 @@ class ResNet(nn.Module):
 def _stage(blocks: int, inputs: int, outputs: int, stride: int) -> nn.Sequential:
     rest = (Block(outputs, outputs, 1) for _ in range(blocks - 1))
     return nn.Sequential(Block(inputs, outputs, stride), *rest)
-
-
-#: Basic blocks of each stage, by the name of the network (which counts its weighted layers).
-BLOCKS = {"resnet14": 2, "resnet26": 4, "resnet38": 6}
