@@ -39,6 +39,7 @@ from partitioning.sharing import (
 from partitioning.solver import Solution, solve, solve_backward
 from partitioning.solver_config import MAX_TASKS, SolverConfig
 from partitioning.space import SPACES, Decoded, SharingSpace, Space, SpaceConfig
+from partitioning.virtual import neighbours_first, split_units, virtual_masks
 
 __all__ = [
     "BASELINES",
@@ -73,6 +74,7 @@ __all__ = [
     "independent",
     "matrix_to_vector",
     "name_of_damaged",
+    "neighbours_first",
     "pairwise_bounds",
     "project",
     "random_masks",
@@ -85,8 +87,10 @@ __all__ = [
     "share_half",
     "solve",
     "solve_backward",
+    "split_units",
     "unrefine",
     "vector_to_matrix",
+    "virtual_masks",
     "write_atomically",
     "write_json",
 ]

@@ -75,17 +75,22 @@ class Row:
     """
 
     def __init__(self, model: nn.Module, division: Division, kept: NDArray[np.bool_]) -> None:
-        self._places = find_places(division, kept[None])
+        #: Its places, by the name of a tensor and a dimension.
+        self.places = find_places(division, kept[None])
         #: A copy that shares all tensors, but knows the sizes of the smaller ones.
-        self.module = resized(model, self._places)
+        self.module = resized(model, self.places)
+        self._taken: dict[tuple[str, int, torch.device], _Taken] = {}
 
     def gather(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The row's part of the whole network's tensors; gradients reach these."""
         found = dict(tensors)
-        for name, dims in self._places.items():
-            if name in found:
-                for dim, places in dims.items():
-                    found[name] = _taken(found[name], dim, places)
+        for name in found.keys() & self.places.keys():
+            for dim, places in self.places[name].items():
+                if not places.whole:
+                    key = name, dim, found[name].device
+                    if key not in self._taken:
+                        self._taken[key] = _Taken(places, key[2])
+                    found[name] = self._taken[key](found[name], dim)
         return found
 
     def __call__(self, tensors: Mapping[str, Tensor], *inputs: Tensor) -> Any:
@@ -163,15 +168,25 @@ def resized(model: nn.Module, places: Mapping[str, Mapping[int, Places]]) -> nn.
     return _copied(model, resize)
 
 
-def _taken(tensor: Tensor, dim: int, places: Places) -> Tensor:
-    """Part of a tensor along a dimension; places of one row."""
-    if places.whole:
-        return tensor
-    part = tensor.index_select(dim, torch.from_numpy(places.index_KN[0]))
-    if places.real_KN.all():
-        return part
-    shape = [-1 if d == dim else 1 for d in range(tensor.ndim)]
-    return part.masked_fill(torch.from_numpy(~places.real_KN[0]).view(shape), 0.0)
+class _Taken:
+    """Takes part of a tensor along a dimension.
+
+    Args:
+        places: Of one row.
+        device: Of the tensor.
+    """
+
+    def __init__(self, places: Places, device: torch.device) -> None:
+        self._index = torch.from_numpy(places.index_KN[0]).to(device)
+        real = places.real_KN[0]
+        self._unreal = None if real.all() else torch.from_numpy(~real).to(device)
+
+    def __call__(self, tensor: Tensor, dim: int) -> Tensor:
+        part = tensor.index_select(dim, self._index)
+        if self._unreal is None:
+            return part
+        shape = [-1 if d == dim else 1 for d in range(tensor.ndim)]
+        return part.masked_fill(self._unreal.view(shape), 0.0)
 
 
 def _copied(model: nn.Module, visit: Callable[[nn.Module, str], None]) -> nn.Module:
