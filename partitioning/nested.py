@@ -81,9 +81,10 @@ class NestedSpace:
     tasks.
 
     Differs from the papers: DVN gives task i the order that starts at unit i and goes on with its
-    neighbours (eq. 3), and as many levels as units. Here orders are searched, and `levels` are
-    shares of what a task uses: with `use: [1, 1]` and the levels 1/U, 2/U, ..., 1 they are DVN's.
-    DEN selects levels of blocks for every input (eq. 1-3), this space for every task.
+    neighbours (eq. 3), as many levels as units, and divides all feature maps, streams too
+    (`virtual_masks`). Here orders are searched, of the groups that a study divides, and `levels`
+    are shares of what a task uses. DEN selects levels of blocks for every input (eq. 1-3), this
+    space for every task.
 
     Shares of levels are not searched: where quality and cost are means over levels, they have one
     optimum, at which all levels are nearly equal, and a lower budget would not be met.
