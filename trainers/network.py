@@ -31,7 +31,9 @@ class Whole(nn.Module):
         own: dict[str, Tensor] = {}
         for name, tensor in state.items():
             copied = _placed(tensor, device)
-            own[name] = nn.Parameter(copied) if name in parameters else copied
+            if name in parameters:  # those that the network itself has fixed stay as they are
+                copied = nn.Parameter(copied, requires_grad=parameters[name].requires_grad)
+            own[name] = copied
         self.trunk, self.tail = (
             bound(part, {n: own[n] for n in tensors_of(part) if n in own}).to(device)
             for part in (backbone.trunk, backbone.tail)

@@ -130,7 +130,7 @@ def _optimizer(network: Whole, sgd: SGDConfig, frozen: str) -> torch.optim.SGD:
     own = network.backbone.own
     for name, parameter in network.trunk.named_parameters():
         learned = frozen == "nothing" or (frozen == "weights" and name in own)
-        parameter.requires_grad_(learned)
+        parameter.requires_grad_(learned and parameter.requires_grad)
     layers = {id(m.weight) for m in network.modules() if isinstance(m, LAYERS)}
     learned_parameters = [p for p in network.parameters() if p.requires_grad]
     return torch.optim.SGD(

@@ -60,8 +60,8 @@ class VirtualNetworks:
         whole = {name: state[name].detach().to(device) for name in tensors_of(backbone.tail)}
         #: Weights that rows share, by name.
         self.shared = {
-            name: nn.Parameter(to_channels_last(whole[name].clone()))
-            for name, _ in backbone.tail.named_parameters()
+            name: nn.Parameter(to_channels_last(whole[name].clone()), parameter.requires_grad)
+            for name, parameter in backbone.tail.named_parameters()
             if name not in backbone.own
         }
         read_R = backbone.read_by_head(self._kept_RU)
@@ -248,7 +248,11 @@ class _Row:
         self.row = Row(backbone.tail, backbone.division, kept_U)
         parameters = dict(backbone.tail.named_parameters())
         small = self.row.gather(own)
-        self.own = {n: nn.Parameter(t.clone()) for n, t in small.items() if n in parameters}
+        self.own = {
+            n: nn.Parameter(t.clone(), parameters[n].requires_grad)
+            for n, t in small.items()
+            if n in parameters
+        }
         self.buffers = {n: t.clone() for n, t in small.items() if n not in parameters}
         self.head = tuple(nn.Parameter(head[name].to(device)) for name in backbone.of_head)
 

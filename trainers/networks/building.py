@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from trainers.data import Inputs
 from trainers.networks.backbone import Backbone, BackboneConfig, BackboneError, Output
@@ -32,7 +31,15 @@ from trainers.networks.division import (
     used_by,
 )
 from trainers.networks.preprocessing import own_inputs
-from trainers.networks.row import Row, tensors_of
+from trainers.networks.soundness import (
+    check_parameters,
+    check_tensors,
+    half,
+    is_exact,
+    run_row,
+    sound,
+    with_units,
+)
 from trainers.networks.sources import SOURCES, build_model
 from trainers.networks.stack import BATCH_NORMS
 
@@ -103,6 +110,7 @@ def _build(config: BackboneConfig, input_size: int) -> Backbone:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         model = build_model(config.model, config.args, structure=True)
+        check_parameters(model)
         images = torch.randn(2, 3, input_size, input_size)
     try:
         with torch.no_grad():
@@ -112,20 +120,24 @@ def _build(config: BackboneConfig, input_size: int) -> Backbone:
             f"{config.model} does not take images of {input_size} pixels: {error}"
         ) from error
     halves = cut(model, images, config.partition, head=config.head, whole=config.trunk == "train")
+    check_tensors(halves, images)
     division = find_division(model, images)
-    behind = halves.divisible(division)
-    divisible = [each for each in behind if config.stream or each.group.kind != "stream"]
-    if not divisible:
-        why = "; ".join(f"{name}: {reason}" for name, reason in division.refused.items())
-        raise BackboneError(
-            f"nothing of {', '.join(halves.blocks)} can be divided{f': {why}' if why else ''}"
-        )
     with torch.no_grad():
         boundary = halves.trunk(images)
         outputs, _ = halves.tail(boundary)
         made = _made(model, images)
-    kept, smaller, features = _half_row(halves, division, divisible, boundary)
-    exact = _is_exact(halves, division, kept, boundary, features)
+    behind, reasons = sound(halves, division, halves.divisible(division), boundary)
+    division = replace(division, refused={**division.refused, **reasons})
+    divisible = [each for each in behind if config.stream or each.group.kind != "stream"]
+    if not divisible:
+        refused = {n: reason for n, reason in division.refused.items() if n != halves.head}
+        why = "; ".join(f"{name}: {reason}" for name, reason in refused.items())
+        raise BackboneError(
+            f"nothing of {', '.join(halves.blocks)} can be divided{f': {why}' if why else ''}"
+        )
+    kept = with_units(division, divisible, half)
+    smaller, features = run_row(halves, division, kept, boundary)
+    exact = is_exact(halves, division, kept, boundary, features)
     owners = _output_owners(halves.blocks, division, kept, outputs, smaller)
     of_tail = {name for name, _ in halves.tail.named_modules()}
     norms = [
@@ -151,12 +163,17 @@ def _build(config: BackboneConfig, input_size: int) -> Backbone:
         divisible=behind,
         groups=tuple(each.group for each in divisible),
         cut_at=halves.boundary,
-        counter=Counter(model, division, images, head=halves.head),
+        counter=Counter(model, division, images, of=_used(halves)),
         batch=max(8, min(EVALUATION_BATCH, EVALUATION_BYTES // largest)),
         map_bytes=sum(4 * s.numel() // len(images) for n, s in made.items() if n in of_tail),
         smallest_map=min(norms, default=None),
         padded=exact and _can_pad(halves.tail, division, divisible),
     )
+
+
+def _used(halves: Cut) -> set[str]:
+    """Names of the parameters that rows have: those of both halves."""
+    return {name for part in (halves.trunk, halves.tail) for name, _ in part.named_parameters()}
 
 
 def _made(model: nn.Module, images: Tensor) -> dict[str, torch.Size]:
@@ -222,66 +239,6 @@ def _output_owners(
             raise BackboneError(f"the channels of what {name} gives cannot be followed")
         found.append((dims[0], owners[0]))
     return found
-
-
-@torch.no_grad()
-def _half_row(
-    halves: Cut, division: Division, divisible: Sequence[Divisible], boundary: Tensor
-) -> tuple[NDArray[np.bool_], Sequence[Tensor], Tensor]:
-    """What a row with half of every divided group uses, and what its tail gives.
-
-    Raises:
-        BackboneError: A row does not run: of which group.
-    """
-    state = tensors_of(halves.tail)
-
-    def run(groups: Sequence[Divisible]) -> tuple[NDArray[np.bool_], Sequence[Tensor], Tensor]:
-        kept = np.ones(division.units, dtype=np.bool_)
-        for each in groups:
-            kept[each.units] = np.arange(each.group.width) < (each.group.width + 1) // 2
-        row = Row(halves.tail, division, kept)
-        outputs, features = row(row.gather(state), boundary)
-        return kept, outputs, features
-
-    try:
-        return run(divisible)
-    except Exception:  # whatever happens in a module of anyone's
-        for each in divisible:
-            try:
-                run([each])
-            except Exception as error:
-                raise BackboneError(
-                    f"{each.group.name} cannot be divided: a row with a part of it does not run: "
-                    f"{error}"
-                ) from error
-        raise
-
-
-@torch.no_grad()
-def _is_exact(
-    halves: Cut,
-    division: Division,
-    kept: NDArray[np.bool_],
-    boundary: Tensor,
-    features: Tensor,
-) -> bool:
-    """Whether a row's features are those of the network whose masked channels count as 0.
-
-    Norms over channels, and layers that normalise their own weights, do otherwise.
-    """
-    masked = tensors_of(halves.tail)
-    for name, dims in division.axes.items():
-        if name in masked and 1 in dims:
-            used = torch.from_numpy(used_by(dims[1], kept))
-            masked[name] = masked[name] * used.view(1, -1, *[1] * (masked[name].ndim - 2))
-    expected = functional_call(halves.tail, masked, (boundary,))[1]
-    owner = division.read_by(halves.head, halves.features)
-    if owner is not None:
-        expected = expected[:, torch.from_numpy(used_by(owner, kept))]
-    close = features.shape == expected.shape and torch.allclose(
-        features, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max())
-    )
-    return bool(close)
 
 
 def _can_pad(tail: nn.Module, division: Division, divisible: Sequence[Divisible]) -> bool:

@@ -2,14 +2,16 @@
 
 How often each weight is used for an image does not depend on masks. So it is measured once, of the
 whole network, and a row's multiply-accumulates follow from how many weights it has; those between
-activations, in an attention, from how many heads. What torch's own counter says of the row alone is
+activations, in an attention, from how many heads. Weights that are used by functions instead of
+layers, as those of `nn.MultiheadAttention`, count by the parameter of their module that has most of
+them. What torch's own counter says of the row alone is
 the same (`tests/trainers/networks/test_counting.py`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,25 +52,30 @@ class Counter:
         model: The whole network.
         division: Of it.
         example: A batch of images.
-        head: A module that is not counted, as rows have others in its place.
+        of: Parameters that are counted, by name; None for all. Rows have heads of their own.
     """
 
     def __init__(
-        self, model: nn.Module, division: Division, example: Tensor, *, head: str | None = None
+        self,
+        model: nn.Module,
+        division: Division,
+        example: Tensor,
+        *,
+        of: Collection[str] | None = None,
     ) -> None:
         self._division = division
-
-        def counted(name: str) -> bool:
-            return head is None or not f"{name}.".startswith(f"{head}.")
-
         self._shapes = {
-            name: tuple(value.shape) for name, value in model.named_parameters() if counted(name)
+            name: tuple(value.shape)
+            for name, value in model.named_parameters()
+            if of is None or name in of
         }
         norms = [name for name, module in model.named_modules() if isinstance(module, NORMS)]
         self._own = {f"{name}.{tensor}" for name in norms for tensor in ("weight", "bias")}
         uses = _uses(model, example)
+        by_functions, self._between = _outside_layers(model, example)
+        for name, macs in by_functions.items():
+            uses[name] = uses.get(name, 0.0) + macs / model.get_parameter(name).numel()
         self._uses = {name: each for name, each in uses.items() if name in self._shapes}
-        self._between = _between_activations(model, example)
         #: For each parameter and module the groups that its dimensions are of.
         self._of = {
             name: {
@@ -136,7 +143,7 @@ class Counter:
 
 
 @torch.no_grad()
-def _uses(model: nn.Module, example: Tensor) -> Mapping[str, float]:
+def _uses(model: nn.Module, example: Tensor) -> dict[str, float]:
     """How often an image uses each entry of a layer's weight, by the weight's name."""
     found: dict[str, float] = {}
 
@@ -159,40 +166,91 @@ def _uses(model: nn.Module, example: Tensor) -> Mapping[str, float]:
 
 
 class _Products(TorchFunctionMode):
-    """Notes whether activations are multiplied with each other as matrices."""
+    """Notes whether anything but layers multiplies matrices or convolves.
 
-    found = False
+    Args:
+        layers: How often layers run.
+    """
+
+    def __init__(self, layers: int) -> None:
+        super().__init__()
+        self._left = layers
+        self.found = False
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         """Run a torch function."""
         name = getattr(func, "__name__", "")
-        self.found |= "mm" in name or "matmul" in name or name in ("einsum", SDPA)
+        if name == "linear" or name.startswith("conv"):
+            self._left -= 1
+            self.found |= self._left < 0
+        self.found |= any(word in name for word in ("mm", "matmul", "einsum", "attention"))
         return func(*args, **(kwargs or {}))
 
 
 @torch.no_grad()
-def _between_activations(model: nn.Module, example: Tensor) -> Mapping[str, float]:
-    """Multiply-accumulates for an image that no weight takes part in, by the innermost module."""
-    products = _Products()
+def _outside_layers(
+    model: nn.Module, example: Tensor
+) -> tuple[Mapping[str, float], Mapping[str, float]]:
+    """Multiply-accumulates for an image that no layer does.
+
+    Returns:
+        Those of weights that functions use, by the parameter of the innermost module that has most
+        entries, and those between activations, by the innermost module.
+    """
+    runs = 0
+
+    def note(*_: Any) -> None:
+        nonlocal runs
+        runs += 1
+
+    layers = {n for n, module in model.named_modules() if isinstance(module, LAYERS)}
+    hooks = [model.get_submodule(name).register_forward_hook(note) for name in layers]
+    model(example)
+    for hook in hooks:
+        hook.remove()
+    products = _Products(runs)
     with products:
         model(example)
     if not products.found:
-        return {}  # torch's counter takes a second to import
+        return {}, {}  # torch's counter takes a second to import
     from torch.utils.flop_counter import FlopCounterMode
 
     # Others are fused, and not looked into.
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        model(example)
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            model(example)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
     root = type(model).__name__
-    counts: dict[str, float] = {}
-    for name, operators in counter.get_flop_counts().items():
-        if name != "Global":
-            others = [v for op, v in operators.items() if str(op).split(".")[-1] not in OF_WEIGHTS]
-            counts[name.removeprefix(root).removeprefix(".")] = sum(others) / 2 / len(example)
-    own: dict[str, float] = {}
-    for name in sorted(counts, key=len, reverse=True):  # what a module is in is counted after it
+    own: dict[str, tuple[float, float]] = {}
+    found = {
+        name.removeprefix(root).removeprefix("."): operators
+        for name, operators in counter.get_flop_counts().items()
+        if name != "Global"
+    }
+    for name in sorted(found, key=len, reverse=True):  # what a module is in is counted after it
         inside = f"{name}." if name else ""
-        own[name] = counts[name] - sum(v for other, v in own.items() if other.startswith(inside))
-    return {name: macs for name, macs in own.items() if macs}
+        both = [0.0, 0.0]
+        for operator, flops in found[name].items():
+            both[str(operator).split(".")[-1] not in OF_WEIGHTS] += flops / 2 / len(example)
+        for other, each in own.items():
+            if other.startswith(inside):
+                both = [whole - part for whole, part in zip(both, each, strict=True)]
+        own[name] = both[0], both[1]
+    of_weights: dict[str, float] = {}
+    between = {name: each[1] for name, each in own.items() if each[1]}
+    for name, (macs, _) in own.items():
+        if macs and name not in layers:
+            inside = f"{name}." if name else ""
+            direct = dict(model.get_submodule(name).named_parameters(recurse=False))
+            weights = {n: p.numel() for n, p in direct.items() if p.ndim > 1}
+            if weights:
+                largest = inside + max(weights, key=lambda each: weights[each])
+                of_weights[largest] = of_weights.get(largest, 0.0) + macs
+            else:  # of a module that is called in parts
+                between[name] = between.get(name, 0.0) + macs
+    return of_weights, between

@@ -6,7 +6,9 @@ Both are graphs over the network's own modules, under the same names, so a row o
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -139,9 +141,9 @@ def cut(
 
 def _before(record: Recording, blocks: tuple[str, ...]) -> set[str]:
     """The modules that the divided blocks depend on."""
-    outputs = {record.outputs[block] for block in blocks}
-    needed = reachable(outputs, lambda node: node.all_input_nodes)
-    after = reachable(outputs, lambda node: node.users)
+    steps = {record.steps[block] for block in blocks}
+    needed = reachable(steps, lambda node: node.all_input_nodes)
+    after = reachable(steps, lambda node: node.users)
     return {str(node.target) for node in needed - after if node.op == "call_module"}
 
 
@@ -267,11 +269,14 @@ def _verify(
     read: list[Tensor] = []
     hook = model.get_submodule(head).register_forward_pre_hook(lambda _, args: read.append(args[0]))
     try:
-        with torch.no_grad():
+        with torch.no_grad(), contextlib.redirect_stderr(io.StringIO()):  # where fx says it, too
             model(images)
             _, features = tail(trunk(images))
     except Exception as error:  # whatever happens in a module of anyone's
-        raise CutError(f"the halves do not run on {len(images)} images: {error}") from error
+        raise CutError(
+            f"the halves do not run on {len(images)} images: {error}; between modules the number "
+            "of images must be read as x.shape[0] or x.size(0), since len(x) cannot be followed"
+        ) from error
     finally:
         hook.remove()
     if not torch.equal(features, read[0]):

@@ -216,6 +216,7 @@ def _dependent(model: nn.Module, example: Tensor) -> Iterator[tuple[list[_Member
     try:
         with (
             torch.enable_grad(),
+            _learning(model),
             warnings.catch_warnings(),
             contextlib.redirect_stdout(io.StringIO()),
         ):
@@ -246,6 +247,19 @@ def _dependent(model: nn.Module, example: Tensor) -> Iterator[tuple[list[_Member
                 )
             )
         yield members, number >= whole
+
+
+@contextlib.contextmanager
+def _learning(model: nn.Module) -> Iterator[None]:
+    """Let all parameters require gradients for a while, by which a network is followed."""
+    fixed = [parameter for parameter in model.parameters() if not parameter.requires_grad]
+    for parameter in fixed:
+        parameter.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for parameter in fixed:
+            parameter.requires_grad_(False)
 
 
 def _left_over(graph: Any, groups: list[Any], modules: Iterable[nn.Module]) -> list[Any]:

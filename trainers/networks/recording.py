@@ -42,7 +42,9 @@ class Recording(TorchFunctionMode):
             or buffer, or `training`, which is the mode of the module that the graph is given to.
         calls: How often each module ran, by name, in the order in which they first ended.
         single: Modules that gave one tensor.
-        outputs: Of every step that gave one tensor, its node.
+        outputs: Of every step that gave one tensor, the tensor's node.
+        steps: Of every step that gave one tensor, its own node, which is another where it gave the
+            tensor in a tuple or the like.
         sizes: The nodes that read sizes, and what they read.
         head: The linear layer that gives the logits, None where there is none.
 
@@ -57,6 +59,7 @@ class Recording(TorchFunctionMode):
         self.calls: dict[str, int] = {}
         self.single: set[str] = set()
         self.outputs: dict[str, fx.Node] = {}
+        self.steps: dict[str, fx.Node] = {}
         self.sizes: dict[fx.Node, int] = {}
         #: The node that gave a tensor, the tensor, and its version then.
         self._nodes: dict[int, fx.Node] = {}
@@ -104,7 +107,7 @@ class Recording(TorchFunctionMode):
 
         What only sizes decide is not among them: where what is before is fixed, they are numbers.
         """
-        after = reachable((self.outputs[block] for block in blocks), lambda node: node.users)
+        after = reachable((self.steps[block] for block in blocks), lambda node: node.users)
         needed = reachable([self.graph.output_node()], lambda node: node.all_input_nodes)
         taken = {i for node in after & needed for i in node.all_input_nodes} - after
         computed = reachable(
@@ -161,9 +164,10 @@ class Recording(TorchFunctionMode):
         if opaque:
             self._depth -= 1
             if self._depth == 0:
-                self._stand_for(output, self.graph.call_module(name, *self._taken))
+                node = self.graph.call_module(name, *self._taken)
+                self._stand_for(output, node)
                 if len(tensors) == 1:
-                    self.outputs[name] = self._nodes[id(tensors[0])]
+                    self.outputs[name], self.steps[name] = self._nodes[id(tensors[0])], node
 
     def _stand_for(self, value: Any, node: fx.Node) -> None:
         """Let a node stand for a tensor, and nodes of its items for the tensors in a nest."""

@@ -154,9 +154,15 @@ def fill(model: nn.Module, path: Path, head: str | None = None) -> None:
             f"weights {path} are no plain state dict: they would have to be unpickled, which can "
             "run code; save them again with safetensors.torch.save_file"
         ) from error
-    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise ModelError(f"weights {path} must be a mapping of names to tensors")
+    loaded: Any = state
+    if not isinstance(loaded, Mapping) or not all(isinstance(v, Tensor) for v in loaded.values()):
+        entries = loaded.items() if isinstance(loaded, Mapping) else ()
+        nested = [name for name, value in entries if isinstance(value, Mapping)]
+        hint = f"; save what is under {nested[0]!r} in it alone" if nested else ""
+        raise ModelError(f"weights {path} must be a mapping of names to tensors{hint}")
     wanted = model.state_dict()
+    if state and all(name.startswith("module.") for name in state):  # of DataParallel
+        state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
     if isinstance(model, Logits) and not any(name.startswith("model.") for name in state):
         state = {f"model.{name}": tensor for name, tensor in state.items()}  # as the library has it
     counts = {n: t for n, t in wanted.items() if n.endswith("num_batches_tracked")}

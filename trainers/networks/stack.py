@@ -200,14 +200,16 @@ class Stack:
         self.parts: dict[str, Part] = {}
         #: What the row has of its own, without the dimension of candidates where there is one.
         self.alone: dict[str, nn.Parameter] = {}
-        for name, _ in model.named_parameters():
+        for name, whole in model.named_parameters():
             if name in stores:
                 self.parts[name] = self._shared(
                     name, stores[name], name in layers, kind if name in layers else torch.float32
                 )
+                self.parts[name].leaf.requires_grad_(whole.requires_grad)
             else:
                 value = self._taken(name, own[name])
-                self.alone[name] = nn.Parameter(value[0] if self.candidates == 1 else value)
+                value = value[0] if self.candidates == 1 else value
+                self.alone[name] = nn.Parameter(value, requires_grad=whole.requires_grad)
         self._optimizer: torch.optim.SGD | None = None
         if self.alone:
             self.learn(self.alone.values(), decays=False)

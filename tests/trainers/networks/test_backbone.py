@@ -161,7 +161,7 @@ def test_the_head_may_be_named() -> None:
 @pytest.mark.parametrize(
     ("change", "size", "words"),
     [
-        ({"model": "resnet27"}, 8, r"a network is named .*got 'resnet27'; did you mean resnet26"),
+        ({"model": "resnet27"}, 8, r"a network is named .*got 'resnet27'; did you mean .*resnet26"),
         ({"model": "timm:resnet27"}, 8, r"timm has no network resnet27; did you mean"),
         ({"args": {"widht": 4}}, 8, r"resnet14 cannot be built: .*widht"),
         ({"args": {"width": 0}}, 8, r"width must be at least 1, got 0"),
@@ -170,7 +170,7 @@ def test_the_head_may_be_named() -> None:
         (
             {"model": f"{__name__}:perceptron", "args": {}, "partition": ("2",)},
             8,
-            r"nothing of 2 can be divided: 3: nothing reads it",
+            r"nothing of 2 can be divided$",
         ),
     ],
 )
