@@ -17,6 +17,7 @@ from search.config import (
 )
 from search.study import Say, batches, check_strategies, given_weights_of
 from trainers.data import DataConfig, Inputs, TaskConfig, load_task
+from trainers.export import check_exportable
 from trainers.networks import BackboneConfig, build_backbone, network_inputs
 from trainers.teachers import given_weights
 
@@ -75,7 +76,10 @@ def _network_problems(parts: Mapping[str, Any], config: StudyConfig | None) -> l
     found = _problems(lambda: build_backbone(backbone, size()))
     if found or parts["evaluator"] == "simulated":
         return found
-    found += _problems(lambda: build_backbone(backbone, size()).check_batches(batches(parts)))
+    network = build_backbone(backbone, size())
+    found += _problems(lambda: network.check_batches(batches(parts)))
+    if ":" in backbone.model:  # those that are built in can be exported
+        found += _problems(lambda: check_exportable(network, size()))
     if backbone.pretrained:
         # A config that is sound may be a study's, which has a copy.
         found += _problems(

@@ -14,6 +14,7 @@ from search.strategies import TaskFacts, TaskKnowledge
 from search.study.basis import Check, accept, data_basis, origin, program_basis, weights_basis
 from search.study.shelf import Say, Shelf, own_folder
 from trainers.data import Task, check_tasks, commonest_share, load_task, load_tasks
+from trainers.export import check_exportable
 from trainers.networks import BackboneError
 from trainers.similarity import linear_cka, probe_images, similarity_digest, teacher_features
 from trainers.teachers import (
@@ -61,11 +62,14 @@ def check_inputs(config: StudyConfig) -> None:
     Raises:
         DataError: Of a dataset.
         BackboneError: Of the network, or of the weights that it begins with.
+        ExportError: Rows of the network cannot be exported.
     """
     network = config.network
     if config.evaluator == "simulated":
         return
     network.check_batches(batches(vars(config)))
+    if ":" in config.backbone.model:  # those that are built in can be
+        check_exportable(network, config.size)
     check_tasks(config.data)
     if config.pretraining.dataset is not None:
         check_tasks(replace(config.data, tasks=(config.pretraining.dataset,)))

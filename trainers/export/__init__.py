@@ -3,7 +3,12 @@
 What is written needs torch alone.
 """
 
-from trainers.export.compact import ExportCheck, ExportError, export_networks
+from trainers.export.compact import (
+    ExportCheck,
+    ExportError,
+    check_exportable,
+    export_networks,
+)
 from trainers.export.description import read_export
 
-__all__ = ["ExportCheck", "ExportError", "export_networks", "read_export"]
+__all__ = ["ExportCheck", "ExportError", "check_exportable", "export_networks", "read_export"]

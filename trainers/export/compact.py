@@ -1,6 +1,9 @@
 """One small network per task: unused channels physically removed, checked, and written to disk."""
 
+import io
+import logging
 from collections.abc import Mapping
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +14,7 @@ from partitioning import EXPORT, write_atomically, write_json
 from trainers.cost import costs
 from trainers.data import Task, normalise
 from trainers.network import Network
+from trainers.networks import Backbone, Row, bound, half, tensors_of, with_units
 from trainers.tensor_files import save_arrays
 
 #: Largest difference between logits of the compact and the masked network that counts as equal,
@@ -18,8 +22,8 @@ from trainers.tensor_files import save_arrays
 TOLERANCE = 1e-4
 
 
-class ExportError(RuntimeError):
-    """A compact network does not compute what the masked network does."""
+class ExportError(ValueError):
+    """A network that cannot be exported, or does not compute what the masked network does."""
 
 
 class CompactNetwork(nn.Module):
@@ -155,6 +159,55 @@ def export_networks(
     return checks
 
 
+class _Chain(nn.Module):
+    """Both halves of a row, from images to feature vectors."""
+
+    def __init__(self, trunk: nn.Module, tail: nn.Module) -> None:
+        super().__init__()
+        self.trunk, self.tail = trunk, tail
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map normalised images (B, 3, S, S) to feature vectors (B, F)."""
+        features: Tensor = self.tail(self.trunk(images))[1]
+        return features
+
+
+def check_exportable(backbone: Backbone, size: int) -> None:
+    """Export a row with half of the units, so that what cannot be is known before any training.
+
+    Args:
+        backbone: The network.
+        size: Height and width of its images, in pixels.
+
+    Raises:
+        ExportError: `torch.export` does not follow its code.
+    """
+    kept = with_units(backbone.division, backbone.divisible, half)
+    tail = Row(backbone.tail, backbone.division, kept).alone(tensors_of(backbone.tail))
+    trunk = bound(backbone.trunk, tensors_of(backbone.trunk))
+    example = torch.randn(2, 3, size, size)
+    said = logging.getLogger("torch")
+    level = said.level
+    said.setLevel(logging.CRITICAL)  # it logs graphs and traces of what it then raises
+    try:
+        with redirect_stderr(io.StringIO()):
+            _program(_Chain(trunk, tail).eval(), example)
+    except Exception as error:  # whatever its tracing meets in a module of anyone's
+        first = next((line for line in str(error).splitlines() if line.strip()), "")
+        raise ExportError(
+            f"backbone: rows of {backbone.config.model} cannot be exported: torch.export cannot "
+            f"follow its code ({type(error).__name__}: {first.strip()})"
+        ) from error
+    finally:
+        said.setLevel(level)
+
+
+def _program(network: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
+    """A network as a program for any number of images."""
+    size = {0: torch.export.Dim("batch", min=1)}
+    return torch.export.export(network, (example,), dynamic_shapes=(size,))
+
+
 def _split(task: Task) -> str:
     """The split that an export is checked on."""
     return "test" if "test" in task.splits else "validation"
@@ -165,9 +218,7 @@ def _write(network: Network, row: int, task: Task, target: Path) -> ExportCheck:
     compact = CompactNetwork(network, row, task).eval()
     split = _split(task)
     example = torch.zeros(2, *task.splits[split].images.shape[1:], dtype=torch.uint8)
-    program = torch.export.export(
-        compact, (example,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},)
-    )
+    program = _program(compact, example)
     with write_atomically(target / "network.pt2") as partial:
         torch.export.save(program, partial)
         check = check_export(torch.export.load(partial).module(), network, row, task, split)

@@ -15,6 +15,7 @@ from trainers.networks.division import (
 from trainers.networks.preprocessing import own_inputs
 from trainers.networks.recording import RecordingError
 from trainers.networks.row import Row, bound, tensors_of
+from trainers.networks.soundness import half, with_units
 from trainers.networks.sources import SOURCES, ModelError, build_model
 from trainers.networks.stack import BATCH_NORMS, Stack, Store, make_stores, own_tensors
 
@@ -44,9 +45,11 @@ __all__ = [
     "build_model",
     "cut",
     "find_division",
+    "half",
     "make_stores",
     "network_inputs",
     "own_inputs",
     "own_tensors",
     "tensors_of",
+    "with_units",
 ]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from trainers.device import ComputeConfig
+from trainers.export import ExportError, check_exportable
 from trainers.network import Whole
 from trainers.networks import Backbone, BackboneConfig, BackboneError, build_backbone
 from trainers.networks.building import _BUILT
@@ -230,3 +231,18 @@ def test_what_rows_do_not_have_does_not_count() -> None:
     (parameters,) = found.counter.count(np.ones((1, found.division.units), dtype=bool)).parameters
     own = sum(p.numel() for n, p in found.model.named_parameters() if n[:3] not in ("aid", "hea"))
     assert parameters == own
+
+
+def test_networks_that_cannot_be_exported_are_known_before() -> None:
+    check_exportable(build(), 8)
+
+    class Counting(Block):
+        def forward(self, x: Tensor) -> Tensor:
+            windows = x.unflatten(2, (2, -1)).transpose(1, 2).flatten(0, 1)
+            images = int(windows.shape[0] / 2)  # as some attentions in windows have it
+            return super().forward(
+                windows.reshape(images, 2, *windows.shape[1:]).flatten(1, 2)[:, :8]
+            )
+
+    with pytest.raises(ExportError, match=r"rows of .*made cannot be exported: torch.export"):
+        check_exportable(build(Counting), 8)
