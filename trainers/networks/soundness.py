@@ -8,6 +8,7 @@ masked channels count as 0.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -122,49 +123,55 @@ def sound(
         Them, and why others are left out, by name.
     """
     reasons: dict[str, str] = {}
+
+    def left() -> list[Divisible]:
+        return [each for each in groups if each.group.name not in reasons]
+
     for count in COUNTS:
-        left = [each for each in groups if each.group.name not in reasons]
-        try:
-            run_row(halves, division, with_units(division, left, count), boundary)
-        except Exception:  # whatever happens in a module of anyone's
-            reasons |= _each(left, lambda one: _fails(halves, division, one, count, boundary))  # noqa: B023
-    left = [each for each in groups if each.group.name not in reasons]
-    if left and not _exact(halves, division, left, boundary):
-        left = [each for each in left if not _explained(halves.tail, division, each)]
-        reasons |= _each(left, lambda one: _differs(halves, division, one, boundary))
-    left = [each for each in groups if each.group.name not in reasons]
-    return tuple(left), reasons
+        error = _fails(halves, division, boundary, count, left())
+        if error is not None:
+            reasons |= _each(left(), partial(_fails, halves, division, boundary, count))
+            error = _fails(halves, division, boundary, count, left())
+        if error is not None:
+            raise CutError(f"each group by itself could be divided, but not all together: {error}")
+    unexplained = [each for each in left() if not _explained(halves.tail, division, each)]
+    if _differs(halves, division, boundary, unexplained):
+        reasons |= _each(unexplained, partial(_differs, halves, division, boundary))
+    return tuple(left()), reasons
 
 
-def _each(groups: Sequence[Divisible], reason: Callable[[Divisible], str | None]) -> dict[str, str]:
-    found = {each.group.name: reason(each) for each in groups}
+def _each(
+    groups: Sequence[Divisible], reason: Callable[[Sequence[Divisible]], str | None]
+) -> dict[str, str]:
+    """What is wrong with groups by themselves, by name."""
+    found = {each.group.name: reason([each]) for each in groups}
     return {name: why for name, why in found.items() if why is not None}
 
 
 def _fails(
-    halves: Cut, division: Division, one: Divisible, count: Count, boundary: Tensor
+    halves: Cut, division: Division, boundary: Tensor, count: Count, groups: Sequence[Divisible]
 ) -> str | None:
+    """Why a row with so many units of some groups does not run."""
     try:
-        run_row(halves, division, with_units(division, [one], count), boundary)
+        run_row(halves, division, with_units(division, groups, count), boundary)
     except Exception as error:  # whatever happens in a module of anyone's
-        units = count(one.group.width)
-        return f"a row with {units} of its {one.group.width} units does not run: {error}"
+        units = ", ".join(f"{count(g.group.width)} of its {g.group.width}" for g in groups[:1])
+        return f"a row with {units} units does not run: {error}"
     return None
 
 
-def _differs(halves: Cut, division: Division, one: Divisible, boundary: Tensor) -> str | None:
-    if _exact(halves, division, [one], boundary):
+def _differs(
+    halves: Cut, division: Division, boundary: Tensor, groups: Sequence[Divisible]
+) -> str | None:
+    """Why rows with half of some groups are not what they should be."""
+    kept = with_units(division, groups, half)
+    _, features = run_row(halves, division, kept, boundary)
+    if is_exact(halves, division, kept, boundary, features):
         return None
     return (
         "a row with half of it does not compute what the network does whose other half counts as "
         "0: its channels are put in another order on the way, or normalised by unknown code"
     )
-
-
-def _exact(halves: Cut, division: Division, groups: Sequence[Divisible], boundary: Tensor) -> bool:
-    kept = with_units(division, groups, half)
-    _, features = run_row(halves, division, kept, boundary)
-    return is_exact(halves, division, kept, boundary, features)
 
 
 @torch.no_grad()
