@@ -21,10 +21,10 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 test: install  ## Run the tests but the slow ones (a quarter of an hour on two cores)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: install  ## Run the slow tests (as long again)
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m slow
 
 test-cluster: install  ## Try cluster.yaml on hosts in namespaces (root; skipped where none can be made)
 	$(BIN)/python -m pytest -m cluster tests/cluster

@@ -29,7 +29,10 @@ LONGEST = ("/tests/search/commands/", "/tests/docs/", "/tests/apportion/")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first, so that no process is left alone with one at the end."""
+    """The longest files first, so that no process is left alone with one at the end.
+
+    pytest-xdist keeps the order with --no-loadscope-reorder.
+    """
     items.sort(key=lambda item: not any(folder in str(item.path) for folder in LONGEST))
 
 
