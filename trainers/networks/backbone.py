@@ -119,6 +119,7 @@ class Backbone:
         map_bytes: Of all that the tail's modules give for an image, in single precision.
         smallest_map: Places that the batch norm with the fewest has for an image; None without
             batch norms.
+        stackable: Whether rows of several candidates run side by side.
         padded: Whether rows with fewer units than others can be padded with zeros.
     """
 
@@ -139,6 +140,7 @@ class Backbone:
     batch: int
     map_bytes: int
     smallest_map: int | None
+    stackable: bool
     padded: bool
 
     @functools.cached_property

@@ -32,6 +32,7 @@ from trainers.networks.division import (
 )
 from trainers.networks.preprocessing import own_inputs
 from trainers.networks.soundness import (
+    can_stack,
     check_parameters,
     check_tensors,
     half,
@@ -167,6 +168,7 @@ def _build(config: BackboneConfig, input_size: int) -> Backbone:
         batch=max(8, min(EVALUATION_BATCH, EVALUATION_BYTES // largest)),
         map_bytes=sum(4 * s.numel() // len(images) for n, s in made.items() if n in of_tail),
         smallest_map=min(norms, default=None),
+        stackable=can_stack(halves, division, kept, boundary),
         padded=exact and _can_pad(halves.tail, division, divisible),
     )
 

@@ -7,6 +7,7 @@ masked channels count as 0.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.func import functional_call
+from torch.func import functional_call, vmap
 
 from trainers.networks.cutting import Cut, CutError
 from trainers.networks.division import (
@@ -138,6 +139,33 @@ def sound(
     if _differs(halves, division, boundary, unexplained):
         reasons |= _each(unexplained, partial(_differs, halves, division, boundary))
     return tuple(left()), reasons
+
+
+def can_stack(halves: Cut, division: Division, kept: NDArray[np.bool_], boundary: Tensor) -> bool:
+    """Whether rows of two candidates run side by side, and are trained so (`torch.func.vmap`).
+
+    It does not follow functions with gradients of their own, recurrent layers, and code that looks
+    at values or sets items.
+    """
+    row = Row(halves.tail, division, kept)
+    learnt = {name for name, _ in halves.tail.named_parameters()}
+    two = {
+        name: torch.stack([tensor, tensor]).detach().requires_grad_(name in learnt)
+        for name, tensor in row.gather(tensors_of(halves.tail)).items()
+    }
+
+    def run(tensors: dict[str, Tensor]) -> tuple[Sequence[Tensor], Tensor]:
+        outputs, features = row(tensors, boundary)
+        return outputs, features
+
+    try:
+        with torch.enable_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what is slow
+            outputs, features = vmap(run)(two)
+            sum((out.float().sum() for out in outputs), features.float().sum()).backward()
+    except Exception:  # whatever happens in a module of anyone's
+        return False
+    return True
 
 
 def _each(

@@ -183,6 +183,8 @@ class Proxy:
 
     def _room(self, config: ProxyConfig, rows: int) -> int:
         """How many candidates to train side by side: by estimate, then by what they took."""
+        if not self._backbone.stackable:
+            return 1
         each = self._bytes_each.get((config.sgd.batch_size, config.norm_images, rows))
         if each is None:
             each = candidate_bytes(

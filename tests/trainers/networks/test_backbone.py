@@ -282,3 +282,8 @@ def test_inputs() -> None:
     assert network_inputs(given)[1].mean == (0.5,) * 3
     with pytest.raises(BackboneError, match=r"^backbone: timm has no network"):
         network_inputs(replace(config, model="timm:vit"))
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_candidates_run_side_by_side(name: str) -> None:
+    assert backbone(name).stackable

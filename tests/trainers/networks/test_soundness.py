@@ -246,3 +246,32 @@ def test_networks_that_cannot_be_exported_are_known_before() -> None:
 
     with pytest.raises(ExportError, match=r"rows of .*made cannot be exported: torch.export"):
         check_exportable(build(Counting), 8)
+
+
+class Doubled(torch.autograd.Function):
+    """A function with a gradient of its own."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return 2 * gradient
+
+
+def replaced(x: Tensor) -> Tensor:
+    y = torch.zeros(len(x), x.shape[1], 8, 8)
+    y[:] = x
+    return y
+
+
+@pytest.mark.parametrize(
+    ("between", "stackable"), [(F.relu, True), (Doubled.apply, False), (replaced, False)]
+)
+def test_what_cannot_run_side_by_side_does_so_alone(
+    between: Callable[[Tensor], Tensor], stackable: bool
+) -> None:
+    found = build(lambda: Block(between))
+    assert groups(found) == ["blocks.0.one", "blocks.1.one"]
+    assert found.stackable == stackable
