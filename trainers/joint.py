@@ -18,7 +18,7 @@ from partitioning import Masks
 from partitioning.settings import above, checked, interval
 from trainers.data import Task, augment, draw_batch
 from trainers.device import ComputeConfig, autocast, resolve_device
-from trainers.network import Network, accuracy, cross_entropy, to_channels_last
+from trainers.network import Network, accuracies, cross_entropy, to_channels_last
 from trainers.networks import Backbone, BackboneConfig, build_backbone
 from trainers.optim import SGD, SGDConfig, learning_rate_at
 from trainers.teachers import Trained
@@ -139,7 +139,7 @@ def train_jointly(
         torch.manual_seed(seed)  # of dropout
         for step in range(sgd.steps):
             if clock.due():
-                clock.take(step, lambda: _measure(network, data, order, names, "validation"))
+                clock.take(step, lambda: _measure(network, data, ["validation"])["validation"])
             row = turns.draw()
             network.train(row)
             task = data[order[row]]
@@ -155,14 +155,9 @@ def train_jointly(
                     f"the loss of task {names[row]} is not finite at step {step}; "
                     f"lower train.sgd.learning_rate ({sgd.learning_rate})"
                 )
-    measured = {
-        split: _measure(network, data, order, names, split)
-        for split in ("validation", "test")
-        if all(split in task.splits for task in data.values())
-    }
     return TrainResult(
         state=network.state(),
-        accuracy=measured,
+        accuracy=_measure(network, data, ["validation", "test"]),
         drawn=dict(zip(names, turns.drawn, strict=True)),
         seconds=clock.elapsed(),
         snapshots=tuple(clock.snapshots),
@@ -223,23 +218,11 @@ class _Clock:
 
 
 def _measure(
-    network: Network,
-    data: Mapping[str, Task],
-    order: Sequence[str],
-    names: Sequence[str],
-    split: str,
-) -> dict[str, float]:
-    """Accuracy on a split by virtual network."""
+    network: Network, data: Mapping[str, Task], splits: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """Accuracies by split and virtual network."""
     network.eval()
-    return {
-        name: accuracy(
-            lambda images, row=row: network(images, row),  # type: ignore[misc]
-            data[task],
-            network.backbone.batch,
-            split,
-        )
-        for row, (name, task) in enumerate(zip(names, order, strict=True))
-    }
+    return accuracies(network, network.masks.networks, data, network.backbone.batch, splits)
 
 
 def initial_network(

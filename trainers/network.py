@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from partitioning import Masks
+from partitioning import Masks, VirtualNetwork
 from trainers.data import Task, normalise
 from trainers.networks import Backbone, Stack, Store, bound, make_stores, tensors_of
 
@@ -206,6 +206,40 @@ def accuracy(
             )
         correct += int((found.argmax(dim=1) == labels).sum())
     return correct / len(data)
+
+
+def accuracies(
+    logits: Callable[[Tensor, int], Tensor],
+    networks: Sequence[VirtualNetwork],
+    tasks: Mapping[str, Task],
+    batch: int,
+    splits: Sequence[str] = ("validation", "test"),
+) -> dict[str, dict[str, float]]:
+    """The accuracy of rows by split, of those that every task has, and virtual network.
+
+    Args:
+        logits: Those of images, by a row; in evaluation mode.
+        networks: What the rows are.
+        tasks: On their device.
+        batch: Images in one forward pass.
+        splits: Which.
+
+    Raises:
+        FloatingPointError: See `accuracy`.
+    """
+    return {
+        split: {
+            str(network): accuracy(
+                lambda images, row=row: logits(images, row),  # type: ignore[misc]
+                tasks[network.task],
+                batch,
+                split,
+            )
+            for row, network in enumerate(networks)
+        }
+        for split in splits
+        if all(split in task.splits for task in tasks.values())
+    }
 
 
 def to_channels_last(images: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from partitioning import BoolArray, Masks
 from trainers.data import Task, augment, draw_batch
 from trainers.device import ComputeConfig, autocast, resolve_device
-from trainers.network import accuracy, cross_entropy, to_channels_last
+from trainers.network import accuracies, cross_entropy, to_channels_last
 from trainers.networks import Backbone, Row, tensors_of
 from trainers.optim import SGDConfig, learning_rate_at
 
@@ -209,19 +209,7 @@ def train_virtual(
             networks.rows[row].row.module.eval()
             for name, used in networks.used(row).items():
                 frozen[name] = frozen[name] | used if name in frozen else used
-    return {
-        split: {
-            name: accuracy(
-                lambda images, row=row: networks(images, row),  # type: ignore[misc]
-                data[order[row]],
-                networks.backbone.batch,
-                split,
-            )
-            for row, name in enumerate(names)
-        }
-        for split in ("validation", "test")
-        if all(split in task.splits for task in data.values())
-    }
+    return accuracies(networks, networks.masks.networks, data, networks.backbone.batch)
 
 
 def _held(

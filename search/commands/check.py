@@ -78,8 +78,7 @@ def _network_problems(parts: Mapping[str, Any], config: StudyConfig | None) -> l
         return found
     network = build_backbone(backbone, size())
     found += _problems(lambda: network.check_batches(batches(parts)))
-    if ":" in backbone.model:  # those that are built in can be exported
-        found += _problems(lambda: check_exportable(network, size()))
+    found += _problems(lambda: check_exportable(network, size()))
     if backbone.pretrained:
         # A config that is sound may be a study's, which has a copy.
         found += _problems(

@@ -68,8 +68,7 @@ def check_inputs(config: StudyConfig) -> None:
     if config.evaluator == "simulated":
         return
     network.check_batches(batches(vars(config)))
-    if ":" in config.backbone.model:  # those that are built in can be
-        check_exportable(network, config.size)
+    check_exportable(network, config.size)
     check_tasks(config.data)
     if config.pretraining.dataset is not None:
         check_tasks(replace(config.data, tasks=(config.pretraining.dataset,)))

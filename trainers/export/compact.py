@@ -14,7 +14,7 @@ from partitioning import EXPORT, write_atomically, write_json
 from trainers.cost import costs
 from trainers.data import Task, normalise
 from trainers.network import Network
-from trainers.networks import Backbone, Row, bound, half, tensors_of, with_units
+from trainers.networks import BUILT_IN, Backbone, Row, bound, half, tensors_of, with_units
 from trainers.tensor_files import save_arrays
 
 #: Largest difference between logits of the compact and the masked network that counts as equal,
@@ -175,6 +175,8 @@ class _Chain(nn.Module):
 def check_exportable(backbone: Backbone, size: int) -> None:
     """Export a row with half of the units, so that what cannot be is known before any training.
 
+    Networks that are built in can be, and are not tried.
+
     Args:
         backbone: The network.
         size: Height and width of its images, in pixels.
@@ -182,6 +184,8 @@ def check_exportable(backbone: Backbone, size: int) -> None:
     Raises:
         ExportError: `torch.export` does not follow its code.
     """
+    if backbone.config.model in BUILT_IN:
+        return
     kept = with_units(backbone.division, backbone.divisible, half)
     tail = Row(backbone.tail, backbone.division, kept).alone(tensors_of(backbone.tail))
     trunk = bound(backbone.trunk, tensors_of(backbone.trunk))

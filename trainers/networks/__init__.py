@@ -2,6 +2,7 @@
 
 from trainers.networks.backbone import Backbone, BackboneConfig, BackboneError, Output
 from trainers.networks.building import build_backbone, network_inputs
+from trainers.networks.built_in import BUILT_IN
 from trainers.networks.counting import Counter, Counts
 from trainers.networks.cutting import Cut, CutError, cut
 from trainers.networks.division import (
@@ -21,6 +22,7 @@ from trainers.networks.stack import BATCH_NORMS, Stack, Store, make_stores, own_
 
 __all__ = [
     "BATCH_NORMS",
+    "BUILT_IN",
     "LAYERS",
     "NORMS",
     "SOURCES",

@@ -1,6 +1,6 @@
 """Building a backbone: what of a network can be divided, found by running it.
 
-A network is cut, its channels are followed, and a row of it is run once, so that what cannot be
+A network is cut, its channels are followed, and rows of it are tried, so that what cannot be
 divided is known before anything is trained.
 """
 

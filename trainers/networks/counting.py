@@ -4,8 +4,8 @@ How often each weight is used for an image does not depend on masks. So it is me
 whole network, and a row's multiply-accumulates follow from how many weights it has; those between
 activations, in an attention, from how many heads. Weights that are used by functions instead of
 layers, as those of `nn.MultiheadAttention`, count by the parameter of their module that has most of
-them. What torch's own counter says of the row alone is
-the same (`tests/trainers/networks/test_counting.py`).
+them. What torch's own counter says of the row alone is the same
+(`tests/trainers/networks/test_counting.py`).
 """
 
 from __future__ import annotations
@@ -71,20 +71,15 @@ class Counter:
         }
         norms = [name for name, module in model.named_modules() if isinstance(module, NORMS)]
         self._own = {f"{name}.{tensor}" for name in norms for tensor in ("weight", "bias")}
-        uses = _uses(model, example)
-        by_functions, self._between = _outside_layers(model, example)
+        uses, all_of_it = _uses(model, example)
+        by_functions, self._between = ({}, {}) if all_of_it else _outside_layers(model, example)
         for name, macs in by_functions.items():
             uses[name] = uses.get(name, 0.0) + macs / model.get_parameter(name).numel()
         self._uses = {name: each for name, each in uses.items() if name in self._shapes}
         #: For each parameter and module the groups that its dimensions are of.
         self._of = {
-            name: {
-                number
-                for number, each in enumerate(division.groups)
-                for owner in dims.values()
-                if np.isin(owner, range(each.units.start, each.units.stop)).any()
-            }
-            for name, dims in division.axes.items()
+            name: {n for n, each in enumerate(division.groups) if division.reaches(each, name)}
+            for name in division.axes
         }
 
     def count(self, kept_RU: NDArray[np.bool_]) -> Counts:
@@ -143,11 +138,17 @@ class Counter:
 
 
 @torch.no_grad()
-def _uses(model: nn.Module, example: Tensor) -> dict[str, float]:
-    """How often an image uses each entry of a layer's weight, by the weight's name."""
+def _uses(model: nn.Module, example: Tensor) -> tuple[dict[str, float], bool]:
+    """How often an image uses each entry of a layer's weight, by the weight's name.
+
+    Returns:
+        That, and whether layers do all of the multiplying.
+    """
     found: dict[str, float] = {}
+    products = _Products()
 
     def note(name: str, module: nn.Module, out: Tensor) -> None:
+        products.by_layers += 1
         made = module.out_features if isinstance(module, nn.Linear) else module.out_channels
         uses = out.numel() / int(made) / len(example)  # type: ignore[arg-type]
         found[f"{name}.weight"] = found.get(f"{name}.weight", 0.0) + uses
@@ -158,34 +159,35 @@ def _uses(model: nn.Module, example: Tensor) -> dict[str, float]:
         if isinstance(module, LAYERS)
     ]
     try:
-        model(example)
+        with products:
+            model(example)
     finally:
         for hook in hooks:
             hook.remove()
-    return found
+    return found, not products.others and products.like_layers <= products.by_layers
 
 
 class _Products(TorchFunctionMode):
-    """Notes whether anything but layers multiplies matrices or convolves.
+    """Counts what multiplies.
 
-    Args:
-        layers: How often layers run.
+    Attributes:
+        like_layers: Calls of functions that layers are made of.
+        by_layers: Those that layers made, which is for others to count.
+        others: Whether matrices are multiplied in other ways.
     """
 
-    def __init__(self, layers: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._left = layers
-        self.found = False
+        self.like_layers = self.by_layers = 0
+        self.others = False
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         """Run a torch function."""
         name = getattr(func, "__name__", "")
-        if name == "linear" or name.startswith("conv"):
-            self._left -= 1
-            self.found |= self._left < 0
-        self.found |= any(word in name for word in ("mm", "matmul", "einsum", "attention"))
+        self.like_layers += name == "linear" or name.startswith("conv")
+        self.others |= any(word in name for word in ("mm", "matmul", "einsum", "attention"))
         return func(*args, **(kwargs or {}))
 
 
@@ -199,22 +201,8 @@ def _outside_layers(
         Those of weights that functions use, by the parameter of the innermost module that has most
         entries, and those between activations, by the innermost module.
     """
-    runs = 0
-
-    def note(*_: Any) -> None:
-        nonlocal runs
-        runs += 1
-
     layers = {n for n, module in model.named_modules() if isinstance(module, LAYERS)}
-    hooks = [model.get_submodule(name).register_forward_hook(note) for name in layers]
-    model(example)
-    for hook in hooks:
-        hook.remove()
-    products = _Products(runs)
-    with products:
-        model(example)
-    if not products.found:
-        return {}, {}  # torch's counter takes a second to import
+    # It takes a second to import.
     from torch.utils.flop_counter import FlopCounterMode
 
     # Others are fused, and not looked into.

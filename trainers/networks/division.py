@@ -85,6 +85,11 @@ class Division:
         """Units of all groups together."""
         return sum(each.group.width for each in self.groups)
 
+    def reaches(self, each: Divisible, name: str) -> bool:
+        """Whether a tensor, or what a module of that name normalises, has units of a group."""
+        units = range(each.units.start, each.units.stop)
+        return any(np.isin(owner, units).any() for owner in self.axes.get(name, {}).values())
+
     def kept(self, forward: Mapping[str, NDArray[np.bool_]]) -> NDArray[np.bool_]:
         """(units,): whether a row uses a unit.
 

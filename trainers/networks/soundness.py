@@ -232,12 +232,13 @@ def is_exact(
 def _explained(tail: nn.Module, division: Division, one: Divisible) -> bool:
     """Whether a norm over channels, or a layer of weights of its own making, has the group."""
     plain = (*CONVOLUTIONS, nn.Linear)
-    for name, module in tail.named_modules():
+
+    def known(module: nn.Module) -> bool:
         norm = isinstance(module, NORMS) and not isinstance(module, BATCH_NORMS)
-        special = isinstance(module, LAYERS) and type(module) not in plain
-        if norm or special:
-            for each in (name, f"{name}.weight"):
-                for owner in division.axes.get(each, {}).values():
-                    if np.isin(owner, range(one.units.start, one.units.stop)).any():
-                        return True
-    return False
+        return norm or (isinstance(module, LAYERS) and type(module) not in plain)
+
+    return any(
+        division.reaches(one, name) or division.reaches(one, f"{name}.weight")
+        for name, module in tail.named_modules()
+        if known(module)
+    )

@@ -1,5 +1,7 @@
 """What the built-in networks are made of."""
 
+from collections.abc import Callable
+
 from torch import nn
 
 
@@ -10,6 +12,18 @@ def convolution(
     return nn.Conv2d(
         inputs, outputs, kernel, stride, padding=kernel // 2, groups=groups, bias=False
     )
+
+
+def stage(
+    block: Callable[[int, int, int], nn.Module],
+    count: int,
+    inputs: int,
+    outputs: int,
+    stride: int,
+) -> nn.Sequential:
+    """So many blocks, each of inputs, outputs and stride; the first alone strides."""
+    rest = (block(outputs, outputs, 1) for _ in range(count - 1))
+    return nn.Sequential(block(inputs, outputs, stride), *rest)
 
 
 def initialise(model: nn.Module) -> None:

@@ -6,11 +6,12 @@ four stages, which makes the 29.8 million weights that Kim et al. 2019 say.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainers.networks.built_in.layers import at_least_one, convolution, initialise
+from trainers.networks.built_in.layers import at_least_one, convolution, initialise, stage
 
 
 class BasicBlock(nn.Module):
@@ -40,14 +41,14 @@ class Bottleneck(nn.Module):
     """A grouped 3x3 convolution between two of 1x1, beside a shortcut.
 
     Args:
-        inputs: Channels that it reads.
-        inner: Channels of the grouped convolution.
+        groups: Of the grouped convolution.
+        inner: Its channels.
+        inputs: Channels that the block reads.
         outputs: Channels of its output.
         stride: Of the grouped convolution.
-        groups: Of it.
     """
 
-    def __init__(self, inputs: int, inner: int, outputs: int, stride: int, groups: int) -> None:
+    def __init__(self, groups: int, inner: int, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
         self.conv1 = convolution(inputs, inner, 1)
         self.bn1 = nn.BatchNorm2d(inner)
@@ -70,7 +71,7 @@ class Residual(nn.Module):
     Args:
         stem: Channels of the stem.
         stem_stride: Its stride, so that images of 32, 64 and 96 pixels give maps of one size.
-        stages: The blocks of each stage.
+        stages: Of blocks.
         features: Channels of the last one.
         classes: Of the head.
     """
@@ -79,7 +80,7 @@ class Residual(nn.Module):
         self,
         stem: int,
         stem_stride: int,
-        stages: Sequence[Sequence[nn.Module]],
+        stages: Sequence[nn.Sequential],
         features: int,
         classes: int,
     ) -> None:
@@ -87,15 +88,15 @@ class Residual(nn.Module):
         at_least_one(stem_stride=stem_stride, classes=classes)
         self.conv = convolution(3, stem, 3, stem_stride)
         self.bn = nn.BatchNorm2d(stem)
-        self.stages = nn.ModuleList(nn.Sequential(*stage) for stage in stages)
+        self.stages = nn.ModuleList(stages)
         self.head = nn.Linear(features, classes)
         initialise(self)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map normalised images (B, 3, S, S) to logits (B, classes)."""
         x = F.relu(self.bn(self.conv(images)), inplace=True)
-        for stage in self.stages:
-            x = stage(x)
+        for blocks in self.stages:
+            x = blocks(x)
         logits: Tensor = self.head(x.mean(dim=(2, 3)))
         return logits
 
@@ -109,7 +110,7 @@ def resnet42(*, width: int = 64, stem_stride: int = 1, classes: int = 10) -> Res
     at_least_one(width=width)
     widths = [width, width, 2 * width, 4 * width, 8 * width]
     stages = [
-        [BasicBlock(inputs, outputs, stride), *(BasicBlock(outputs, outputs, 1) for _ in range(4))]
+        stage(BasicBlock, 5, inputs, outputs, stride)
         for inputs, outputs, stride in zip(widths, widths[1:], (1, 2, 2, 2), strict=False)
     ]
     return Residual(width, stem_stride, stages, widths[-1], classes)
@@ -130,16 +131,14 @@ def resnext29(
         ValueError: One of them is below 1.
     """
     at_least_one(groups=groups, width=width)
-    stages, inputs = [], 64
-    for stage in range(3):
-        inner, outputs = groups * width * 2**stage, 256 * 2**stage
-        blocks = []
-        for number in range(3):
-            stride = 2 if stage and not number else 1
-            blocks.append(Bottleneck(inputs, inner, outputs, stride, groups))
-            inputs = outputs
-        stages.append(blocks)
-    return Residual(64, stem_stride, stages, inputs, classes)
+    widths = (64, 256, 512, 1024)
+    stages = [
+        stage(partial(Bottleneck, groups, groups * width * factor), 3, inputs, outputs, stride)
+        for inputs, outputs, factor, stride in zip(
+            widths, widths[1:], (1, 2, 4), (1, 2, 2), strict=False
+        )
+    ]
+    return Residual(64, stem_stride, stages, widths[-1], classes)
 
 
 def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Module:

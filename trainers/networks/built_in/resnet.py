@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trainers.networks.built_in.layers import stage
+
 
 class Block(nn.Module):
     """Two 3x3 convolutions beside a shortcut.
@@ -81,9 +83,9 @@ class ResNet(nn.Module):
             )
         self.conv = nn.Conv2d(3, channels, 3, stride=stem_stride, padding=1, bias=False)
         self.bn = nn.BatchNorm2d(channels)
-        self.stage1 = _stage(blocks, channels, width, strides[0])
-        self.stage2 = _stage(blocks, width, 2 * width, strides[1])
-        self.stage3 = _stage(blocks, 2 * width, 4 * width, strides[2])
+        self.stage1 = stage(Block, blocks, channels, width, strides[0])
+        self.stage2 = stage(Block, blocks, width, 2 * width, strides[1])
+        self.stage3 = stage(Block, blocks, 2 * width, 4 * width, strides[2])
         self.head = nn.Linear(4 * width, classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -95,8 +97,3 @@ class ResNet(nn.Module):
         x = self.stage3(self.stage2(self.stage1(x)))
         logits: Tensor = self.head(x.mean(dim=(2, 3)))
         return logits
-
-
-def _stage(blocks: int, inputs: int, outputs: int, stride: int) -> nn.Sequential:
-    rest = (Block(outputs, outputs, 1) for _ in range(blocks - 1))
-    return nn.Sequential(Block(inputs, outputs, stride), *rest)

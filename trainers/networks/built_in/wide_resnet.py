@@ -7,7 +7,7 @@ stages: the WRN-32-s of Kim et al. 2019, "Deep virtual networks", section 4.1.
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainers.networks.built_in.layers import at_least_one, convolution, initialise
+from trainers.networks.built_in.layers import at_least_one, convolution, initialise, stage
 
 
 class PreActivationBlock(nn.Module):
@@ -59,10 +59,7 @@ class WideResNet(nn.Module):
         widths = (16, 16 * widen, 32 * widen, 64 * widen)
         self.conv = convolution(3, widths[0], 3, stem_stride)
         self.stage1, self.stage2, self.stage3 = (
-            nn.Sequential(
-                PreActivationBlock(inputs, outputs, stride),
-                *(PreActivationBlock(outputs, outputs, 1) for _ in range(blocks - 1)),
-            )
+            stage(PreActivationBlock, blocks, inputs, outputs, stride)
             for inputs, outputs, stride in zip(widths, widths[1:], (1, 2, 2), strict=False)
         )
         self.bn = nn.BatchNorm2d(widths[-1])
