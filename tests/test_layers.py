@@ -29,6 +29,7 @@ OWNERS = {
     "optuna": {"search/record/", "search/strategies/optuna_samplers/"},
     "pulp": {"partitioning/programmes.py"},
     "highspy": {"partitioning/programmes.py"},
+    "torchjd": {"trainers/methods/surgery.py"},
     "torch_pruning": {"trainers/networks/division.py"},
     "timm": {"trainers/networks/sources.py"},
     "torchvision": {"trainers/networks/sources.py", "trainers/networks/preprocessing.py"},

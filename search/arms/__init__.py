@@ -19,6 +19,7 @@ from search.arms.cluster import (
     close_writer,
     cluster_jobs,
     cluster_run,
+    record,
     resolve_schedule,
     start_writer,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "cluster_jobs",
     "cluster_run",
     "connect",
+    "record",
     "resolve_schedule",
     "run_arms",
     "start_writer",

@@ -192,6 +192,16 @@ def begin_arms(writer: Any, arms: Iterable[tuple[str, int]], scored_on: Mapping[
     _get(writer.begin.remote(list(arms), dict(scored_on)))
 
 
+def record(writer: Any, candidates: Iterable[Candidate]) -> None:
+    """Make candidates durable that no arm has scored; those that are there already stay.
+
+    Raises:
+        RecordError: They could not be written.
+    """
+    for candidate in candidates:
+        _get(writer.add.remote(candidate))
+
+
 def close_writer(
     writer: Any, finish: Callable[[Any, list[Candidate]], None], *, at_once: bool = False
 ) -> str | None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from rich.console import Console
 
-from search.cli.printing import print_front, print_trained, print_tried
+from search.cli.printing import print_front, print_methods, print_trained, print_tried
 from search.commands.scores import require_scores
 from search.config import ConfigError, StudyConfig, load_config, read_yaml
 from search.record import require_no_writer
@@ -45,6 +45,10 @@ def run_check(options: argparse.Namespace) -> None:
     from search.commands.check import check
 
     config = check(options.config, options.set, say=_say(CONSOLE))
+    if config.methods:
+        count = len(config.methods) * len(config.seeds)
+        print(f"{options.config} can be trained: {count} trainings, each of a method with a seed")
+        return
     arms = len(config.strategies) * len(config.seeds)
     print(f"{options.config} can be searched: {arms} arms of {config.candidates} candidates")
 
@@ -95,11 +99,20 @@ def run_front(options: argparse.Namespace) -> None:
 
 def run_train(options: argparse.Namespace) -> None:
     """`apportion train`."""
-    from search.commands.train import train
+    from search.commands.train import train, train_methods  # loads Ray, which takes seconds
 
+    config = _config_of(options)
+    if options.picks is None:
+        if options.seeds is not None:
+            raise ConfigError("--seeds is for --pick; those of methods are the config's: seeds")
+        config = Study(options.study).config if config is None else config
+        print_methods(train_methods(config, options.methods, say=_say(CONSOLE)), CONSOLE)
+        return
+    if config is not None or options.methods:
+        raise ConfigError("--pick is for the candidates of a study: give its folder, no --method")
     study = Study(options.study)
     for pick in study.picks(options.picks):
-        print_trained(train(study, pick.id, seeds=options.seeds))
+        print_trained(train(study, pick.id, seeds=options.seeds or 1))
     print_tried(study.tried(), CONSOLE)
 
 

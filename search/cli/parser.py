@@ -2,6 +2,7 @@
 
 import argparse
 import importlib.metadata
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
@@ -25,6 +26,8 @@ APPORTION_DEBUG=1 in the environment they are tracebacks."""
 
 #: Stands in a help for the strategies, a line each.
 STRATEGIES_HERE = "<strategies>"
+#: Likewise for the methods.
+METHODS_HERE = "<methods>"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -61,14 +64,22 @@ class _Parser(argparse.ArgumentParser):
         if self.epilog and STRATEGIES_HERE in self.epilog:
             from search.strategies import STRATEGIES
 
-            lines = [f"  {name:21} {entry.summary}" for name, entry in STRATEGIES.items()]
-            self.epilog = self.epilog.replace(STRATEGIES_HERE, "\n".join(lines))
+            self.epilog = self.epilog.replace(STRATEGIES_HERE, _lines(STRATEGIES))
+        if self.epilog and METHODS_HERE in self.epilog:
+            from trainers.methods import METHODS
+
+            self.epilog = self.epilog.replace(METHODS_HERE, _lines(METHODS))
         return super().format_help()
 
     def error(self, message: str) -> NoReturn:
         from search.config import without_passwords
 
         super().error(without_passwords(message))
+
+
+def _lines(registry: Mapping[str, Any]) -> str:
+    """Names and summaries of a registry's entries."""
+    return "\n".join(f"  {name:21} {entry.summary}" for name, entry in registry.items())
 
 
 class _Version(argparse.Action):
@@ -207,29 +218,49 @@ def _add_using(commands: Commands) -> None:
     train = _add(
         commands,
         "train",
-        "train a candidate in full",
+        "train a candidate, or methods, in full",
         text="""\
-Train a candidate in full, all tasks together, and say what it reaches on every split.
+Train a candidate of a search in full, or the methods of a config, and say what they reach.
 
-Trainings are kept in the study's folder under trained/; those that are there are not repeated. All
-candidates that were ever trained are listed against sharing every channel, with p corrected for how
-many they are: to train a few and report the best makes its lead partly chance.""",
-        epilog="""\
+With --pick, candidates of a study are trained, all tasks together. Trainings are kept in the
+study's folder under trained/; those that are there are not repeated. All candidates that were ever
+trained are listed against sharing every channel, with p corrected for how many they are: to train a
+few and report the best makes its lead partly chance.
+
+Without, the methods that a config names (or --method, of those below) are trained from scratch,
+each with every seed of the config. Every level of a method is a candidate of the study: it stands
+on the front, and can be exported. Run again, it goes on where it was stopped.""",
+        epilog=f"""\
+methods:
+{METHODS_HERE}
+
 examples:
   apportion train studies/quickstart --pick knee
-  apportion train studies/quickstart --pick share_all best --seeds 5""",
-        interrupted="; trainings that ended are kept: run it again to go on",
+  apportion train studies/quickstart --pick share_all best --seeds 5
+  apportion train configs/methods_quick.yaml
+  apportion train configs/methods_quick.yaml --method dvn --set train.sgd.steps=500""",
+        interrupted="; what was trained is kept: run it again to go on",
     )
-    _add_study(train)
+    train.add_argument(
+        "study", type=Path, metavar="STUDY", help="a study's folder, or a config with methods"
+    )
+    _add_set(train)
+    train.add_argument(
+        "--method",
+        nargs="+",
+        default=[],
+        dest="methods",
+        metavar="NAME",
+        help="those of the config's methods to train, or such a kind with its default settings",
+    )
     train.add_argument(
         "--pick",
-        required=True,
         nargs="+",
         dest="picks",
         metavar="{knee,best,CANDIDATE}",
         help=f"one or more to train: {PICKS}",
     )
-    train.add_argument("--seeds", type=int, default=1, metavar="N", help="trainings (default 1)")
+    train.add_argument("--seeds", type=int, metavar="N", help="trainings of each pick (default 1)")
     export = _add(
         commands,
         "export",

@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from search.candidates import describe
-from search.study import TrainedPick, Tried
+from search.report import by_level
+from search.study import Study, TrainedPick, Tried, method_points
 
 
 def print_front(summary: Mapping[str, Any], console: Console) -> None:
@@ -66,3 +67,33 @@ def print_tried(tried: Sequence[Tried], console: Console) -> None:
         table.add_row(entry.candidate, str(entry.seeds), *cells)
     console.print(table)
     print("p: Welch's t-test over seeds against share_all; adjusted by Holm's method over all")
+
+
+def print_methods(study: Study, console: Console) -> None:
+    """Print what every level of every method reaches, the mean over tasks, and what it costs."""
+    points = method_points(study)
+    if points.empty:
+        return
+    table = Table(
+        title="mean accuracy over tasks, and a network's mean costs; stored: weights that the "
+        "method keeps for all",
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+    )
+    table.add_column("method", no_wrap=True)
+    names = ("level", "seeds", "validation", "test", "std", "MACs", "weights", "stored")
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in by_level(points).itertuples():
+        accuracies = (row.validation, row.test, row.std)
+        cells = ["-" if math.isnan(value) else f"{value:.4f}" for value in accuracies]
+        costs = map(_short, (row.macs, row.parameters, row.stored))
+        table.add_row(row.method, str(row.level), str(row.seeds), *cells, *costs)
+    console.print(table)
+    print(f"every network: {study.folder / 'methods.csv'}; picture: methods.png beside it")
+
+
+def _short(count: float) -> str:
+    """A number in thousands or millions, with three digits or more."""
+    return f"{count / 1e6:.3g}M" if count >= 999_500 else f"{count / 1e3:.3g}k"

@@ -15,7 +15,7 @@ from search.config import (
     load_config,
     reveal,
 )
-from search.study import Say, batches, check_strategies, given_weights_of
+from search.study import Say, batches, check_methods, check_strategies, given_weights_of
 from trainers.data import DataConfig, Inputs, TaskConfig, load_task
 from trainers.export import check_exportable
 from trainers.networks import BackboneConfig, build_backbone, network_inputs
@@ -57,6 +57,8 @@ def check(path: str | Path, overrides: Sequence[str] = (), *, say: Say = print) 
     found += _data_problems(parts, say)
     of_network = _network_problems(parts, config)
     found += of_network or _strategy_problems(parts)
+    if config is not None and not of_network:
+        found += _problems(partial(check_methods, config))
     if "tracking" in parts:
         found += _problems(partial(reveal, parts["tracking"].uri or ""))
     if found or config is None:

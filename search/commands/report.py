@@ -10,8 +10,8 @@ from partitioning import write_atomically
 from search.calibration import picture, read_trust
 from search.candidates import Candidate, front
 from search.config import COSTS, reveal
-from search.report import front_figure, front_html, front_table
-from search.study import Study
+from search.report import front_figure, front_html, front_table, methods_figure
+from search.study import Study, method_curves, method_points
 
 
 def make_tracker(study: Study) -> Any:
@@ -44,8 +44,8 @@ def write_report(study: Study) -> list[Path]:
     """Write a study's front into its folder: as a table, a picture and a page.
 
     Returns:
-        The paths: front.csv, front.png and front.html, and the picture of a calibration if there
-        is one, which the page shows, too.
+        The paths: front.csv, front.png and front.html; the picture of a calibration if there is
+        one, which the page shows, too; and of methods, methods.csv and methods.png.
     """
     return _write(study, study.candidates())[1]
 
@@ -68,6 +68,10 @@ def finish_mirror(study: Study, status: str, tracker: Any, candidates: list[Cand
         tracker.log_utilisation(study.utilisation(), finished)
         table, files = _write(study, candidates)
         tracker.log_front(table, files)
+        if study.config.methods:
+            times = {candidate.id: candidate.finished for candidate in candidates}
+            for name, points in method_curves(study).items():
+                tracker.log_curve(name, points, times.get(name, finished))
     tracker.finish(status)
 
 
@@ -86,4 +90,10 @@ def _write(study: Study, candidates: list[Candidate]) -> tuple[pd.DataFrame, lis
     with write_atomically(paths[2]) as partial:
         front_html(candidates, partial, reference, cost=words, calibration=shown)
     paths += [picture(study)] * is_shown
+    if study.config.methods and not (points := method_points(study)).empty:
+        paths += [study.folder / name for name in ("methods.csv", "methods.png")]
+        with write_atomically(paths[-2]) as partial:
+            points.to_csv(partial, index=False)
+        with write_atomically(paths[-1]) as partial:
+            methods_figure(points, partial)
     return table, paths

@@ -24,7 +24,7 @@ from search.calibration import read_trust
 from search.candidates import describe, scored
 from search.commands.report import finish_mirror, make_tracker, write_report
 from search.commands.scores import require_scores
-from search.config import FinishConfig, StudyConfig, dump_config, reveal
+from search.config import ConfigError, FinishConfig, StudyConfig, dump_config, reveal
 from search.mirror import TrackingError
 from search.record import require_no_writer
 from search.study import (
@@ -61,6 +61,8 @@ def search(config: StudyConfig, *, resume: bool = False, console: Console | None
         NoScoresError: Every candidate failed.
         ArmsError: Some arms broke down more often than `schedule.arm_retries` allows.
     """
+    if config.methods:
+        raise ConfigError(f"{config.name} has methods: train them with `apportion train`")
     display = Display(console or Console())
     require_no_writer(config.folder / "record.journal")
     check_inputs(config)

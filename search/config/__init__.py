@@ -13,6 +13,7 @@ from search.config.sections import (
     COSTS,
     CalibrationConfig,
     FinishConfig,
+    MethodConfig,
     ScheduleConfig,
     TrunkConfig,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "CalibrationConfig",
     "ConfigError",
     "FinishConfig",
+    "MethodConfig",
     "ScheduleConfig",
     "StudyConfig",
     "TrunkConfig",

@@ -10,8 +10,9 @@ from search.config.reading import read_yaml
 from search.config.study_config import StudyConfig
 
 #: Sections that may change when a study is resumed: none of them decides a proposal or a score,
-#: but for `train` where the last rung trains with it (its steps are the rung's own), and for
-#: the budgets where there are rungs. Where data lies does not matter: the record knows what it is.
+#: but for `train` where the last rung trains with it (its steps are the rung's own) or methods do,
+#: and for the budgets where there are rungs. Where data lies does not matter: the record knows what
+#: it is.
 MUTABLE = {
     "output", "cache", "data_root", "candidates", "device_seconds", "schedule", "tracking",
     "finish", "train", "calibration", "seeds",
@@ -22,10 +23,11 @@ def dump_config(config: StudyConfig) -> dict[str, Any]:
     """The resolved config as plain YAML values; `parse_config` reads it back."""
     raw = plain(config)
     assert isinstance(raw, dict)
-    raw["strategies"] = {
-        name: {"kind": entry["kind"], **entry["settings"]}
-        for name, entry in raw["strategies"].items()
-    }
+    for section in ("strategies", "methods"):
+        raw[section] = {
+            name: {"kind": entry["kind"], **entry["settings"]}
+            for name, entry in raw[section].items()
+        }
     return raw
 
 
@@ -61,11 +63,20 @@ def differences(old: StudyConfig, new: StudyConfig) -> list[str]:
     return [
         f"{key}: {a.get(key, 'absent')!r} in the study, {b.get(key, 'absent')!r} now"
         for key in sorted(a.keys() | b.keys())
-        if a.get(key) != b.get(key) and _decides(key, old)
+        if a.get(key) != b.get(key) and _decides(key, old) and not _of_one(key, old, new)
     ]
 
 
+def _of_one(key: str, old: StudyConfig, new: StudyConfig) -> bool:
+    """Whether a key is of a method that only one of two configs has: each stands for itself."""
+    section, _, rest = key.partition(".")
+    name = rest.rpartition(".")[0]
+    return section == "methods" and (name in old.methods) != (name in new.methods)
+
+
 def _decides(key: str, config: StudyConfig) -> bool:
+    if config.methods and key.startswith("train.sgd."):
+        return True
     immutable = {"train"} if config.ladder[-1].fidelity == "full" else set()
     if config.rungs:  # the last bracket was closed where the budget ended
         immutable |= {"candidates", "device_seconds"}

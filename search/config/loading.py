@@ -10,9 +10,17 @@ from search.config.build import BROKEN, ConfigError, build, shown, unknown
 from search.config.paths import PROJECT, expand_paths
 from search.config.reading import read_yaml, read_yaml_file
 from search.config.secrets import without_secrets
-from search.config.sections import StrategyConfig
+from search.config.sections import MethodConfig, StrategyConfig
 from search.config.study_config import StudyConfig
 from search.strategies import STRATEGIES
+from trainers.methods import METHODS
+
+#: Sections whose entries go by a name, which is also the kind unless they say it: what one is
+#: called, the registry of kinds, and what keeps kind and settings.
+NAMED: Mapping[str, tuple[str, Mapping[str, Any], Any]] = {
+    "strategies": ("strategy", STRATEGIES, StrategyConfig),
+    "methods": ("method", METHODS, MethodConfig),
+}
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> StudyConfig:
@@ -68,34 +76,41 @@ def _parsed(raw: Mapping[str, Any], before: Sequence[str]) -> StudyConfig:
     """A study's config; the values of problems that are known before are BROKEN."""
     raw, found = dict(raw), list(before)
     expand_paths(raw, found)
-    if "strategies" in raw:
-        raw["strategies"] = _strategies(raw["strategies"], found)
+    for section in NAMED:
+        if section in raw:
+            raw[section] = _named(section, raw[section], found)
     config: StudyConfig = build(StudyConfig, raw, "", found)
     return config
 
 
-def _strategies(raw: Any, found: list[str]) -> Any:
-    """Sound strategies by name, and a problem more for each other one; BROKEN if none is sound."""
+def _named(section: str, raw: Any, found: list[str]) -> Any:
+    """Sound entries by name, and a problem more for each other one; BROKEN if none is sound.
+
+    Args:
+        section: Key of `NAMED`.
+        raw: Its value.
+        found: Gets the problems.
+    """
     if raw is BROKEN:
         return raw
     if not isinstance(raw, Mapping):
-        found.append(f"strategies must be a mapping of names to settings, got {shown(raw)}")
+        found.append(f"{section} must be a mapping of names to settings, got {shown(raw)}")
         return BROKEN
-    strategies: dict[str, StrategyConfig] = {}
+    entries: dict[str, Any] = {}
     for name, entry in raw.items():
         if _is_broken(entry):  # which is a problem already
             continue
         try:
-            for each, settings in _expanded(str(name), entry):
-                if each in strategies:
+            for each, settings in _expanded(section, str(name), entry):
+                if each in entries:
                     raise ConfigError(
-                        f"strategies: {each} is the name of two strategies (those of a grid are "
+                        f"{section}: {each} is the name of two {section} (those of a grid are "
                         "numbered from 1); give one another name, and its kind"
                     )
-                strategies[each] = _strategy(each, settings)
+                entries[each] = _entry(section, each, settings)
         except ConfigError as error:
             found += error.problems
-    return strategies or (BROKEN if raw else raw)
+    return entries or (BROKEN if raw else raw)
 
 
 def _is_broken(value: Any) -> bool:
@@ -188,8 +203,8 @@ def _position(items: list[Any], part: str, key: str) -> int:
     raise ConfigError(f"--set {key}: no entry {part!r} in the list; it has {known}")
 
 
-def _expanded(name: str, entry: Any) -> Iterator[tuple[str, Any]]:
-    """A strategy as it is, or one of every combination of the settings in its `grid`."""
+def _expanded(section: str, name: str, entry: Any) -> Iterator[tuple[str, Any]]:
+    """An entry as it is, or one of every combination of the settings in its `grid`."""
     if not isinstance(entry, Mapping) or "grid" not in entry:
         yield name, entry
         return
@@ -200,28 +215,28 @@ def _expanded(name: str, entry: Any) -> Iterator[tuple[str, Any]]:
         or not all(isinstance(values, list) and values for values in grid.values())
     ):
         raise ConfigError(
-            f"strategies.{name}.grid must map settings to lists of values to try, got {shown(grid)}"
+            f"{section}.{name}.grid must map settings to lists of values to try, got {shown(grid)}"
         )
     rest = {key: value for key, value in entry.items() if key != "grid"}
     if both := sorted(map(str, set(grid) & set(rest))):
-        raise ConfigError(f"strategies.{name}: {', '.join(both)} is set and in the grid, too")
+        raise ConfigError(f"{section}.{name}: {', '.join(both)} is set and in the grid, too")
     for setting, values in grid.items():
         if any(values.count(value) > 1 for value in values):
             raise ConfigError(
-                f"strategies.{name}.grid.{setting} must hold different values, got {shown(values)}"
+                f"{section}.{name}.grid.{setting} must hold different values, got {shown(values)}"
             )
     for number, values in enumerate(product(*grid.values()), start=1):
         yield f"{name}.{number}", {"kind": name, **rest, **dict(zip(grid, values, strict=True))}
 
 
-def _strategy(name: str, entry: Any) -> StrategyConfig:
+def _entry(section: str, name: str, entry: Any) -> Any:
+    """A strategy or method as the config has it, by its kind."""
+    what, registry, make = NAMED[section]
     if entry is not None and not isinstance(entry, Mapping):
-        raise ConfigError(f"strategies.{name} must be a mapping of settings, got {shown(entry)}")
+        raise ConfigError(f"{section}.{name} must be a mapping of settings, got {shown(entry)}")
     settings = dict(entry or {})
     kind = str(settings.pop("kind", name))
-    if kind not in STRATEGIES:
-        raise ConfigError(
-            f"strategies.{name}: {unknown('strategy', kind, STRATEGIES)}; give its kind"
-        )
-    built = build(STRATEGIES[kind].settings, settings, f"strategies.{name}")
-    return StrategyConfig(kind=kind, settings=built)
+    if kind not in registry:
+        raise ConfigError(f"{section}.{name}: {unknown(what, kind, registry)}; give its kind")
+    built = build(registry[kind].settings, settings, f"{section}.{name}")
+    return make(kind=kind, settings=built)

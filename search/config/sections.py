@@ -111,6 +111,19 @@ class StrategyConfig:
     settings: Any
 
 
+@dataclass(frozen=True, kw_only=True)
+class MethodConfig:
+    """One method of a study.
+
+    Attributes:
+        kind: Key of `METHODS`.
+        settings: The method's own settings.
+    """
+
+    kind: str
+    settings: Any
+
+
 WORSE_THAN_IDEAL = Rule(
     words="a quality below 1 and a cost above 0",
     holds=lambda point, own: all(map(math.isfinite, point)) and point[0] < 1 and point[1] > 0,

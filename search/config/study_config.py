@@ -23,6 +23,7 @@ from search.config.sections import (
     FOUNDATIONS,
     CalibrationConfig,
     FinishConfig,
+    MethodConfig,
     ObjectiveConfig,
     ScheduleConfig,
     StrategyConfig,
@@ -34,6 +35,7 @@ from search.strategies import STRATEGIES
 from trainers.data import SIZE, DataConfig, Inputs, TaskConfig
 from trainers.device import ComputeConfig
 from trainers.joint import TrainConfig
+from trainers.methods import METHODS
 from trainers.networks import Backbone, BackboneConfig, build_backbone, network_inputs
 from trainers.proxy import ProxyConfig
 from trainers.teachers import TeacherConfig
@@ -80,7 +82,11 @@ class StudyConfig:
         solver: Limits of the integer programme.
         strategies: The competing strategies, by the name they go by. One with a `grid`, a mapping
             of settings to lists of values, stands for all combinations, `<name>.1` and so on.
-        seeds: Every strategy runs once per seed.
+        methods: In place of strategies: ways to train all tasks, by the name they go by, which
+            `apportion train` runs; likewise with a `grid`. Everything is trained, with `train.sgd`:
+            in a step a method that has all tasks at once takes a batch of each, and one that has
+            them in turn takes as many steps for each.
+        seeds: Every strategy, or method, runs once per seed.
         foundations: What candidates are scored on (trunk, teachers and stored features) is either
             shared by the arms of all seeds, which then differ by what strategies draw alone, or
             made anew per_seed: arms of seed s have the trunk and teachers of `trunk.seed` + s, and
@@ -119,7 +125,8 @@ class StudyConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
     space: SpaceConfig = field(default_factory=SpaceConfig)
     solver: SolverConfig = field(default_factory=SolverConfig)
-    strategies: Mapping[str, StrategyConfig]
+    strategies: Mapping[str, StrategyConfig] = field(default_factory=dict)
+    methods: Mapping[str, MethodConfig] = field(default_factory=dict)
     seeds: Annotated[tuple[int, ...], DIFFERENT, each(at_least(0))] = (0,)
     foundations: Annotated[str, one_of(FOUNDATIONS)] = "shared"
     candidates: Annotated[int, at_least(1)] = 40
@@ -140,10 +147,13 @@ class StudyConfig:
             self._check_steps,
             self._check_rungs,
             self._check_strategies,
+            self._check_methods,
         )
 
     def _check_trunk(self) -> None:
         """Refuses a study of images whose network has no trained weights and gets none."""
+        if self.methods:  # which train all of the network
+            return
         if self.pretraining.dataset is None and not self.backbone.pretrained:
             missing = "trunk" if self.trunk is None else "trunk.dataset"
             raise ValueError(
@@ -170,13 +180,37 @@ class StudyConfig:
             )
 
     def _check_strategies(self) -> None:
-        """Refuses a study without strategies, and names that candidates cannot go by."""
-        if not self.strategies:
-            raise ValueError(f"strategies must name at least one of {', '.join(STRATEGIES)}")
-        wrong = [name for name in self.strategies if not name or any(c in name for c in "/- ")]
-        if wrong:
-            names = ", ".join(map(repr, wrong))
-            raise ValueError(f"a strategy's name must be free of '/', '-' and spaces, got {names}")
+        """Refuses a study with nothing to run, and names that candidates cannot go by."""
+        if not self.strategies and not self.methods:
+            raise ValueError(
+                f"strategies must name at least one of {', '.join(STRATEGIES)}; or methods at "
+                f"least one of {', '.join(METHODS)}"
+            )
+        for what, names in (("strategy", self.strategies), ("method", self.methods)):
+            if wrong := [name for name in names if not name or any(c in name for c in "/- ")]:
+                shown = ", ".join(map(repr, wrong))
+                raise ValueError(
+                    f"a {what}'s name must be free of '/', '-' and spaces, got {shown}"
+                )
+
+    def _check_methods(self) -> None:
+        """Refuses methods beside strategies, and those that have nothing to train."""
+        if not self.methods:
+            return
+        if self.strategies:
+            raise ValueError(
+                "methods and strategies are two studies, since accuracy after full training and "
+                "scores of a proxy stand on no common front; leave out one of them"
+            )
+        if self.evaluator == "simulated":
+            raise ValueError("methods must be left out where the evaluator is simulated")
+        if self.backbone.trunk != "train":
+            raise ValueError(
+                "methods train all of a network, from the images on: backbone.trunk must be train, "
+                f"got {self.backbone.trunk}"
+            )
+        for name in ("trunk", "rungs", "finish"):
+            self._check_left_out(name, "methods are trained")
 
     def _check_simulated(self) -> None:
         """Refuses what a study without images cannot do, and tasks that its problem has not."""
@@ -196,9 +230,9 @@ class StudyConfig:
                 f"{list(self.space.levels)}"
             )
 
-    def _check_left_out(self, name: str) -> None:
+    def _check_left_out(self, name: str, where: str = "the evaluator is simulated") -> None:
         if getattr(self, name):
-            raise ValueError(f"{name} must be left out where the evaluator is simulated")
+            raise ValueError(f"{name} must be left out where {where}")
 
     def _check_no_foundations(self) -> None:
         if self.foundations != "shared":

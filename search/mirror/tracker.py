@@ -225,6 +225,32 @@ class Tracker:
                     parts["evaluators/hours"] = sum(seconds.values()) / 3600
                 self._log(run_id, metrics=[Metric(key, v, end, 0) for key, v in parts.items()])
 
+    def log_curve(
+        self, candidate: str, points: Sequence[tuple[int, Mapping[str, float]]], finished: float
+    ) -> None:
+        """Logs what was measured of a candidate on the way, if it is mirrored.
+
+        Args:
+            candidate: its id.
+            points: steps done, and metrics by name.
+            finished: when it was, in unix seconds; logged again, nothing changes.
+
+        Raises:
+            TrackingError: MLflow cannot be reached.
+        """
+        if candidate not in self._runs:
+            return
+        end = _milliseconds(finished)
+        found = [
+            Metric("/".join(tracked.safe(part) for part in key.split("/")), value, end, step)
+            for step, values in points
+            for key, value in values.items()
+            if math.isfinite(value)
+        ]
+        with self._told():
+            for first in range(0, len(found), tracked.MAX_METRICS):
+                self._log(self._runs[candidate], metrics=found[first : first + tracked.MAX_METRICS])
+
     def log_front(self, table: pd.DataFrame, files: Sequence[Path]) -> None:
         """Puts the front on the study's run, as front.csv and the files (pictures, pages).
 

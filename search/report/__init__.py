@@ -1,9 +1,10 @@
-"""A study's front as tables, pictures and an interactive page.
+"""A study's front, and its methods, as tables, pictures and an interactive page.
 
 Nothing here changes a study.
 """
 
 from search.report.figures import COLOURS, COST, GREY, INK, QUALITY
+from search.report.methods import by_level, difference, measure_of, methods_figure
 from search.report.tables import front_figure, front_html, front_table, summary
 
 __all__ = [
@@ -12,8 +13,12 @@ __all__ = [
     "GREY",
     "INK",
     "QUALITY",
+    "by_level",
+    "difference",
     "front_figure",
     "front_html",
     "front_table",
+    "measure_of",
+    "methods_figure",
     "summary",
 ]

@@ -6,6 +6,7 @@ Nothing here knows what the numbers are of.
 from search.stats.agreement import correlations
 from search.stats.bootstrap import LEVEL, RESAMPLES, Estimate, estimates, mean_interval
 from search.stats.correlation import bands
+from search.stats.paired_t import paired_interval
 from search.stats.paired_tests import (
     MOST_STRATEGIES,
     ROUNDING,
@@ -38,6 +39,7 @@ __all__ = [
     "mean_interval",
     "ndcg",
     "noise",
+    "paired_interval",
     "regret",
     "welch",
 ]

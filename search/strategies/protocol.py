@@ -25,14 +25,15 @@ class TaskFacts:
         name: The task's name.
         classes: Number of classes.
         images: Number of training images.
-        teacher_accuracy: Validation accuracy of its single-task teacher, in [0, 1].
+        teacher_accuracy: Validation accuracy of its single-task teacher, in [0, 1]; None where
+            there is none.
         floor: Validation accuracy of always answering the commonest class, in [0, 1].
     """
 
     name: str
     classes: int
     images: int
-    teacher_accuracy: float
+    teacher_accuracy: float | None = None
     floor: float = 0.0
 
 

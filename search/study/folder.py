@@ -360,6 +360,10 @@ class Study:
         """
         if seeds < 1:
             raise StudyError(f"seeds must be at least 1, got {seeds}")
+        if self.config.methods:
+            raise StudyError(
+                f"the candidates of {self.folder} are levels of methods, which are trained in full"
+            )
         candidate = self.pick(pick)
         return train_candidate(
             self.config.of_seed(candidate.seed),

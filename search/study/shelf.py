@@ -78,10 +78,14 @@ class Shelf:
         path = self.own / name
         self.own.mkdir(parents=True, exist_ok=True)
         write(path)
+        self.share(name)
+        return path
+
+    def share(self, name: str) -> None:
+        """Let other studies have a file, too."""
         if self.shared != self.own and self.shared.is_dir():
             with suppress(OSError):  # others can do without
-                _link(path, self.shared / name)
-        return path
+                _link(self.own / name, self.shared / name)
 
 
 def own_folder(study: Path) -> Path:

@@ -137,6 +137,8 @@ def test_configs(block: Block) -> None:
     """Together with what it leaves out, taken from the quickstart, it is a study's config."""
     given: dict[str, Any] = yaml.safe_load(block.text)
     base = yaml.safe_load((ROOT / "configs/quickstart.yaml").read_text())
+    if "methods" in given:
+        base = yaml.safe_load((ROOT / "configs/methods_quick.yaml").read_text())
     if given.get("evaluator") == "simulated":
         del base["finish"]
     elif {"rungs", "proxy"} <= given.keys():

@@ -20,6 +20,11 @@ NAME = Rule(
     holds=lambda name, own: re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name) is not None,
 )
 
+CLASSES = Rule(
+    words="a first class, 0 or more, and an end, at least 2 above it",
+    holds=lambda ends, own: len(ends) == 2 and 0 <= ends[0] <= ends[1] - 2,
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 @checked("task {self.name!r}: {field}")
@@ -46,6 +51,11 @@ class TaskConfig:
             negative.
         white: The value that is white in images of more than 8 bits and in arrays. None takes what
             the values of all splits say, such as 1, 255, 4095 or 65535; a search prints it.
+        classes: Which of the dataset's classes make up the task: from the first up to, but without,
+            the second, in the dataset's own order, counted from 0. [0, 25] is the first quarter of
+            100. Images of other classes are left out of every split. None takes all.
+        merge: So many classes in a row, of those that `classes` takes, are one class of the task,
+            as coarse labels are; the last one has what is left. 1 keeps all apart.
         limit: At most so many training images, chosen with the seed, none of the classes lost. None
             is no limit.
         validation_fraction: How much of the training split is held out for validation; only where
@@ -69,6 +79,8 @@ class TaskConfig:
     test: str | None = "test"
     black: Annotated[float | None, FINITE] = None
     white: Annotated[float | None, FINITE] = None
+    classes: Annotated[tuple[int, int] | None, CLASSES] = None
+    merge: Annotated[int, at_least(1)] = 1
     limit: Annotated[int | None, at_least(2), Unit("images")] = None
     validation_fraction: Annotated[float | None, interval("(0, 1)")] = None
     flip: bool = False

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from partitioning import IntArray
 from trainers.data.brightness import scale_notes
+from trainers.data.classes import choose_classes
 from trainers.data.config import DataConfig, TaskConfig
 from trainers.data.image_files import Put, pixels_key, traced
 from trainers.data.soundness import check_images, missing_classes
@@ -46,6 +48,12 @@ class _Part:
 
     def pictures(self, size: int) -> Pictures:
         return self.raw.pictures(self.rows, size)
+
+    def trace(self) -> Any:
+        """The beginning of a hash of its images: of which they are, where they are not all."""
+        # Files of two classes can be alike in name, size and times.
+        is_all = len(self.rows) == len(self.raw.labels)
+        return hashlib.sha256(b"" if is_all else self.rows.tobytes())
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -90,7 +98,7 @@ def load_task(task: TaskConfig, config: DataConfig, folder: Path | None = None) 
     plan, size, inputs = _plan(task, config), config.input_size, config.inputs
     decoded = sum(len(part.rows) for part in plan.parts.values()) * 3 * size**2
     mapped = folder is not None and decoded > MAPPED_ABOVE
-    traces = {name: hashlib.sha256() for name in plan.parts if mapped}
+    traces = {name: part.trace() for name, part in plan.parts.items() if mapped}
     extents = {
         name: measure(traced(part.pictures(size), traces[name]) if mapped else part.pictures(size))
         for name, part in plan.parts.items()
@@ -177,9 +185,10 @@ def _plan(task: TaskConfig, config: DataConfig) -> _Plan:
     if unused := sorted({name for raw in raws.values() for name in raw.beside} - used):
         notes.append(f"left out {len(unused)} beside its splits ({', '.join(unused[:8])})")
     encoded = encode_labels(task.name, raws)
-    notes += encoded.notes
+    chosen = choose_classes(task, encoded)
+    notes += [*encoded.notes, *chosen.notes]
     rng = np.random.default_rng([config.seed, *task.name.encode()])
-    labels = encoded.labels["train"]
+    labels = chosen.labels["train"]
     if is_whole:
         rows = _divide(task, labels, rng)
         notes.append(f"{' and '.join([*rows][1:])} drawn from the images, which have no splits")
@@ -190,16 +199,16 @@ def _plan(task: TaskConfig, config: DataConfig) -> _Plan:
             notes.append("validation drawn from the training images")
     rows["train"] = _limited(task, rows["train"], labels, rng)
     parts = {
-        name: _Part(raw=raws["train"], rows=chosen, labels=labels[chosen])
-        for name, chosen in rows.items()
+        name: _Part(raw=raws["train"], rows=chosen.rows["train"][drawn], labels=labels[drawn])
+        for name, drawn in rows.items()
     } | {
-        name: _Part(raw=raw, rows=np.arange(len(raw.labels)), labels=encoded.labels[name])
+        name: _Part(raw=raw, rows=chosen.rows[name], labels=chosen.labels[name])
         for name, raw in raws.items()
         if name != "train"
     }
     parts = {name: parts[name] for name in ("train", "validation", "test") if name in parts}
-    notes += missing_classes(encoded.classes, {name: part.labels for name, part in parts.items()})
-    return _Plan(classes=encoded.classes, parts=parts, notes=tuple(notes))
+    notes += missing_classes(chosen.classes, {name: part.labels for name, part in parts.items()})
+    return _Plan(classes=chosen.classes, parts=parts, notes=tuple(notes))
 
 
 def _raw_splits(task: TaskConfig, config: DataConfig) -> tuple[dict[str, RawSplit], bool]:

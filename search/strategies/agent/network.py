@@ -27,7 +27,10 @@ def features(problem: Problem) -> FloatArray:
     kind_D2 = np.zeros((problem.dim, 2))
     kind_D2[list(problem.use_dims), 0] = 1.0
     facts_T3 = np.array(
-        [[math.log(t.classes), math.log(t.images), t.teacher_accuracy] for t in problem.tasks]
+        [
+            [math.log(t.classes), math.log(t.images), t.teacher_accuracy or 0.0]
+            for t in problem.tasks
+        ]
     ).reshape(-1, 3)
     if len(facts_T3):
         facts_T3 = (facts_T3 - facts_T3.mean(0)) / np.maximum(facts_T3.std(0), 1e-9)

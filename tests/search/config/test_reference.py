@@ -11,6 +11,7 @@ import yaml
 from search.config import StudyConfig, load_config, parse_config
 from search.config.reference import EXAMPLES, PAGE, descriptions, reference
 from search.strategies import STRATEGIES
+from trainers.methods import METHODS
 
 TINY = {
     "name": "tiny",
@@ -19,9 +20,15 @@ TINY = {
     "strategies": {"random": {}},
 }
 
+OF_METHODS = {
+    "name": "tiny",
+    "tasks": TINY["tasks"],
+    "backbone": {"model": "resnet14", "partition": ["stage*"], "stream": True, "trunk": "train"},
+}
+
 
 def keys(cls: type[Any], path: str = "") -> Iterator[str]:
-    """The dotted keys of a config and all its sections, strategies' settings aside."""
+    """The dotted keys of a config and all its sections, strategies' and methods' settings aside."""
     for name, hint in get_type_hints(cls).items():
         inner = [h for h in (hint, *get_args(hint)) if dataclasses.is_dataclass(h)]
         yield path + name
@@ -35,7 +42,7 @@ def test_the_page_is_not_stale() -> None:
 
 def test_every_key_is_on_the_page() -> None:
     page = reference()
-    found = [key for key in keys(StudyConfig) if not key.startswith("strategies.")]
+    found = [key for key in keys(StudyConfig) if not key.startswith(("strategies.", "methods."))]
     assert len(found) > 100
     for key in found:
         section, _, last = key.rpartition(".")
@@ -43,12 +50,13 @@ def test_every_key_is_on_the_page() -> None:
         assert f"\n| `{told}` | " in page, key
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
-def test_every_setting_of_a_strategy_is_on_the_page(name: str) -> None:
+@pytest.mark.parametrize("name", [*STRATEGIES, *METHODS])
+def test_every_setting_of_a_strategy_or_method_is_on_the_page(name: str) -> None:
     part = re.search(rf"^### `{name}`\n(.*?)(?=^###|\Z)", reference(), re.DOTALL | re.MULTILINE)
     assert part
     told = re.findall(r"^\| `(\w+)` \| .+ \| .+ \| .* \| \S.* \|$", part[1], re.MULTILINE)
-    assert told == [field.name for field in dataclasses.fields(STRATEGIES[name].settings)]
+    settings = (STRATEGIES.get(name) or METHODS[name]).settings
+    assert told == [field.name for field in dataclasses.fields(settings)]
 
 
 def test_a_field_without_a_description_is_refused() -> None:
@@ -71,7 +79,8 @@ def test_a_field_without_a_description_is_refused() -> None:
 def test_examples_are_parts_of_a_config(section: str) -> None:
     part = yaml.safe_load(EXAMPLES[section])
     assert section.split(".")[0] in ("", "sgd", *part)
-    parse_config(TINY | part)
+    base = TINY if section != "methods" else OF_METHODS
+    parse_config(base | part)
 
 
 def test_a_block_of_sgd_replaces_the_recipe_as_the_page_says() -> None:

@@ -1,0 +1,237 @@
+"""Methods of a study: trained, recorded, mirrored, exported, killed and gone on with."""
+
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from search.commands.publish import export
+from search.commands.scores import NoScoresError
+from search.commands.search import search
+from search.commands.train import train_methods
+from search.config import ConfigError, StudyConfig, dump_config, parse_config
+from search.record import RecordError, require_no_writer
+from search.study import Study, StudyError, method_points, read_trainings
+from tests.helpers.studies import mirrored, wait_for
+from trainers.teachers import load
+
+# Ray starts and ends processes of its own in this one.
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
+
+SETTINGS: dict[str, Any] = {
+    "name": "methods",
+    "input_size": 8,
+    "tasks": [
+        {"name": "digits", "source": "toy", "limit": 100},
+        {"name": "colours", "source": "toy", "limit": 100},
+    ],
+    "backbone": {
+        "model": "resnet14", "args": {"width": 4}, "partition": ["stage*"], "stream": True,
+        "trunk": "train",
+    },
+    "train": {"sgd": {"steps": 6, "batch_size": 8}},
+    "methods": {"shared": {}, "dvn": {}},
+    "seeds": [0, 1],
+    "compute": {"device": "cpu"},
+    "schedule": {"cpus": 1, "gpus": 0},
+}  # fmt: skip
+
+
+def config_in(folder: Path, **changed: Any) -> StudyConfig:
+    return parse_config(SETTINGS | {"output": str(folder)} | changed)
+
+
+@pytest.fixture(scope="module")
+def told() -> list[str]:
+    return []
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory, cluster: None, told: list[str]) -> Study:
+    return train_methods(config_in(tmp_path_factory.mktemp("methods")), say=told.append)
+
+
+def test_every_level_of_every_method_and_seed_is_a_candidate(study: Study) -> None:
+    found = {candidate.id: candidate for candidate in study.candidates()}
+    assert found.keys() == {
+        f"{method}-{seed}-{level}"
+        for method, levels in (("shared", 1), ("dvn", 2))
+        for seed in (0, 1)
+        for level in range(levels)
+    }
+    for candidate in found.values():
+        assert set(candidate.accuracy) == {"digits", "colours"}
+        assert candidate.quality == pytest.approx(np.mean(list(candidate.accuracy.values())))
+        assert candidate.measured is not None
+        assert candidate.measured.fidelity == "full"
+    low, high = found["dvn-0-0"], found["dvn-0-1"]
+    assert low.cost is not None
+    assert low.cost < 0.4
+    assert high.cost == pytest.approx(1.0)
+    assert low.shares["union"] == pytest.approx(high.shares["union"]), "stored together"
+    for name, mask in low.masks.forward.items():
+        assert not (mask & ~high.masks.forward[name]).any()
+
+
+def test_all_of_it_is_in_mlflow_with_curves(study: Study) -> None:
+    from mlflow import MlflowClient
+
+    assert mirrored(study) == sorted(c.id for c in study.candidates())
+    client = MlflowClient(study.store_uri)
+    experiment = client.get_experiment_by_name("apportion")
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id], "tags.candidate = 'dvn-1-1'")
+    curve = client.get_metric_history(run.info.run_id, "loss/digits")
+    assert [point.step for point in curve] == list(range(1, 7))
+    assert {"accuracy/digits", "test/colours", "test_mean", "costs/macs/digits"} <= set(
+        run.data.metrics
+    )
+
+
+def test_tables_and_pictures(study: Study) -> None:
+    points = method_points(study)
+    written = pd.read_csv(study.folder / "methods.csv")
+    assert len(points) == len(written) == (1 + 2) * 2 * 2, "method x seed x level x task"
+    assert (written["test"] >= 0).all()
+    for name in ("methods.png", "front.png", "front.html", "front.csv"):
+        assert (study.folder / name).stat().st_size > 1000 or name == "front.csv"
+    assert {entry["strategy"] for entry in study.summary()["front"]} <= {"shared", "dvn"}
+
+
+def test_levels_are_exported_as_they_were_measured(study: Study, tmp_path: Path) -> None:
+    points = method_points(study).set_index(["candidate", "task"])
+    for pick in ("dvn-1-0", "dvn-1-1", "shared-0-0"):
+        checks = export(study, pick, tmp_path / pick, say=lambda line: None)
+        for task, check in checks.items():
+            assert check.max_difference < 1e-4
+            assert check.accuracy == pytest.approx(points.loc[(pick, task), "test"])
+        weights = sum(
+            tensor.numel()
+            for name, tensor in torch.export.load(
+                tmp_path / pick / "digits" / "network.pt2"
+            ).state_dict.items()
+            if not name.endswith(("mean", "std", "running_var", "num_batches_tracked"))
+        )
+        assert weights == points.loc[(pick, "digits"), "parameters"]
+
+
+def test_what_is_done_is_not_repeated_and_others_can_be_added(
+    study: Study, told: list[str]
+) -> None:
+    assert "training 4 of 4 (a method with a seed each)" in told
+    lines: list[str] = []
+    before = {c.id: c.finished for c in study.candidates()}
+    config = replace(study.config, name=study.folder.name)
+    train_methods(config, ["nested_net", "dvn"], say=lines.append)
+    assert "training 2 of 4 (a method with a seed each)" in lines
+    after = {c.id: c.finished for c in study.candidates()}
+    assert after.keys() - before.keys() == {"nested_net-0-0", "nested_net-1-0"}
+    assert all(after[name] == time for name, time in before.items())
+
+
+def test_other_settings_are_another_study(study: Study) -> None:
+    raw = dump_config(study.config)
+    raw["methods"]["dvn"]["order"] = "random"
+    with pytest.raises(StudyError, match=r"methods\.dvn\.order: 'rule' in the study, 'random'"):
+        train_methods(parse_config(raw), say=lambda line: None)
+    raw = dump_config(study.config)
+    raw["train"]["sgd"]["steps"] = 7
+    with pytest.raises(StudyError, match=r"train\.sgd\.steps: 6 in the study, 7 now"):
+        train_methods(parse_config(raw), say=lambda line: None)
+
+
+def test_candidates_of_methods_are_not_trained_again(study: Study) -> None:
+    with pytest.raises(StudyError, match="levels of methods, which are trained in full"):
+        study.train("best")
+    with pytest.raises(ConfigError, match="train them with `apportion train`"):
+        search(study.config)
+
+
+def test_no_such_method(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--method packed: there is no such method; there are"):
+        train_methods(config_in(tmp_path), ["packed"])
+
+
+def test_one_method_may_fail(tmp_path: Path, cluster: None) -> None:
+    """The others are trained; where all fail it is an error."""
+    wild = {"sgd": {"steps": 30, "batch_size": 8, "learning_rate": 1e20}}
+    lines: list[str] = []
+    with pytest.raises(NoScoresError):
+        train_methods(config_in(tmp_path, train=wild, seeds=[0]), say=lines.append)
+    assert any("shared, seed 0, failed: the loss of digits is not finite" in x for x in lines)
+    found = {c.id: c for c in Study(tmp_path / "methods").candidates()}
+    assert found.keys() == {"shared-0-0", "dvn-0-0"}
+    assert all(candidate.failed for candidate in found.values())
+
+
+@pytest.mark.parametrize("method", ["dvn", "packnet"])
+def test_killed_and_gone_on_with_equals_uninterrupted(
+    method: str, tmp_path: Path, cluster: None
+) -> None:
+    settings: dict[str, Any] = {
+        "methods": {method: {}},
+        "seeds": [0],
+        "train": {"sgd": {"steps": 200, "batch_size": 8}},
+    }
+    whole = train_methods(config_in(tmp_path / "whole", **settings), say=lambda line: None)
+    killed = config_in(tmp_path / "killed", **settings)
+    path = tmp_path / "killed.yaml"
+    path.write_text(yaml.safe_dump(dump_config(killed)))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "apportion", "train", str(path)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    progress = killed.folder / "methods" / method / "seed0.progress.json"
+    wait_for(progress.exists)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    wait_for(lambda: unwritten(killed))  # its writer ends once it finds that it is alone
+    assert not (killed.folder / "methods" / method / "seed0.json").exists()
+    again = train_methods(killed, say=lambda line: None)
+    weights = [each.folder / "methods" / method / "seed0.safetensors" for each in (whole, again)]
+    states = [load(path).state for path in weights]
+    assert states[0].keys() == states[1].keys()
+    for name, tensor in states[0].items():
+        assert torch.equal(tensor, states[1][name]), name
+    curves = [read_trainings(each)[0].curve for each in (whole, again)]
+    assert curves[0] == curves[1]
+    assert not progress.exists()
+
+
+def unwritten(config: StudyConfig) -> bool:
+    try:
+        require_no_writer(config.folder / "record.journal")
+    except RecordError:
+        return False
+    return True
+
+
+def test_one_task_more_trains_the_last_phase_alone(tmp_path: Path, cluster: None) -> None:
+    """Under another name: what earlier tasks have trained is in the cache."""
+    settings: dict[str, Any] = {
+        "methods": {"dvn_sequential": {"units": 3}},
+        "seeds": [0],
+        "cache": str(tmp_path / "cache"),
+    }
+    train_methods(config_in(tmp_path, **settings), say=lambda line: None)
+    phases = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "cache").glob("method-*")}
+    assert len(phases) == 2
+    tasks = [*SETTINGS["tasks"], {"name": "gratings", "source": "toy", "limit": 100}]
+    more = train_methods(
+        config_in(tmp_path, **settings | {"name": "more", "tasks": tasks}), say=lambda line: None
+    )
+    after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "cache").glob("method-*")}
+    assert len(after) == 3
+    assert after.items() >= phases.items()
+    (training,) = read_trainings(more)
+    assert [len(phase["validation"]) for phase in training.after] == [3, 6, 9]

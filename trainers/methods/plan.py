@@ -1,0 +1,178 @@
+"""What a method trains, in which order: networks that share weights, and phases of training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from partitioning import ChannelGroup, IntArray, Masks, VirtualNetwork, virtual_masks
+from partitioning.settings import Rule
+from trainers.methods.networks import Part
+
+#: What a phase may train: all weights that its rows use; of those, what no row of a phase before
+#: has used; or no shared weight and no norm, but heads and the layers before them.
+CHANGES = ("all", "new", "head")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """One run of SGD.
+
+    Attributes:
+        part: Name of the part.
+        rows: Rows of it that learn from the labels of their own tasks.
+        recalled: Rows of earlier tasks, which shall give for these images what the highest of their
+            task's gave before the phase (Kim et al. 2019, eq. 6).
+        changes: One of `CHANGES`.
+        take: Share of the weights that are nobody's yet which the row, there is one, keeps; the
+            others are cut off when `cut_at` of the steps are done. None cuts nothing.
+        cut_at: In (0, 1).
+        inherits: By row, an earlier one whose norms it begins with.
+    """
+
+    part: str
+    rows: tuple[int, ...]
+    recalled: tuple[int, ...] = ()
+    changes: str = "all"
+    take: float | None = None
+    cut_at: float = 0.7
+    inherits: Mapping[int, int] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a method trains.
+
+    Attributes:
+        parts: By name. Every virtual network is a row of one of them.
+        phases: In order.
+        surgery: How the tasks' gradients of shared weights become one, by the name that
+            `torchjd.aggregation` gives it; None adds them up.
+    """
+
+    parts: Mapping[str, Part]
+    phases: tuple[Phase, ...]
+    surgery: str | None = None
+
+    @property
+    def places(self) -> dict[VirtualNetwork, tuple[str, int]]:
+        """Part and row of every virtual network, by task and level."""
+        found = {
+            network: (name, row)
+            for name, part in self.parts.items()
+            for row, network in enumerate(part.masks.networks)
+        }
+        tasks = list(dict.fromkeys(network.task for network in found))
+        key = sorted(found, key=lambda network: (tasks.index(network.task), network.level))
+        return {network: found[network] for network in key}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """What a method is given.
+
+    Attributes:
+        tasks: Their names, in their order.
+        groups: Of channels that masks divide.
+        seed: Of the training.
+        masks: Reads the masks that a setting names.
+    """
+
+    tasks: tuple[str, ...]
+    groups: tuple[ChannelGroup, ...]
+    seed: int
+    masks: Callable[[str], Masks]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """An entry of the registry.
+
+    Attributes:
+        settings: Frozen dataclass of its settings, every one with a default.
+        build: Makes its plan.
+        summary: One line for the command line's help.
+        sequential: Whether tasks come one after another, the earlier ones' images gone.
+    """
+
+    settings: type[Any]
+    build: Callable[[Problem, Any], Plan]
+    summary: str
+    sequential: bool = False
+
+
+SHARES_OF_UNITS = Rule(
+    words="shares above 0, 1 in all (within .001)",
+    holds=lambda shares, own: (
+        shares is None or (len(shares) > 0 and min(shares) > 0 and abs(sum(shares) - 1) <= 1e-3)
+    ),
+)
+
+
+def undivided(problem: Problem, tasks: Sequence[str] | None = None) -> Masks:
+    """A row for each task, which uses everything."""
+    return unit_rows(problem, np.ones((len(tasks or problem.tasks), 1), dtype=int), (1.0,), tasks)
+
+
+def unit_rows(
+    problem: Problem,
+    counts_TL: IntArray,
+    shares: Sequence[float],
+    tasks: Sequence[str] | None = None,
+) -> Masks:
+    """Rows that use the first units, in the order in which they lie.
+
+    Args:
+        problem: The groups.
+        counts_TL: Units of every task's levels.
+        shares: Of the channels for each unit.
+        tasks: Those of the problem if None.
+    """
+    names = problem.tasks if tasks is None else tuple(tasks)
+    order_TU = np.tile(np.arange(len(shares)), (len(names), 1))
+    return virtual_masks(names, problem.groups, counts_TL, order_TU=order_TU, shares=shares)
+
+
+def shares_of(units: int, given: Sequence[float] | None = None) -> tuple[float, ...]:
+    """The units' shares of the channels: those that are given, 1 in all, or equal ones."""
+    return (1 / units,) * units if given is None else tuple(s / sum(given) for s in given)
+
+
+def given_masks(problem: Problem, where: str) -> Masks:
+    """The masks that a setting names.
+
+    Raises:
+        ValueError: They are for other tasks.
+    """
+    masks = problem.masks(where)
+    if masks.tasks != problem.tasks:
+        raise ValueError(
+            f"masks: those of {where} are for the tasks {', '.join(masks.tasks)}, not "
+            f"{', '.join(problem.tasks)}"
+        )
+    return masks
+
+
+def one_after_another(masks: Masks, phase: Callable[[int, tuple[int, ...]], Phase]) -> Plan:
+    """A plan with a phase for every task.
+
+    Args:
+        masks: Of all rows.
+        phase: Makes a phase of a task's position and its rows.
+    """
+    rows = rows_by_task(masks)
+    return Plan(
+        parts={"all": Part(masks=masks)},
+        phases=tuple(phase(number, rows[task]) for number, task in enumerate(rows)),
+    )
+
+
+def rows_by_task(masks: Masks) -> dict[str, tuple[int, ...]]:
+    """The rows of every task, the lowest level first."""
+    rows = sorted(range(len(masks.networks)), key=lambda row: masks.networks[row].level)
+    return {
+        task: tuple(row for row in rows if masks.networks[row].task == task) for task in masks.tasks
+    }
