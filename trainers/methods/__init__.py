@@ -16,6 +16,7 @@ from trainers.methods.nested_net import (
 )
 from trainers.methods.networks import Part, SharedNetworks
 from trainers.methods.packnet import PacknetSettings, plan_packnet, plan_packnet_grouped
+from trainers.methods.phase_files import load_parts
 from trainers.methods.plan import Method, Phase, Plan, Problem
 from trainers.methods.sequential import plan_dvn_sequential, plan_lwf, plan_nested_sequential
 from trainers.methods.single import NoSettings, plan_shared, plan_single
@@ -112,6 +113,7 @@ __all__ = [
     "Plan",
     "Problem",
     "SharedNetworks",
+    "load_parts",
     "make_networks",
     "phase_digests",
     "train_method",

@@ -14,13 +14,10 @@ are.
 """
 
 from trainers.methods.networks import Part
-from trainers.methods.plan import Phase, Plan, Problem, undivided
+from trainers.methods.plan import Plan, Problem, all_together, undivided
 from trainers.methods.single import NoSettings
 
 
 def plan_residual_adapters(problem: Problem, settings: NoSettings) -> Plan:
     """`shared`, with adapters."""
-    part = Part(masks=undivided(problem), adapters=True)
-    return Plan(
-        parts={"all": part}, phases=(Phase(part="all", rows=tuple(range(len(problem.tasks)))),)
-    )
+    return all_together(Part(masks=undivided(problem), adapters=True))

@@ -17,7 +17,14 @@ import numpy as np
 from partitioning import Masks, neighbours_first, virtual_masks
 from partitioning.settings import at_least, checked, one_of
 from trainers.methods.networks import Part
-from trainers.methods.plan import SHARES_OF_UNITS, Phase, Plan, Problem, given_masks, shares_of
+from trainers.methods.plan import (
+    SHARES_OF_UNITS,
+    Plan,
+    Problem,
+    all_together,
+    given_masks,
+    shares_of,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +35,9 @@ class DvnSettings:
     Attributes:
         units: How many; None takes as many as tasks. There are as many levels.
         shares: Of the channels for each unit, in the order of units; None makes them equal.
-        order: rule (the task's own unit first, then its neighbours by distance), random (drawn with
-            the training's seed), or same (the units in one order for all tasks).
+        order: rule (the task's own unit first, then its neighbours by distance; own units begin
+            again where there are more tasks), random (drawn with the training's seed), or same (the
+            units in one order for all tasks).
         masks: In place of all these: a file of masks, or STUDY@PICK, the masks of a candidate of a
             study (of a space of kind unit_order, whose strategies search orders).
     """
@@ -50,9 +58,7 @@ class DvnSettings:
 
 def plan_dvn(problem: Problem, settings: DvnSettings) -> Plan:
     """All tasks and levels together."""
-    masks = dvn_masks(problem, settings)
-    rows = tuple(range(len(masks.networks)))
-    return Plan(parts={"all": Part(masks=masks)}, phases=(Phase(part="all", rows=rows),))
+    return all_together(Part(masks=dvn_masks(problem, settings)))
 
 
 def dvn_masks(problem: Problem, settings: DvnSettings) -> Masks:

@@ -13,7 +13,7 @@ import numpy as np
 from partitioning import Masks, SolverConfig, VirtualNetwork, refine, solve
 from partitioning.settings import above, at_most, checked, interval
 from trainers.methods.networks import Part
-from trainers.methods.plan import Phase, Plan, Problem, given_masks
+from trainers.methods.plan import Plan, Problem, all_together, given_masks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +31,10 @@ class PartitioningSettings:
     overlap: Annotated[float, interval("[0, 1]")] = 0.5
     masks: str | None = None
 
+    def _check(self) -> None:
+        if self.masks is not None and (self.use, self.overlap) != (0.5, 0.5):
+            raise ValueError("masks says use and overlap; leave these out")
+
 
 def plan_feature_partitioning(problem: Problem, settings: PartitioningSettings) -> Plan:
     """All rows together."""
@@ -39,8 +43,7 @@ def plan_feature_partitioning(problem: Problem, settings: PartitioningSettings) 
         if settings.masks is None
         else given_masks(problem, settings.masks)
     )
-    rows = tuple(range(len(masks.networks)))
-    return Plan(parts={"all": Part(masks=masks)}, phases=(Phase(part="all", rows=rows),))
+    return all_together(Part(masks=masks))
 
 
 def _solved(problem: Problem, settings: PartitioningSettings) -> Masks:

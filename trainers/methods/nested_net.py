@@ -16,7 +16,15 @@ import numpy as np
 from partitioning import Masks
 from partitioning.settings import at_least, checked
 from trainers.methods.networks import Part
-from trainers.methods.plan import SHARES_OF_UNITS, Phase, Plan, Problem, shares_of, unit_rows
+from trainers.methods.plan import (
+    SHARES_OF_UNITS,
+    Phase,
+    Plan,
+    Problem,
+    all_together,
+    shares_of,
+    unit_rows,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +62,7 @@ def nested_masks(problem: Problem, settings: NestedNetSettings) -> Masks:
 
 def plan_nested_net(problem: Problem, settings: NestedNetSettings) -> Plan:
     """One network for all tasks, with one output each."""
-    rows = tuple(range(len(problem.tasks)))
-    part = Part(masks=nested_masks(problem, settings))
-    return Plan(parts={"all": part}, phases=(Phase(part="all", rows=rows),))
+    return all_together(Part(masks=nested_masks(problem, settings)))
 
 
 def plan_nested_net_budgets(problem: Problem, settings: NestedBudgetsSettings) -> Plan:

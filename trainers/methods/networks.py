@@ -191,12 +191,13 @@ class SharedNetworks:
         self.rows[row].begin_with(self.rows[source])
 
     @torch.no_grad()
-    def state(self) -> dict[str, Tensor]:
-        """All its tensors by name, on the CPU: shared ones once, and those of every row."""
+    def state(self, rows: Sequence[int] | None = None) -> dict[str, Tensor]:
+        """Its tensors by name, on the CPU: shared ones once, and those of all or some rows."""
         found: dict[str, Tensor] = {f"shared.{name}": t for name, t in self.shared.items()}
         found |= {f"{TAKEN}.{name}": taken for name, taken in self.taken.items()}
-        for number, row in enumerate(self.rows):
-            found |= {f"row{number}.{name}": tensor for name, tensor in row.tensors().items()}
+        for number in range(len(self.rows)) if rows is None else rows:
+            own = self.rows[number].tensors()
+            found |= {f"row{number}.{name}": tensor for name, tensor in own.items()}
         return {name: tensor.detach().cpu().contiguous() for name, tensor in found.items()}
 
     @torch.no_grad()

@@ -145,7 +145,7 @@ def given_masks(problem: Problem, where: str) -> Masks:
     """The masks that a setting names.
 
     Raises:
-        ValueError: They are for other tasks.
+        ValueError: They are for other tasks, or have backward masks.
     """
     masks = problem.masks(where)
     if masks.tasks != problem.tasks:
@@ -153,7 +153,19 @@ def given_masks(problem: Problem, where: str) -> Masks:
             f"masks: those of {where} are for the tasks {', '.join(masks.tasks)}, not "
             f"{', '.join(problem.tasks)}"
         )
+    if masks.backward is not None:
+        raise ValueError(
+            f"masks: those of {where} say what each task may change (backward masks), and methods "
+            "let every task change what it uses"
+        )
     return masks
+
+
+def all_together(part: Part, surgery: str | None = None) -> Plan:
+    """A plan of one phase, in which all rows of one part are trained."""
+    rows = tuple(range(len(part.masks.networks)))
+    phases = (Phase(part="all", rows=rows),)
+    return Plan(parts={"all": part}, phases=phases, surgery=surgery)
 
 
 def one_after_another(masks: Masks, phase: Callable[[int, tuple[int, ...]], Phase]) -> Plan:

@@ -7,7 +7,7 @@ min over W          of  sum_j L(W; D_j)              shared: once, and a head fo
 from dataclasses import dataclass
 
 from trainers.methods.networks import Part
-from trainers.methods.plan import Phase, Plan, Problem, undivided
+from trainers.methods.plan import Phase, Plan, Problem, all_together, undivided
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,4 @@ def plan_single(problem: Problem, settings: NoSettings) -> Plan:
 
 def plan_shared(problem: Problem, settings: NoSettings) -> Plan:
     """One network; norms and heads are each task's own."""
-    rows = tuple(range(len(problem.tasks)))
-    return Plan(
-        parts={"all": Part(masks=undivided(problem))}, phases=(Phase(part="all", rows=rows),)
-    )
+    return all_together(Part(masks=undivided(problem)))
