@@ -46,14 +46,15 @@ if TYPE_CHECKING:
     from search.commands.report import write_report
     from search.commands.search import ArmsError, search
     from search.commands.sync import sync
-    from search.commands.train import train
+    from search.commands.train import MethodsError, train, train_methods
     from search.comparison import CompareError, Comparison, show_comparison
     from search.config import ConfigError, StudyConfig, load_config, parse_config
     from search.record import RecordError
     from search.report import front_table
     from search.strategies import STRATEGIES
-    from search.study import Study, StudyError, TrainedPick
+    from search.study import Study, StudyError, TrainedPick, method_points
     from trainers.export import ExportCheck, ExportError, read_export
+    from trainers.methods import METHODS
     from trainers.networks import BackboneConfig, build_backbone
 
 __version__: str
@@ -73,20 +74,22 @@ _HOMES = {
     "search.commands.report": ("write_report",),
     "search.commands.search": ("ArmsError", "search"),
     "search.commands.sync": ("sync",),
-    "search.commands.train": ("train",),
+    "search.commands.train": ("MethodsError", "train", "train_methods"),
     "search.comparison": ("CompareError", "Comparison", "show_comparison"),
     "search.config": ("ConfigError", "StudyConfig", "load_config", "parse_config"),
     "search.record": ("RecordError",),
     "search.report": ("front_table",),
     "search.strategies": ("STRATEGIES",),
-    "search.study": ("Study", "StudyError", "TrainedPick"),
+    "search.study": ("Study", "StudyError", "TrainedPick", "method_points"),
     "trainers.export": ("ExportCheck", "ExportError", "read_export"),
+    "trainers.methods": ("METHODS",),
     "trainers.networks": ("BackboneConfig", "build_backbone"),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "BASELINES",
+    "METHODS",
     "SPACES",
     "STRATEGIES",
     "ArmsError",
@@ -101,6 +104,7 @@ __all__ = [
     "FormatError",
     "MaskFileError",
     "Masks",
+    "MethodsError",
     "RecordError",
     "SharingMatrixError",
     "Solution",
@@ -121,6 +125,7 @@ __all__ = [
     "hypervolume",
     "load_config",
     "matrix_to_vector",
+    "method_points",
     "pairwise_bounds",
     "parse_config",
     "project",
@@ -133,6 +138,7 @@ __all__ = [
     "solve_backward",
     "sync",
     "train",
+    "train_methods",
     "vector_to_matrix",
     "write_report",
 ]

@@ -29,6 +29,7 @@ from partitioning.sharing import (
 from partitioning.solver import solve
 from partitioning.solver_config import SolverConfig
 from partitioning.space_config import WHOLE, SpaceConfig
+from partitioning.virtual import split_units
 
 
 def unit_masks(order_TU: IntArray, counts_TL: IntArray, width: int) -> BoolArray:
@@ -49,7 +50,8 @@ def unit_masks(order_TU: IntArray, counts_TL: IntArray, width: int) -> BoolArray
     """
     place_TU = np.argsort(order_TU, axis=1)
     used_TLU = place_TU[:, None, :] < counts_TL[:, :, None]
-    unit_C = np.arange(width) * order_TU.shape[1] // width
+    units = order_TU.shape[1]
+    unit_C = split_units(width, [1 / units] * units)
     return np.asarray(used_TLU[:, :, unit_C].reshape(-1, width), dtype=np.bool_)
 
 

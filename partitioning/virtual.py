@@ -58,13 +58,13 @@ def split_units(width: int, shares: Sequence[float]) -> IntArray:
         >>> split_units(8, (0.5, 0.25, 0.25)).tolist()
         [0, 0, 0, 0, 1, 1, 2, 2]
         >>> split_units(5, (0.25, 0.25, 0.25, 0.25)).tolist()
-        [0, 1, 2, 2, 3]
+        [0, 0, 1, 2, 3]
     """
     if min(shares) <= 0 or abs(sum(shares) - 1) > 1e-9:
         raise ValueError(f"shares of units must be above 0 and 1 in all, got {list(shares)}")
     if width < len(shares):
         raise ValueError(f"a group needs a channel for each of {len(shares)} units, got {width}")
-    ends_U = np.rint(np.cumsum(shares) * width - 1e-9).astype(np.int64)
+    ends_U = np.ceil(np.cumsum(shares) * width - 1e-9).astype(np.int64)
     for unit in range(len(shares)):  # a channel at least, of those that the next ones can spare
         ends_U[unit] = np.clip(ends_U[unit], unit + 1, width - len(shares) + unit + 1)
         ends_U[unit] = max(ends_U[unit], ends_U[unit - 1] + 1 if unit else 1)

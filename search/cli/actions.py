@@ -101,14 +101,17 @@ def run_train(options: argparse.Namespace) -> None:
     """`apportion train`."""
     from search.commands.train import train, train_methods  # loads Ray, which takes seconds
 
-    config = _config_of(options)
+    is_study = options.study.is_dir()
+    if is_study and options.set:
+        raise ConfigError(f"--set changes a config, but {options.study} is a study's folder")
     if options.picks is None:
         if options.seeds is not None:
             raise ConfigError("--seeds is for --pick; those of methods are the config's: seeds")
-        config = Study(options.study).config if config is None else config
+        file = Study(options.study).folder / "config.yaml" if is_study else options.study
+        config = load_config(file, options.set, options.methods)
         print_methods(train_methods(config, options.methods, say=_say(CONSOLE)), CONSOLE)
         return
-    if config is not None or options.methods:
+    if not is_study or options.methods:
         raise ConfigError("--pick is for the candidates of a study: give its folder, no --method")
     study = Study(options.study)
     for pick in study.picks(options.picks):

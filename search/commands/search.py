@@ -1,6 +1,5 @@
 """`apportion search`: from a config to a front, and on to an exported winner if it asks."""
 
-import functools
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import product
@@ -11,21 +10,17 @@ from rich.console import Console
 
 from search.arms import (
     Display,
-    WriterLostError,
     begin_arms,
-    close_writer,
     cluster_jobs,
     connect,
     resolve_schedule,
     run_arms,
-    start_writer,
 )
 from search.calibration import read_trust
 from search.candidates import describe, scored
-from search.commands.report import finish_mirror, make_tracker, write_report
+from search.commands.recorded import recorded, tell_missed
 from search.commands.scores import require_scores
-from search.config import ConfigError, FinishConfig, StudyConfig, dump_config, reveal
-from search.mirror import TrackingError
+from search.config import ConfigError, FinishConfig, StudyConfig, reveal
 from search.record import require_no_writer
 from search.study import (
     Run,
@@ -78,57 +73,31 @@ def search(config: StudyConfig, *, resume: bool = False, console: Console | None
     trust = read_trust(study)
     if trust is not None and not trust["trusted"]:
         display.say(f"warning: {trust['verdict']}")
-    writer = start_writer(
-        study.record_path.absolute(), study.name, make_tracker(study), dump_config(config)
-    )
-    status = "KILLED"
-    try:
-        run = cluster_jobs(config.schedule)
-        scored_on = dict(study.basis)
-        supplies = supplies_by_seed(config, run, display.say, study.check(scored_on))
-        begin_arms(writer, product(config.strategies, config.seeds), scored_on)
-        study.keep_facts(supplies[min(supplies)].knowledge)
-        objective = replace(config.objective, reference=study.reference())
-        config = replace(config, objective=objective)
-        broken = run_arms(config, supplies, writer, display)
-        status = "FAILED" if broken or not scored(study.candidates()) else "FINISHED"
-    except Exception:
-        status = "FAILED"
-        raise
-    finally:
-        display.close()
-        finish = functools.partial(finish_mirror, study, status)
+    with recorded(study) as recording:
         try:
-            failure = close_writer(writer, finish, at_once=status == "KILLED")
-        except WriterLostError:
-            failure = _end_runs(study, status)
+            run = cluster_jobs(config.schedule)
+            scored_on = dict(study.basis)
+            supplies = supplies_by_seed(config, run, display.say, study.check(scored_on))
+            begin_arms(recording.writer, product(config.strategies, config.seeds), scored_on)
+            study.keep_facts(supplies[min(supplies)].knowledge)
+            objective = replace(config.objective, reference=study.reference())
+            config = replace(config, objective=objective)
+            broken = run_arms(config, supplies, recording.writer, display)
+            complete = not broken and scored(study.candidates())
+            recording.status = "FINISHED" if complete else "FAILED"
+        finally:
+            display.close()
     if broken:
         raise ArmsError(
             f"{broken[0]} (the search did not finish; what was scored is in the record, and "
             "`--resume` goes on from there)"
         )
-    if failure is not None:
-        display.say(
-            f"MLflow missed a part ({failure}); rebuild it from the record with "
-            f"`apportion report {study.folder} --sync`"
-        )
-        write_report(study)  # of which MLflow is told: a full disk must not pass for its fault
+    tell_missed(study, recording.failure, display.say)
     require_scores(study)
     _say_front(study, display.say)
     if config.finish is not None:
         _train_and_export(study, config.finish, run, supplies, display.say)
     return study
-
-
-def _end_runs(study: Study, status: str) -> str | None:
-    """End the study's runs in MLflow from here; why they could not be ended, or None."""
-    try:
-        tracker = make_tracker(study)()
-        tracker.start(dump_config(study.config))
-        tracker.finish(status)
-    except TrackingError as error:
-        return str(error)
-    return None
 
 
 def _train_and_export(

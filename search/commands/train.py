@@ -1,6 +1,5 @@
 """`apportion train`: a candidate trained in full, or all methods of a study, on the cluster."""
 
-import functools
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,25 +7,18 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from partitioning import DamagedFileError, read_json
-from search.arms import (
-    WriterLostError,
-    begin_arms,
-    close_writer,
-    cluster_jobs,
-    cluster_run,
-    connect,
-    record,
-    resolve_schedule,
-    start_writer,
-)
-from search.candidates import Candidate
-from search.commands.report import finish_mirror, make_tracker, write_report
+from search.arms import begin_arms, cluster_jobs, cluster_run, connect, record, resolve_schedule
+from search.candidates import Candidate, scored
+from search.commands.recorded import recorded, tell_missed
 from search.commands.scores import require_scores
-from search.config import ConfigError, MethodConfig, StudyConfig, dump_config, reveal
+from search.config import ConfigError, StudyConfig, reveal
 from search.record import require_no_writer
 from search.strategies import TaskKnowledge
 from search.study import (
+    Failure,
     Say,
     Study,
     TrainedPick,
@@ -40,10 +32,15 @@ from search.study import (
     method_jobs,
     read_tasks,
 )
+from trainers.device import slow_precision
 from trainers.methods import METHODS
 
 #: Seconds between two lines about the same training, and between two looks at how far it is.
 SAID_EVERY, LOOKED_EVERY = 30.0, 1.0
+
+
+class MethodsError(RuntimeError):
+    """Trainings of methods were cut short: of memory, a device or a disk; the rest is kept."""
 
 
 def train(study: Study, pick: str, *, seeds: int = 1, say: Say = print) -> TrainedPick:
@@ -66,26 +63,6 @@ def train(study: Study, pick: str, *, seeds: int = 1, say: Say = print) -> Train
     return study.train(pick, seeds=seeds, say=say, run=cluster_run(study.config))
 
 
-def with_methods(config: StudyConfig, wanted: Sequence[str]) -> StudyConfig:
-    """A config with methods by name: those that it has, or such a kind with its defaults.
-
-    Args:
-        config: Of a study of methods, or of tasks and a network alone.
-        wanted: Names; all of the config's if there are none.
-
-    Raises:
-        ConfigError: There is no such method.
-    """
-    methods = dict(config.methods)
-    for name in wanted:
-        if name not in methods and name not in METHODS:
-            known = ", ".join(dict.fromkeys([*methods, *METHODS]))
-            raise ConfigError(f"--method {name}: there is no such method; there are {known}")
-        if name not in methods:
-            methods[name] = MethodConfig(kind=name, settings=METHODS[name].settings())
-    return replace(config, methods=methods)
-
-
 def train_methods(config: StudyConfig, wanted: Sequence[str] = (), *, say: Say = print) -> Study:
     """Train methods of a study, every one with every seed, as many at once as there is room for.
 
@@ -93,7 +70,7 @@ def train_methods(config: StudyConfig, wanted: Sequence[str] = (), *, say: Say =
 
     Args:
         config: With methods.
-        wanted: Names of those to train; all if there are none.
+        wanted: Names of those to train; all of the config's if there are none.
         say: Called with one line per thing that was done.
 
     Returns:
@@ -103,67 +80,68 @@ def train_methods(config: StudyConfig, wanted: Sequence[str] = (), *, say: Say =
         ValueError: Something in the config, the data or the folder cannot be used; raised before
             any compute starts.
         RecordError: Another process writes this study's record.
+        MethodsError: A training was cut short: of memory, a device or a disk.
         NoScoresError: Every training failed.
     """
-    config = with_methods(config, wanted)
+    if missing := [name for name in wanted if name not in config.methods]:
+        known = ", ".join(config.methods) or "none"
+        raise ConfigError(f"methods: there is no {', '.join(missing)}; there are {known}")
     if not config.methods:
-        raise ConfigError(f"methods must name at least one of {', '.join(METHODS)}")
+        raise ConfigError(
+            f"{config.name} has no methods to train: name some ({', '.join(METHODS)}), or give a "
+            "study's folder and --pick to train what a search has found"
+        )
+    arms = [(name, seed) for seed in config.seeds for name in wanted or config.methods]
     require_no_writer(config.folder / "record.journal")
+    known_before = (config.folder / "config.yaml").is_file()
+    if known_before:  # it keeps the methods that it has
+        before = Study(config.folder).config.methods
+        config = replace(config, methods={**before, **config.methods})
     check_inputs(config)
     check_methods(config)
     reveal(config.tracking.uri or "")
     connect()
     schedule = resolve_schedule(config).schedule
-    known = (config.folder / "config.yaml").is_file()
-    study = Study.create(config, resume=known)
+    study = Study.create(config, resume=known_before)
     config = replace(study.config, schedule=schedule)
-    arms = [(name, seed) for seed in config.seeds for name in wanted or config.methods]
-    tracker = make_tracker(study)
-    writer = start_writer(
-        study.record_path.absolute(), study.name, tracker, dump_config(study.config)
-    )
-    status = "KILLED"
-    try:
+    slow = slow_precision(config.compute.precision, torch.backends.cpu.get_cpu_capability())
+    if slow and not schedule.gpus:
+        say(f"warning: {slow}")
+    cut_short: list[str] = []
+    with recorded(study) as recording:
         scored_on = dict(study.basis)
         check = study.check(scored_on)
         tasks = read_tasks(config, say)
         check(data_basis(tasks))
-        begin_arms(writer, arms, scored_on)
+        begin_arms(recording.writer, arms, scored_on)
         study.keep_facts(TaskKnowledge(tasks=facts_of(tasks)))
         jobs, done = method_jobs(study, arms, tasks, say)
         classes = {name: task.num_classes for name, task in tasks.items()}
         started = time.time()
         for training in done:  # recorded but for those that a kill came before
-            record(writer, method_candidates(config, training, classes, started))
+            record(recording.writer, method_candidates(config, training, classes, started))
         say(f"training {len(jobs)} of {len(arms)} (a method with a seed each)")
         with _watched({key: job["progress"] for key, job in jobs.items()}, say):
             for key, result in cluster_jobs(schedule)(attempt_method, jobs):
-                name, _, seed = key.rpartition("-")
-                if isinstance(result, str):
-                    say(f"{name}, seed {seed}, failed: {result}")
-                    record(writer, [_failed(name, int(seed), result, started)])
+                name, _, number = key.rpartition("-")
+                seed = int(number)
+                if isinstance(result, Failure):
+                    say(f"{name}, seed {seed}, failed: {result.reason}")
+                    if result.final:
+                        record(recording.writer, [_failed(name, seed, result.reason, started)])
+                    else:
+                        cut_short.append(f"{name}, seed {seed}: {result.reason}")
                     continue
-                kept = keep_training(study, name, int(seed), jobs[key], result)
+                kept = keep_training(study, name, seed, jobs[key], result)
                 levels = method_candidates(config, kept, classes, started)
-                record(writer, levels)
+                record(recording.writer, levels)
                 shown = ", ".join(f"{level.quality:.3f}" for level in levels)
                 say(f"trained {name}, seed {seed}: {shown} mean validation accuracy")
-        status = "FINISHED"
-    except Exception:
-        status = "FAILED"
-        raise
-    finally:
-        finish = functools.partial(finish_mirror, study, status)
-        try:
-            failure = close_writer(writer, finish, at_once=status == "KILLED")
-        except WriterLostError as error:
-            failure = str(error)
-    if failure is not None:
-        say(
-            f"MLflow missed a part ({failure}); rebuild it from the record with "
-            f"`apportion report {study.folder} --sync`"
-        )
-        write_report(study)
+        complete = not cut_short and scored(study.candidates())
+        recording.status = "FINISHED" if complete else "FAILED"
+    tell_missed(study, recording.failure, say)
+    if cut_short:
+        raise MethodsError(f"{cut_short[0]} (run it again to go on)")
     require_scores(study)
     return study
 

@@ -23,13 +23,16 @@ NAMED: Mapping[str, tuple[str, Mapping[str, Any], Any]] = {
 }
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> StudyConfig:
+def load_config(
+    path: str | Path, overrides: Sequence[str] = (), methods: Sequence[str] = ()
+) -> StudyConfig:
     """Read a study's config.
 
     Args:
         path: A YAML file; looked for below the working folder, then below the project's folder.
         overrides: `key=value` with a dotted key ("proxy.sgd.steps=300"), whose value is YAML; or
             `@FILE`, a YAML file that maps such keys to values.
+        methods: Names of methods that it must have: those that it lacks are added, with defaults.
 
     Raises:
         ConfigError: The file is missing or not YAML, a key is unknown, or a value is refused; it
@@ -56,6 +59,10 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> StudyConfig:
             raw = overridden(raw, override)
         except ConfigError as error:
             found += error.problems
+    if methods:
+        own = raw.get("methods") or {}
+        if isinstance(own, Mapping):
+            raw = {**raw, "methods": {**dict.fromkeys(methods), **own}}
     try:
         return _parsed(raw, found)
     except ConfigError as error:

@@ -27,6 +27,7 @@ from search.study.foundation import (
     task_knowledge,
 )
 from search.study.methods import (
+    Failure,
     MethodTraining,
     attempt_method,
     build_plan,
@@ -49,6 +50,7 @@ from search.study.training import TrainedPick
 from search.study.tried import Tried
 
 __all__ = [
+    "Failure",
     "Foundation",
     "Jobs",
     "MethodTraining",

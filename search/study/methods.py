@@ -5,6 +5,7 @@ which is written last. What a phase has trained lies where trunks and teachers d
 with one task more goes on from it. A candidate is a level: one network for every task.
 """
 
+import functools
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -44,6 +45,7 @@ from trainers.methods import (
 )
 from trainers.network import Network
 from trainers.teachers import Trained, fingerprint, load, store
+from trainers.tensor_files import load_arrays
 
 if TYPE_CHECKING:  # slow to import, so it is done where it is needed
     import pandas as pd
@@ -100,13 +102,23 @@ def build_plan(config: StudyConfig, name: str, seed: int) -> Plan:
         tasks=tuple(task.name for task in config.tasks),
         groups=config.network.groups,
         seed=seed,
-        masks=lambda where: read_masks(config, where),
+        masks=lambda where: _masks(config, name, where),
     )
     try:
         plan: Plan = METHODS[entry.kind].build(problem, entry.settings)
     except ValueError as error:
         raise ConfigError(f"methods.{name}: {error}") from error
     return plan
+
+
+def _masks(config: StudyConfig, name: str, where: str) -> Masks:
+    """The masks that a method's setting names: those that it was first trained with, if it was."""
+    kept = _kept_masks(config, name)
+    return Masks.load(kept) if kept.is_file() else read_masks(config, where)
+
+
+def _kept_masks(config: StudyConfig, name: str) -> Path:
+    return config.folder / "methods" / name / "masks.json"
 
 
 def check_methods(config: StudyConfig) -> None:
@@ -182,9 +194,13 @@ def method_jobs(
             done.append(training)
         else:
             for digest in digests:  # what another study has trained already
-                shelf.find(f"method-{digest[:20]}.safetensors", Path.stat, say)
+                read = functools.partial(load_arrays, digest=digest)
+                shelf.find(f"method-{digest[:20]}.safetensors", read, say)
             folder = study.folder / "methods" / name
             folder.mkdir(parents=True, exist_ok=True)
+            named = getattr(config.methods[name].settings, "masks", None)
+            if named is not None and not _kept_masks(config, name).is_file():
+                _masks(config, name, named).save(_kept_masks(config, name))
             found[f"{name}-{seed}"] = {
                 "plan": plan,
                 "tasks": tasks,
@@ -199,12 +215,27 @@ def method_jobs(
     return found, done
 
 
-def attempt_method(**arguments: Any) -> MethodResult | str:
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """Why a training came to nothing.
+
+    Attributes:
+        reason: In words.
+        final: Whether it would fail again: a candidate that failed is recorded.
+    """
+
+    reason: str
+    final: bool
+
+
+def attempt_method(**arguments: Any) -> MethodResult | Failure:
     """`train_method`, or why it failed: of several methods one may."""
     try:
         return train_method(**arguments)
     except FloatingPointError as error:
-        return str(error)
+        return Failure(reason=str(error), final=True)
+    except (RuntimeError, MemoryError, OSError) as error:  # of memory, a device, a disk
+        return Failure(reason=f"{type(error).__name__}: {error}", final=False)
 
 
 def progress_file(study: Study, name: str, seed: int) -> Path:
