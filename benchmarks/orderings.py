@@ -108,7 +108,7 @@ def print_levels(points: pd.DataFrame) -> None:
         each = (f"{own[row.method, row.level, task]:.3f}" for task in tasks)
         costs = (f"{value / 1e6:.3g}M" for value in (row.macs, row.parameters, row.stored))
         print(
-            f"| {row.method} | {row.level + 1} | {row.seeds} | {getattr(row, split):.3f}{spread} | "
+            f"| {row.method} | {row.level} | {row.seeds} | {getattr(row, split):.3f}{spread} | "
             f"{' | '.join(each)} | {' | '.join(costs)} |"
         )
     print()

@@ -1,5 +1,6 @@
 """Networks with tensors of their own: one without masks, and one for all virtual networks."""
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -89,7 +90,7 @@ class Network:
         read_R = backbone.read_by_head(kept_RU)
         self.trunks: list[nn.Module] = []
         self.stacks: list[Stack] = []
-        self.heads: list[nn.Linear] = []
+        self.heads: list[nn.Module] = []
         for row, count in enumerate(classes):
             own = {n: _placed(norms[row][n], device) for n in whole if n in backbone.own}
             self.trunks.append(bound(backbone.trunk, {**whole, **own}).to(device).eval())
@@ -136,10 +137,10 @@ class Network:
         logits: Tensor = self.heads[row](features)
         return logits
 
-    def row(self, row: int) -> tuple[nn.Module, nn.Module, nn.Linear]:
+    def row(self, row: int) -> tuple[nn.Module, nn.Module, nn.Module]:
         """Trunk, tail and head of a row alone, on the CPU, with copies of their tensors."""
         self.eval()
-        head = _linear(*map(_plain, self.heads[row].parameters()))
+        head = copy.deepcopy(self.heads[row]).cpu()
         trunk, tail = (
             bound(module, {n: _plain(t) for n, t in tensors_of(module).items()}).eval()
             for module in (self.trunks[row], self.stacks[row].module)

@@ -26,7 +26,8 @@ class SGDConfig:
         steps: Number of updates.
         batch_size: Images per update.
         learning_rate: Peak learning rate.
-        momentum: Momentum, kept apart for every row; 0 for none. Nesterov's form.
+        momentum: Momentum, kept apart for every row (methods: one for all that share weights); 0
+            for none. Nesterov's form.
         weight_decay: L2 penalty on the weights that the row uses.
         schedule: How the learning rate falls: cosine (to zero), or step (times 0.1 at each of
             `drops`).

@@ -80,14 +80,15 @@ def print_methods(study: Study, console: Console) -> None:
         title_justify="left",
         box=None,
         pad_edge=False,
+        padding=(0, 1, 0, 0),
     )
-    table.add_column("method", no_wrap=True)
+    table.add_column("method", overflow="fold")
     names = ("level", "seeds", "validation", "test", "std", "MACs", "weights", "stored")
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
     for row in by_level(points).itertuples():
         accuracies = (row.validation, row.test, row.std)
-        cells = ["-" if math.isnan(value) else f"{value:.4f}" for value in accuracies]
+        cells = ["-" if math.isnan(value) else f"{value:.3f}" for value in accuracies]
         costs = map(_short, (row.macs, row.parameters, row.stored))
         table.add_row(row.method, str(row.level), str(row.seeds), *cells, *costs)
     console.print(table)

@@ -126,6 +126,7 @@ def train_methods(config: StudyConfig, wanted: Sequence[str] = (), *, say: Say =
                 name, _, number = key.rpartition("-")
                 seed = int(number)
                 if isinstance(result, Failure):
+                    jobs[key]["progress"].unlink(missing_ok=True)
                     say(f"{name}, seed {seed}, failed: {result.reason}")
                     if result.final:
                         record(recording.writer, [_failed(name, seed, result.reason, started)])

@@ -1,5 +1,6 @@
 """The config of a whole study."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -45,6 +46,9 @@ FOLDER = Rule(
     words="a folder name without '/', and not cache",
     holds=lambda name, own: bool(name) and "/" not in name and name[0] != "." and name != "cache",
 )
+
+#: Files are named after methods, and "-" parts a candidate's name.
+METHOD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.]{0,59}")
 
 #: Stands for the height and width of images that only the network says.
 ANY_SIZE = 224
@@ -186,17 +190,20 @@ class StudyConfig:
                 f"strategies must name at least one of {', '.join(STRATEGIES)}; or methods at "
                 f"least one of {', '.join(METHODS)}"
             )
-        for what, names in (("strategy", self.strategies), ("method", self.methods)):
-            if wrong := [name for name in names if not name or any(c in name for c in "/- ")]:
-                shown = ", ".join(map(repr, wrong))
-                raise ValueError(
-                    f"a {what}'s name must be free of '/', '-' and spaces, got {shown}"
-                )
+        wrong = [name for name in self.strategies if not name or any(c in name for c in "/- ")]
+        if wrong:
+            names = ", ".join(map(repr, wrong))
+            raise ValueError(f"a strategy's name must be free of '/', '-' and spaces, got {names}")
 
     def _check_methods(self) -> None:
         """Refuses methods beside strategies, and those that have nothing to train."""
         if not self.methods:
             return
+        if wrong := [name for name in self.methods if not METHOD_NAME.fullmatch(name)]:
+            raise ValueError(
+                "a method's name must be up to 60 letters, digits, '_' and '.', the first a letter "
+                f"or digit (files are named after it), got {', '.join(map(repr, wrong))}"
+            )
         if self.strategies:
             raise ValueError(
                 "methods and strategies are two studies, since accuracy after full training and "

@@ -135,7 +135,8 @@ def _by_seed(points: "pd.DataFrame") -> "pd.DataFrame":
     """Means over tasks, of every seed."""
     numbers = ["validation", "test", "parameters", "macs", "stored"]
     keys = ["method", "seed", "level"]
-    return points.groupby(keys, sort=False)[numbers].mean().reset_index()
+    found = points.groupby(keys, sort=False)[numbers]
+    return found.agg(lambda column: column.mean(skipna=False)).reset_index()  # of all tasks or none
 
 
 def _of(by_seed: "pd.DataFrame", method: str, level: int) -> "pd.DataFrame":

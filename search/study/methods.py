@@ -38,12 +38,12 @@ from trainers.methods import (
     Plan,
     Problem,
     SharedNetworks,
+    alone,
     load_parts,
     make_networks,
     phase_digests,
     train_method,
 )
-from trainers.network import Network
 from trainers.teachers import Trained, fingerprint, load, store
 from trainers.tensor_files import load_arrays
 
@@ -189,7 +189,7 @@ def method_jobs(
             seed=seed,
             precision=config.compute.precision,
         )
-        training = read_training(study, name, seed, digests[-1], say)
+        training = read_training(study, name, seed, digests[-1], say, weights=True)
         if training is not None:
             done.append(training)
         else:
@@ -278,7 +278,7 @@ def keep_training(
 
 
 def read_training(
-    study: Study, name: str, seed: int, digest: str | None, say: Say
+    study: Study, name: str, seed: int, digest: str | None, say: Say, *, weights: bool = False
 ) -> MethodTraining | None:
     """A finished training of a study; None where there is none, or a damaged one.
 
@@ -288,6 +288,7 @@ def read_training(
         seed: Of the training.
         digest: Of its last phase; None takes any.
         say: Called where a damaged one is moved aside.
+        weights: Look at its weights, too.
 
     Raises:
         FormatError: It was written by an Apportion of another version.
@@ -300,12 +301,16 @@ def read_training(
         TRAINING.check(saved.get("version"), path)
         if digest not in (None, saved["digest"]):
             return None
+        if weights:
+            load(path.with_suffix(".safetensors"), digest=saved["weights"])
         names = ("method", "seed", "accuracy", "stored", "kept", "steps", "seconds")
         return MethodTraining(
             **{each: saved[each] for each in names},
             after=tuple(saved["after"]),
             curve=tuple((step, loss) for step, loss in saved["curve"]),
         )
+    except FileNotFoundError:  # of its weights
+        return None
     except (DamagedFileError, KeyError) as error:
         damaged = DamagedFileError(f"{path} is damaged: {error}")
         for part in (path, path.with_suffix(".safetensors")):
@@ -537,8 +542,7 @@ def export_level(
 
     Raises:
         StudyError: Its weights are not there.
-        ExportError: A network has layers that small networks have not, or does not compute what
-            the method's does.
+        ExportError: A network does not compute what the method's does.
     """
     config, name, seed = study.config, candidate.strategy, candidate.seed
     path = study.folder / "methods" / name / f"seed{seed}.safetensors"
@@ -551,41 +555,16 @@ def export_level(
     checks: dict[str, ExportCheck] = {}
     for task, network in levels_of(plan)[candidate.index].items():
         part, row = plan.places[network]
-        alone = _alone(config, plan.parts[part].masks, row, parts[part], tasks[task])
-        found = export_networks(alone, tasks, out)
+        try:
+            network_alone = alone(parts[part], row, tasks[task])
+        except ValueError as error:
+            raise ExportError(str(error)) from error
+        found = export_networks(network_alone, tasks, out)
         checks |= found
         for each, check in found.items():
             say(f"exported {out / each}: {check.accuracy:.3f} on {check.images} images")
     candidate.masks.save(out / "masks.json")
     return checks
-
-
-def _alone(
-    config: StudyConfig, masks: Masks, row: int, part: SharedNetworks, task: Task
-) -> Network:
-    """A row as a network of its own, on the CPU."""
-    try:
-        state = part.alone(row)
-    except ValueError as error:
-        raise ExportError(f"task {task.name}: {error}") from error
-    own = Masks(
-        networks=(VirtualNetwork(task=task.name),),
-        groups=masks.groups,
-        forward={name: mask[row : row + 1] for name, mask in masks.forward.items()},
-    )
-    begun = config.network.initial(2, 0)
-    network = Network(
-        config.network,
-        own,
-        [task.num_classes],
-        shared=begun,
-        norms=[begun],
-        seed=0,
-        device=torch.device("cpu"),
-    )
-    network.load(state)
-    network.eval()
-    return network
 
 
 def _networks(

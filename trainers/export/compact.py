@@ -135,6 +135,7 @@ def export_networks(
         target = folder / name
         target.mkdir(parents=True, exist_ok=True)
         checks[name] = _write(network, row, task, target)
+        before = _before_head(network.heads[row])
         description = {
             **EXPORT.header,
             "task": virtual.task,
@@ -148,8 +149,8 @@ def export_networks(
                 # The shorter side to `size`, so interpolated, and the centre kept.
                 "interpolation": task.inputs.interpolation,
             },
-            "parameters": counted.parameters[name],
-            "macs": counted.macs[name],
+            "parameters": counted.parameters[name] + before[0],
+            "macs": counted.macs[name] + before[1],
             "use": counted.use[name],
             "split": _split(task),
             "accuracy": checks[name].accuracy,
@@ -157,6 +158,13 @@ def export_networks(
         }
         write_json(target / "network.json", description)
     return checks
+
+
+def _before_head(head: nn.Module) -> tuple[int, int]:
+    """Parameters and multiply-accumulates of the layers that a head has before its last."""
+    *layers, _ = (module for module in head.modules() if isinstance(module, nn.Linear))
+    weights = sum(layer.weight.numel() for layer in layers)
+    return weights + sum(layer.bias.numel() for layer in layers), weights
 
 
 class _Chain(nn.Module):

@@ -1,7 +1,8 @@
 """Ways to train one network, or several, for many tasks: virtual networks and their rivals.
 
 A new method is one file and one line of `METHODS`, which drives the config, the command line's
-help and the tests alike. All are trained from scratch, from the images on, with the same steps.
+help and the tests alike. All train everything, from the images on, with the same steps; from
+scratch unless the backbone has weights to begin with.
 """
 
 from trainers.methods.adapters import plan_residual_adapters
@@ -20,6 +21,7 @@ from trainers.methods.phase_files import load_parts
 from trainers.methods.plan import Method, Phase, Plan, Problem
 from trainers.methods.sequential import plan_dvn_sequential, plan_lwf, plan_nested_sequential
 from trainers.methods.single import NoSettings, plan_shared, plan_single
+from trainers.methods.standing_alone import alone
 from trainers.methods.surgery import SurgerySettings, plan_gradient_surgery
 from trainers.methods.training import MethodResult, make_networks, phase_digests, train_method
 
@@ -113,6 +115,7 @@ __all__ = [
     "Plan",
     "Problem",
     "SharedNetworks",
+    "alone",
     "load_parts",
     "make_networks",
     "phase_digests",

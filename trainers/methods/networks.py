@@ -217,12 +217,9 @@ class SharedNetworks:
     def alone(self, row: int) -> dict[str, Tensor]:
         """A row's tensors as those of a `Network` of that row alone: adapters within the weights.
 
-        Raises:
-            ValueError: The row has layers of its own, which such a network has not.
+        Layers that it has before its head are left out.
         """
         own = self.rows[row]
-        if own.hidden:
-            raise ValueError("networks with layers of their own before the head are not exported")
         found = {f"shared.{name}": tensor.clone() for name, tensor in self.read(row).items()}
         for name, adapter in own.adapters.items():
             outs, ins = (_indices(own.row, name, adapter, dim) for dim in (0, 1))
@@ -230,7 +227,7 @@ class SharedNetworks:
         found |= {
             f"row0.{name}": tensor
             for name, tensor in own.tensors().items()
-            if not name.startswith(ADAPTER)
+            if not name.startswith((ADAPTER, HIDDEN))
         }
         return {name: tensor.detach().cpu().contiguous() for name, tensor in found.items()}
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from partitioning import DamagedFileError, VirtualNetwork
+from partitioning import DamagedFileError
 from trainers.data import Task
 from trainers.device import ComputeConfig, resolve_device
 from trainers.methods.networks import SharedNetworks
@@ -39,7 +39,7 @@ class MethodResult:
 
     Attributes:
         state: Tensors of every part, by "<part>/<name>".
-        accuracy: By split, of those that all tasks have, and virtual network.
+        accuracy: In [0, 1], by split and virtual network, of those whose task has the split.
         after: The same behind every phase, of the networks that had been trained by then.
         curve: Losses on the way.
         steps: Over all phases.
@@ -178,19 +178,17 @@ def train_method(
             phase.save(files[number], digests[number])
             path.unlink(missing_ok=True)
             known.append(phase.kept)
-    return _result(networks, known, sgd.steps, tasks)
+    return _result(networks, known, sgd.steps)
 
 
 def _result(
     networks: Mapping[str, SharedNetworks],
     known: Sequence[Kept],
     steps: int,
-    tasks: Mapping[str, Task],
 ) -> MethodResult:
     after: list[dict[str, dict[str, float]]] = []
     curve = []
     splits = sorted({split for kept in known for split in kept.accuracy})
-    splits = [split for split in splits if all(split in t.splits for t in tasks.values())]
     for number, kept in enumerate(known):
         before = after[-1] if after else {}
         after.append({s: {**before.get(s, {}), **kept.accuracy.get(s, {})} for s in splits})
@@ -216,9 +214,18 @@ def _measure(
     rows = [*phase.recalled, *phase.rows]
     for row in rows:
         part.rows[row].row.module.eval()
-    virtual: list[VirtualNetwork] = [part.part.masks.networks[row] for row in rows]
-    data = {v.task: _measured(tasks[v.task]).to(device) for v in virtual}
-    return accuracies(lambda images, at: part(images, rows[at]), virtual, data, part.backbone.batch)
+    found: dict[str, dict[str, float]] = {}
+    for task in dict.fromkeys(part.part.masks.networks[row].task for row in rows):
+        own = [row for row in rows if part.part.masks.networks[row].task == task]
+        of_task = accuracies(
+            lambda images, at, own=own: part(images, own[at]),  # type: ignore[misc]
+            [part.part.masks.networks[row] for row in own],
+            {task: _measured(tasks[task]).to(device)},
+            part.backbone.batch,
+        )
+        for split, each in of_task.items():
+            found.setdefault(split, {}).update(each)
+    return found
 
 
 def _measured(task: Task) -> Task:

@@ -22,7 +22,6 @@ from tests.trainers.methods.helpers import (
     images_of,
     networks_of,
     plan_of,
-    row_alone,
     same,
     same_result,
     state_of,
@@ -33,7 +32,7 @@ from tests.trainers.methods.helpers import (
 )
 from trainers.data import Task, normalise
 from trainers.export import export_networks, read_export
-from trainers.methods import METHODS, MethodResult, Plan, train_method
+from trainers.methods import METHODS, MethodResult, Plan, alone, train_method
 from trainers.network import accuracies
 from trainers.optim import SGDConfig
 
@@ -81,24 +80,31 @@ def test_a_state_is_loaded_as_what_was_trained(
                 logits = part(images, row)
                 assert logits.shape == (len(images), tasks[network.task].num_classes)
                 assert torch.equal(logits, again[name](images, row))
-                if part.rows[row].hidden:
-                    with pytest.raises(ValueError, match="before the head are not exported"):
-                        part.alone(row)
-                    continue
-                torch.testing.assert_close(
-                    row_alone(part, row)(images, 0), logits, rtol=1e-4, atol=1e-4
-                )
+                one = alone(part, row, tasks[network.task])
+                torch.testing.assert_close(one(images, 0), logits, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("method", ["dvn", "packnet", "residual_adapters"])
+def test_a_row_that_computes_something_else_is_refused(finished: Callable[..., Finished]) -> None:
+    done = finished("residual_adapters")
+    part = networks_of(done.plan, done.result.state)["all"]
+    part.alone = lambda row: part.state([0])  # type: ignore[method-assign]  # without adapters
+    with pytest.raises(ValueError, match=r"of .* alone differs from the trained one by"):
+        alone(part, 0, toy_tasks()[part.part.masks.networks[0].task])
+
+
+@pytest.mark.parametrize("method", ["dvn", "packnet", "residual_adapters", "da_cnn"])
 def test_a_row_is_exported(method: str, finished: Callable[..., Finished], tmp_path: Path) -> None:
     plan, result, tasks = finished(method).plan, finished(method).result, toy_tasks()
     network, (name, row) = list(plan.places.items())[1]
     part = networks_of(plan, result.state)[name]
-    (check,) = export_networks(row_alone(part, row), tasks, tmp_path).values()
+    one = alone(part, row, tasks[network.task])
+    (check,) = export_networks(one, tasks, tmp_path).values()
     assert check.accuracy == result.accuracy["test"][str(network)]
-    assert read_export(tmp_path / str(network))["task"] == network.task
-    program = torch.export.load(tmp_path / str(network) / "network.pt2").module()
+    said = read_export(tmp_path / network.task)
+    assert said["task"] == network.task
+    kept = part.stored([row]) if method == "da_cnn" else said["parameters"]
+    assert said["parameters"] == kept
+    program = torch.export.load(tmp_path / network.task / "network.pt2").module()
     images, _ = tasks[network.task].splits["test"].batch(0, 8)
     with torch.no_grad():
         expected = part(normalise(images, tasks[network.task]), row)
@@ -289,7 +295,7 @@ def test_a_loss_that_is_not_finite_is_named(tasks: Mapping[str, Task], tmp_path:
 
 
 @pytest.mark.parametrize("without", NAMES[:2])
-def test_accuracies_are_of_splits_that_all_tasks_have(
+def test_every_network_is_measured_on_all_splits_of_its_task(
     without: str, tasks: Mapping[str, Task], tmp_path: Path
 ) -> None:
     task = tasks[without]
@@ -297,4 +303,6 @@ def test_accuracies_are_of_splits_that_all_tasks_have(
     some = {**tasks, without: replace(task, splits=splits)}
     for method in ("shared", "single"):
         result = trained(plan_of(method), some, tmp_path)
-        assert set(result.accuracy) == {"validation"}, method
+        named = {str(network): network.task for network in plan_of(method).places}
+        assert result.accuracy["validation"].keys() == named.keys(), method
+        assert set(result.accuracy["test"]) == {n for n, task in named.items() if task != without}
