@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from search.commands.publish import export
 from search.commands.scores import NoScoresError
 from search.commands.search import search
 from search.commands.train import train_methods
-from search.config import ConfigError, StudyConfig, dump_config, parse_config
+from search.config import ConfigError, StudyConfig, dump_config, load_config, parse_config
 from search.record import RecordError, require_no_writer
 from search.study import Study, StudyError, method_points, read_trainings
 from tests.helpers.studies import mirrored, wait_for
@@ -130,12 +129,13 @@ def test_what_is_done_is_not_repeated_and_others_can_be_added(
     assert "training 4 of 4 (a method with a seed each)" in told
     lines: list[str] = []
     before = {c.id: c.finished for c in study.candidates()}
-    config = replace(study.config, name=study.folder.name)
-    train_methods(config, ["nested_net", "dvn"], say=lines.append)
+    config = config_in(study.folder.parent, methods={"nested_net": {}, "dvn": {}})
+    train_methods(config, say=lines.append)
     assert "training 2 of 4 (a method with a seed each)" in lines
     after = {c.id: c.finished for c in study.candidates()}
     assert after.keys() - before.keys() == {"nested_net-0-0", "nested_net-1-0"}
     assert all(after[name] == time for name, time in before.items())
+    assert Study(study.folder).config.methods.keys() == {"shared", "dvn", "nested_net"}
 
 
 def test_other_settings_are_another_study(study: Study) -> None:
@@ -157,8 +157,14 @@ def test_candidates_of_methods_are_not_trained_again(study: Study) -> None:
 
 
 def test_no_such_method(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="--method packed: there is no such method; there are"):
+    with pytest.raises(ConfigError, match="methods: there is no packed; there are shared, dvn"):
         train_methods(config_in(tmp_path), ["packed"])
+    config = dump_config(config_in(tmp_path))
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(config))
+    assert load_config(path, methods=["lwf", "dvn"]).methods.keys() == {"shared", "dvn", "lwf"}
+    with pytest.raises(ConfigError, match="unknown method 'packed'"):
+        load_config(path, methods=["packed"])
 
 
 def test_one_method_may_fail(tmp_path: Path, cluster: None) -> None:
