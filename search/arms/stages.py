@@ -1,14 +1,13 @@
 """The stages of a candidate in an arm: it is proposed, measured rung by rung, and told."""
 
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 
 from partitioning import Decoded, Space
 from search.arms.scoring import Scored
-from search.candidates import SCORED_AS, Candidate, Decoding, Matrix, Measurement, Rung
+from search.candidates import SCORED_AS, Candidate, Decoding, Measurement, Rung, rounded
 from search.config import COSTS
 from search.strategies import Outcome
 
@@ -133,23 +132,13 @@ def _task_accuracy(candidate: Candidate) -> np.ndarray | None:
 def _decoding(found: Decoded) -> Decoding:
     """What is kept of the step from a vector to masks, by channel group."""
     masks, solutions = found.masks, found.solutions
-    decoding = Decoding(
-        masks=masks, realised=_rounded({g.name: masks.realised(g.name) for g in masks.groups})
-    )
+    decoding = Decoding.of(masks)
     if not solutions:
         return decoding
     return replace(
         decoding,
-        target=_rounded(found.target),
+        target=rounded(found.target),
         deviation={name: solution.deviation for name, solution in solutions.items()},
         bound={name: solution.bound for name, solution in solutions.items()},
         proven=all(solution.proven for solution in solutions.values()),
     )
-
-
-def _rounded(matrices: Mapping[str, np.ndarray]) -> dict[str, Matrix]:
-    """Matrices as the record writes them, with six digits behind the point."""
-    return {
-        name: tuple(tuple(round(float(entry), 6) for entry in row) for row in matrix)
-        for name, matrix in matrices.items()
-    }

@@ -10,6 +10,7 @@ from search.candidates.candidate import (
     Decoding,
     Matrix,
     Measurement,
+    rounded,
 )
 from search.candidates.pareto import (
     REFERENCE,
@@ -46,6 +47,7 @@ __all__ = [
     "ladder",
     "non_dominated",
     "promoted",
+    "rounded",
     "scored",
     "shares",
     "study_hypervolume",

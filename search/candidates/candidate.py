@@ -19,6 +19,14 @@ if TYPE_CHECKING:  # with it comes torch, which nothing here needs
 Matrix = Sequence[Sequence[float]]
 
 
+def rounded(matrices: Mapping[str, NDArray[np.float64]]) -> dict[str, Matrix]:
+    """Matrices as the record writes them, with six digits behind the point."""
+    return {
+        name: tuple(tuple(round(float(entry), 6) for entry in row) for row in matrix)
+        for name, matrix in matrices.items()
+    }
+
+
 @dataclass(frozen=True, kw_only=True)
 class Decoding:
     """What a vector was decoded to: the masks of its R virtual networks, and how well they fit.
@@ -42,6 +50,12 @@ class Decoding:
     bound: Mapping[str, float] = field(default_factory=dict)
     proven: bool | None = None
     realisable: tuple[float, ...] | None = None
+
+    @classmethod
+    def of(cls, masks: Masks) -> Decoding:
+        """That of masks which were not solved for."""
+        matrices = {group.name: masks.realised(group.name) for group in masks.groups}
+        return cls(masks=masks, realised=rounded(matrices))
 
 
 @dataclass(frozen=True, kw_only=True)

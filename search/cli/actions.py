@@ -113,9 +113,9 @@ def run_train(options: argparse.Namespace) -> None:
         return
     if not is_study or options.methods:
         raise ConfigError("--pick is for the candidates of a study: give its folder, no --method")
-    study = Study(options.study)
+    study, seeds = Study(options.study), 1 if options.seeds is None else options.seeds
     for pick in study.picks(options.picks):
-        print_trained(train(study, pick.id, seeds=options.seeds or 1))
+        print_trained(train(study, pick.id, seeds=seeds))
     print_tried(study.tried(), CONSOLE)
 
 

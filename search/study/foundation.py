@@ -152,17 +152,24 @@ def task_knowledge(config: StudyConfig, base: Foundation, run: Run, say: Say) ->
         similarity = linear_cka([found[task] for task in base.tasks])
         arrays, metadata = {"similarity": similarity}, {"digest": digest}
         shelf.keep(name, functools.partial(save_arrays, arrays, metadata=metadata))
-    facts = tuple(
+    facts = facts_of(base.tasks, base.teachers)
+    return TaskKnowledge(tasks=facts, similarity=similarity)
+
+
+def facts_of(
+    tasks: Mapping[str, Task], teachers: Mapping[str, Trained] | None = None
+) -> tuple[TaskFacts, ...]:
+    """What is known of tasks, and of their teachers where there are any."""
+    return tuple(
         TaskFacts(
             name=name,
             classes=task.num_classes,
             images=len(task.splits["train"]),
-            teacher_accuracy=base.teachers[name].accuracy,
+            teacher_accuracy=None if teachers is None else teachers[name].accuracy,
             floor=commonest_share(task.splits["validation"]),
         )
-        for name, task in base.tasks.items()
+        for name, task in tasks.items()
     )
-    return TaskKnowledge(tasks=facts, similarity=similarity)
 
 
 def read_tasks(config: StudyConfig, say: Say) -> Mapping[str, Task]:

@@ -51,7 +51,8 @@ def alone(part: SharedNetworks, row: int, task: Task) -> Network:
         layers += [layer, nn.ReLU()]
     if layers:
         network.heads[0] = nn.Sequential(*layers, network.heads[0])
-    images = normalise(task.splits["validation"].images[:COMPARED].cpu(), task)
+    images, _ = task.splits["validation"].batch(0, COMPARED)
+    images = normalise(images, task)
     wanted, logits = part(images, row), network(images, 0)
     worst, largest = float((logits - wanted).abs().max()), float(wanted.abs().max())
     if not worst <= TOLERANCE * max(1.0, largest):

@@ -1,0 +1,256 @@
+"""Levels of a study's methods: candidates with what they reach and cost, tables, exports.
+
+A candidate is a level of a method with a seed: one network for every task.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from partitioning import DamagedFileError, Masks, VirtualNetwork
+from search.candidates import Candidate, Decoding, Measurement
+from search.config import COSTS, StudyConfig
+from search.study.folder import Study, StudyError
+from search.study.method_plans import build_plan
+from search.study.method_trainings import MethodTraining, read_trainings, trained_networks
+from search.study.shelf import Say
+from trainers.cost import Costs, costs
+from trainers.data import Task
+from trainers.export import ExportCheck, ExportError, export_networks
+from trainers.methods import Plan, alone
+from trainers.teachers import load
+
+if TYPE_CHECKING:  # slow to import, so it is done where it is needed
+    import pandas as pd
+
+#: Of the table of all networks of a study's methods.
+POINT_COLUMNS = [
+    "method", "seed", "level", "task", "candidate", "validation", "test", "parameters", "macs",
+    "stored",
+]  # fmt: skip
+
+
+def method_candidates(
+    config: StudyConfig, training: MethodTraining, classes: Mapping[str, int], started: float
+) -> list[Candidate]:
+    """A candidate for each level of a training: what it reaches, and what it costs.
+
+    Args:
+        config: The study.
+        training: Of one of its methods.
+        classes: Number of classes by task.
+        started: Unix time in seconds.
+    """
+    plan = build_plan(config, training.method, training.seed)
+    attribute = COSTS[config.objective.cost].attribute
+    found = []
+    for level, networks in enumerate(_levels_of(plan)):
+        accuracy = {t: training.accuracy["validation"][str(n)] for t, n in networks.items()}
+        quality = float(np.mean(list(accuracy.values())))
+        masks, counted = _level_costs(config, plan, networks, classes, training)
+        measured = Measurement(
+            steps=config.train.sgd.steps,
+            fidelity="full",
+            quality=quality,
+            accuracy=accuracy,
+            seconds=training.seconds / len(_levels_of(plan)),
+        )
+        found.append(
+            Candidate(
+                strategy=training.method,
+                seed=training.seed,
+                index=level,
+                vector=(),
+                names=(),
+                quality=quality,
+                cost=float(getattr(counted, attribute)),
+                decoding=Decoding.of(masks),
+                costs=counted,
+                rungs=(measured,),
+                started=started,
+                finished=time.time(),
+            )
+        )
+    return found
+
+
+def method_points(study: Study, say: Say = print) -> "pd.DataFrame":
+    """What every network of a study's methods reaches and costs.
+
+    Args:
+        study: Of methods.
+        say: Called where a damaged training is moved aside.
+
+    Returns:
+        A row for each (method, seed, level, task): these, candidate, validation and test accuracy
+        (NaN where there is no test split), parameters and macs of the network, and stored, the
+        numbers that all networks of the method together keep.
+    """
+    import pandas as pd
+
+    by_id = {candidate.id: candidate for candidate in study.candidates()}
+    rows = []
+    for training in read_trainings(study, say):
+        plan = build_plan(study.config, training.method, training.seed)
+        for level, networks in enumerate(_levels_of(plan)):
+            candidate = by_id.get(f"{training.method}-{training.seed}-{level}")
+            if candidate is None or candidate.costs is None:
+                continue
+            for task, network in networks.items():
+                rows.append(
+                    {
+                        "method": training.method,
+                        "seed": training.seed,
+                        "level": level,
+                        "task": task,
+                        "candidate": candidate.id,
+                        "validation": training.accuracy["validation"][str(network)],
+                        "test": training.accuracy.get("test", {}).get(str(network), np.nan),
+                        "parameters": candidate.costs.parameters[task],
+                        "macs": candidate.costs.macs[task],
+                        "stored": training.stored,
+                    }
+                )
+    return pd.DataFrame(rows, columns=POINT_COLUMNS)
+
+
+def method_curves(
+    study: Study, say: Say = print
+) -> dict[str, list[tuple[int, Mapping[str, float]]]]:
+    """By candidate: steps done, and what was measured then of its networks.
+
+    Args:
+        study: Of methods.
+        say: Called where a damaged training is moved aside.
+    """
+    found: dict[str, list[tuple[int, Mapping[str, float]]]] = {}
+    for training in read_trainings(study, say):
+        plan = build_plan(study.config, training.method, training.seed)
+        test = training.accuracy.get("test", {})
+        for level, networks in enumerate(_levels_of(plan)):
+            own = {str(network): task for task, network in networks.items()}
+            points: list[tuple[int, Mapping[str, float]]] = [
+                (step, {f"loss/{own[name]}": loss for name, loss in losses.items() if name in own})
+                for step, losses in training.curve
+            ]
+            last = {f"test/{task}": test[name] for name, task in own.items() if name in test}
+            if last:
+                last["test_mean"] = float(np.mean(list(last.values())))
+            points.append((training.steps, last))
+            found[f"{training.method}-{training.seed}-{level}"] = points
+    return found
+
+
+def export_level(
+    study: Study,
+    candidate: Candidate,
+    tasks: Mapping[str, Task],
+    out: Path,
+    say: Say,
+) -> dict[str, ExportCheck]:
+    """Write a compact network for every task of a level.
+
+    Args:
+        study: Of methods.
+        candidate: A level of one.
+        tasks: That every network is checked on.
+        out: Folder of the networks.
+        say: Called with one line per network.
+
+    Raises:
+        StudyError: Its weights are not there.
+        ExportError: A network does not compute what the method's does.
+    """
+    config, name, seed = study.config, candidate.strategy, candidate.seed
+    path = study.folder / "methods" / name / f"seed{seed}.safetensors"
+    try:
+        state = load(path).state
+    except (FileNotFoundError, DamagedFileError) as error:
+        raise StudyError(f"{error}: train it again with `apportion train {study.folder}`") from None
+    plan = build_plan(config, name, seed)
+    parts = trained_networks(config, plan, tasks, seed, state)
+    checks: dict[str, ExportCheck] = {}
+    for task, network in _levels_of(plan)[candidate.index].items():
+        part, row = plan.places[network]
+        try:
+            network_alone = alone(parts[part], row, tasks[task])
+        except ValueError as error:
+            raise ExportError(str(error)) from error
+        found = export_networks(network_alone, tasks, out)
+        checks |= found
+        for each, check in found.items():
+            say(f"exported {out / each}: {check.accuracy:.3f} on {check.images} images")
+    candidate.masks.save(out / "masks.json")
+    return checks
+
+
+def _levels_of(plan: Plan) -> list[dict[str, VirtualNetwork]]:
+    """By level, a network for every task: its highest where it has no more."""
+    by_task: dict[str, list[VirtualNetwork]] = {}
+    for network in plan.places:
+        by_task.setdefault(network.task, []).append(network)
+    most = max(map(len, by_task.values()))
+    return [
+        {task: own[min(level, len(own) - 1)] for task, own in by_task.items()}
+        for level in range(most)
+    ]
+
+
+def _level_costs(
+    config: StudyConfig,
+    plan: Plan,
+    networks: Mapping[str, VirtualNetwork],
+    classes: Mapping[str, int],
+    training: MethodTraining,
+) -> tuple[Masks, Costs]:
+    """Masks of a level, a row for every task, and what its networks cost.
+
+    The union is all that the method keeps, for all its levels. Where weights are shared out one by
+    one, or a network has layers before its head, its parameters are those that it keeps.
+
+    Args:
+        config: The study.
+        plan: Of the method.
+        networks: Of the level, by task.
+        classes: Number of classes by task.
+        training: Of the method.
+    """
+    places = plan.places
+    rows = [(task, *places[network]) for task, network in networks.items()]
+    groups = config.network.groups
+    masks = Masks(
+        networks=tuple(VirtualNetwork(task=task) for task in networks),
+        groups=groups,
+        forward={
+            group.name: np.stack(
+                [plan.parts[part].masks.forward[group.name][row] for _, part, row in rows]
+            )
+            for group in groups
+        },
+    )
+    counted = costs(config.network, masks, [classes[task] for task in networks])
+    whole = counted.union_parameters / counted.relative_union
+    square = config.network.features**2
+    parameters, macs = dict(counted.parameters), dict(counted.macs)
+    for task, part, row in rows:
+        own = plan.parts[part]
+        macs[task] += own.layers(row) * square
+        if own.pruned or own.layers(row):
+            parameters[task] = training.kept[str(networks[task])]
+    weights, work = (
+        sum(now.values()) / sum(before.values())
+        for now, before in ((parameters, counted.parameters), (macs, counted.macs))
+    )
+    return masks, replace(
+        counted,
+        parameters=parameters,
+        macs=macs,
+        relative_parameters=counted.relative_parameters * weights,
+        relative_macs=counted.relative_macs * work,
+        union_parameters=training.stored,
+        relative_union=training.stored / whole,
+    )
