@@ -101,9 +101,7 @@ def run_train(options: argparse.Namespace) -> None:
     """`apportion train`."""
     from search.commands.train import train, train_methods  # loads Ray, which takes seconds
 
-    is_study = options.study.is_dir()
-    if is_study and options.set:
-        raise ConfigError(f"--set changes a config, but {options.study} is a study's folder")
+    is_study = _is_study(options)
     if options.picks is None:
         if options.seeds is not None:
             raise ConfigError("--seeds is for --pick; those of methods are the config's: seeds")
@@ -214,12 +212,15 @@ def run_doctor(options: argparse.Namespace) -> int:
 
 def _config_of(options: argparse.Namespace) -> StudyConfig | None:
     """The config that a command was given with `--set`, or None where it was a study's folder."""
-    given = options.study
-    if not given.is_dir():
-        return load_config(given, options.set)
-    if options.set:
-        raise ConfigError(f"--set changes a config, but {given} is a study's folder")
-    return None
+    return None if _is_study(options) else load_config(options.study, options.set)
+
+
+def _is_study(options: argparse.Namespace) -> bool:
+    """Whether a command was given a study's folder, not a config, which alone takes `--set`."""
+    is_study: bool = options.study.is_dir()
+    if is_study and options.set:
+        raise ConfigError(f"--set changes a config, but {options.study} is a study's folder")
+    return is_study
 
 
 def _progress_console(options: argparse.Namespace) -> Console:

@@ -3,14 +3,17 @@
 import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from search.arms import WriterLostError, close_writer, start_writer
+import torch
+
+from search.arms import WriterLostError, close_writer, connect, resolve_schedule, start_writer
 from search.commands.report import finish_mirror, make_tracker, write_report
-from search.config import dump_config
+from search.config import StudyConfig, dump_config, reveal
 from search.mirror import TrackingError
 from search.study import Say, Study
+from trainers.device import slow_precision
 
 
 @dataclass(kw_only=True)
@@ -28,19 +31,41 @@ class Recording:
     failure: str | None = None
 
 
+def begin_study(config: StudyConfig, *, resume: bool, say: Say) -> tuple[Study, StudyConfig]:
+    """Connect to a cluster, and make a study's folder or continue in it.
+
+    Args:
+        config: The study, checked.
+        resume: Continue in its folder.
+        say: Called where its precision is slow on this machine.
+
+    Returns:
+        The study, and its config with what the cluster has.
+    """
+    reveal(config.tracking.uri or "")
+    connect()
+    schedule = resolve_schedule(config).schedule
+    study = Study.create(config, resume=resume)
+    slow = slow_precision(config.compute.precision, torch.backends.cpu.get_cpu_capability())
+    if slow and not schedule.gpus and config.evaluator != "simulated":
+        say(f"warning: {slow}")
+    return study, replace(study.config, schedule=schedule)
+
+
 @contextmanager
-def recorded(study: Study) -> Iterator[Recording]:
+def recorded(study: Study, config: StudyConfig) -> Iterator[Recording]:
     """Open the record, and close it and finish the mirror, however what is between ends.
 
     Args:
         study: Whose record no other process writes.
+        config: As it is run, which MLflow shows.
 
     Raises:
         RecordError: Another process writes this study's record.
     """
     recording = Recording(
         writer=start_writer(
-            study.record_path.absolute(), study.name, make_tracker(study), dump_config(study.config)
+            study.record_path.absolute(), study.name, make_tracker(study), dump_config(config)
         )
     )
     try:

@@ -5,22 +5,19 @@ from dataclasses import replace
 from itertools import product
 from typing import Any
 
-import torch
 from rich.console import Console
 
 from search.arms import (
     Display,
     begin_arms,
     cluster_jobs,
-    connect,
-    resolve_schedule,
     run_arms,
 )
 from search.calibration import read_trust
 from search.candidates import describe, scored
-from search.commands.recorded import recorded, tell_missed
+from search.commands.recorded import begin_study, recorded, tell_missed
 from search.commands.scores import require_scores
-from search.config import ConfigError, FinishConfig, StudyConfig, reveal
+from search.config import ConfigError, FinishConfig, StudyConfig
 from search.record import require_no_writer
 from search.study import (
     Run,
@@ -31,7 +28,6 @@ from search.study import (
     check_strategies,
     supplies_by_seed,
 )
-from trainers.device import slow_precision
 
 
 class ArmsError(RuntimeError):
@@ -62,18 +58,11 @@ def search(config: StudyConfig, *, resume: bool = False, console: Console | None
     require_no_writer(config.folder / "record.journal")
     check_inputs(config)
     check_strategies(config)
-    reveal(config.tracking.uri or "")
-    connect()
-    schedule = resolve_schedule(config).schedule
-    study = Study.create(config, resume=resume)
-    config = replace(study.config, schedule=schedule)
-    slow = slow_precision(config.compute.precision, torch.backends.cpu.get_cpu_capability())
-    if slow and not schedule.gpus and config.evaluator != "simulated":
-        display.say(f"warning: {slow}")
+    study, config = begin_study(config, resume=resume, say=display.say)
     trust = read_trust(study)
     if trust is not None and not trust["trusted"]:
         display.say(f"warning: {trust['verdict']}")
-    with recorded(study) as recording:
+    with recorded(study, config) as recording:
         try:
             run = cluster_jobs(config.schedule)
             scored_on = dict(study.basis)

@@ -7,14 +7,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from partitioning import DamagedFileError, read_json
-from search.arms import begin_arms, cluster_jobs, cluster_run, connect, record, resolve_schedule
+from search.arms import begin_arms, cluster_jobs, cluster_run, record
 from search.candidates import Candidate, scored
-from search.commands.recorded import recorded, tell_missed
+from search.commands.recorded import begin_study, recorded, tell_missed
 from search.commands.scores import require_scores
-from search.config import ConfigError, StudyConfig, reveal
+from search.config import ConfigError, StudyConfig
 from search.record import require_no_writer
 from search.strategies import TaskKnowledge
 from search.study import (
@@ -32,7 +30,6 @@ from search.study import (
     method_jobs,
     read_tasks,
 )
-from trainers.device import slow_precision
 from trainers.methods import METHODS
 
 #: Seconds between two lines about the same training, and between two looks at how far it is.
@@ -99,16 +96,9 @@ def train_methods(config: StudyConfig, wanted: Sequence[str] = (), *, say: Say =
         config = replace(config, methods={**before, **config.methods})
     check_inputs(config)
     check_methods(config)
-    reveal(config.tracking.uri or "")
-    connect()
-    schedule = resolve_schedule(config).schedule
-    study = Study.create(config, resume=known_before)
-    config = replace(study.config, schedule=schedule)
-    slow = slow_precision(config.compute.precision, torch.backends.cpu.get_cpu_capability())
-    if slow and not schedule.gpus:
-        say(f"warning: {slow}")
+    study, config = begin_study(config, resume=known_before, say=say)
     cut_short: list[str] = []
-    with recorded(study) as recording:
+    with recorded(study, config) as recording:
         scored_on = dict(study.basis)
         check = study.check(scored_on)
         tasks = read_tasks(config, say)
@@ -122,7 +112,7 @@ def train_methods(config: StudyConfig, wanted: Sequence[str] = (), *, say: Say =
             record(recording.writer, method_candidates(config, training, classes, started))
         say(f"training {len(jobs)} of {len(arms)} (a method with a seed each)")
         with _watched({key: job["progress"] for key, job in jobs.items()}, say):
-            for key, result in cluster_jobs(schedule)(attempt_method, jobs):
+            for key, result in cluster_jobs(config.schedule)(attempt_method, jobs):
                 name, _, number = key.rpartition("-")
                 seed = int(number)
                 if isinstance(result, Failure):

@@ -13,7 +13,6 @@ from search.config.sections import (
     COSTS,
     CalibrationConfig,
     FinishConfig,
-    MethodConfig,
     ScheduleConfig,
     TrunkConfig,
 )
@@ -25,7 +24,6 @@ __all__ = [
     "CalibrationConfig",
     "ConfigError",
     "FinishConfig",
-    "MethodConfig",
     "ScheduleConfig",
     "StudyConfig",
     "TrunkConfig",

@@ -10,16 +10,16 @@ from search.config.build import BROKEN, ConfigError, build, shown, unknown
 from search.config.paths import PROJECT, expand_paths
 from search.config.reading import read_yaml, read_yaml_file
 from search.config.secrets import without_secrets
-from search.config.sections import MethodConfig, StrategyConfig
+from search.config.sections import EntryConfig
 from search.config.study_config import StudyConfig
 from search.strategies import STRATEGIES
 from trainers.methods import METHODS
 
 #: Sections whose entries go by a name, which is also the kind unless they say it: what one is
-#: called, the registry of kinds, and what keeps kind and settings.
-NAMED: Mapping[str, tuple[str, Mapping[str, Any], Any]] = {
-    "strategies": ("strategy", STRATEGIES, StrategyConfig),
-    "methods": ("method", METHODS, MethodConfig),
+#: called, and the registry of kinds.
+NAMED: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "strategies": ("strategy", STRATEGIES),
+    "methods": ("method", METHODS),
 }
 
 
@@ -103,7 +103,7 @@ def _named(section: str, raw: Any, found: list[str]) -> Any:
     if not isinstance(raw, Mapping):
         found.append(f"{section} must be a mapping of names to settings, got {shown(raw)}")
         return BROKEN
-    entries: dict[str, Any] = {}
+    entries: dict[str, EntryConfig] = {}
     for name, entry in raw.items():
         if _is_broken(entry):  # which is a problem already
             continue
@@ -236,9 +236,9 @@ def _expanded(section: str, name: str, entry: Any) -> Iterator[tuple[str, Any]]:
         yield f"{name}.{number}", {"kind": name, **rest, **dict(zip(grid, values, strict=True))}
 
 
-def _entry(section: str, name: str, entry: Any) -> Any:
+def _entry(section: str, name: str, entry: Any) -> EntryConfig:
     """A strategy or method as the config has it, by its kind."""
-    what, registry, make = NAMED[section]
+    what, registry = NAMED[section]
     if entry is not None and not isinstance(entry, Mapping):
         raise ConfigError(f"{section}.{name} must be a mapping of settings, got {shown(entry)}")
     settings = dict(entry or {})
@@ -246,4 +246,4 @@ def _entry(section: str, name: str, entry: Any) -> Any:
     if kind not in registry:
         raise ConfigError(f"{section}.{name}: {unknown(what, kind, registry)}; give its kind")
     built = build(registry[kind].settings, settings, f"{section}.{name}")
-    return make(kind=kind, settings=built)
+    return EntryConfig(kind=kind, settings=built)

@@ -10,7 +10,7 @@ from typing import Any
 
 from partitioning.settings import terms
 from search.config.paths import PROJECT
-from search.config.sections import MethodConfig, StrategyConfig
+from search.config.sections import EntryConfig
 from search.config.study_config import StudyConfig
 from search.strategies import STRATEGIES
 from trainers.data import TaskConfig
@@ -119,7 +119,7 @@ def reference() -> str:
     """The whole page, as Markdown."""
     parts = [INTRODUCTION, _section("The study", "", StudyConfig)]
     for path, cls in _sections(StudyConfig):
-        if cls not in (StrategyConfig, MethodConfig):  # told entry by entry, below
+        if cls is not EntryConfig:  # which is told entry by entry, below
             parts.append(_section(f"`{path}`", path, cls))
     parts += [_section("`sgd`", "sgd", SGDConfig, SGD_NOTE), _recipes()]
     registries: Mapping[str, tuple[str, Mapping[str, Any]]] = {

@@ -99,25 +99,12 @@ class TrunkConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StrategyConfig:
-    """One strategy of a study.
+class EntryConfig:
+    """One strategy or method of a study.
 
     Attributes:
-        kind: Key of `STRATEGIES`.
-        settings: The strategy's own settings.
-    """
-
-    kind: str
-    settings: Any
-
-
-@dataclass(frozen=True, kw_only=True)
-class MethodConfig:
-    """One method of a study.
-
-    Attributes:
-        kind: Key of `METHODS`.
-        settings: The method's own settings.
+        kind: Key of `STRATEGIES` or `METHODS`.
+        settings: The kind's own settings.
     """
 
     kind: str

@@ -23,11 +23,10 @@ from search.config.sections import (
     EVALUATORS,
     FOUNDATIONS,
     CalibrationConfig,
+    EntryConfig,
     FinishConfig,
-    MethodConfig,
     ObjectiveConfig,
     ScheduleConfig,
-    StrategyConfig,
     TrackingConfig,
     TrunkConfig,
 )
@@ -129,8 +128,8 @@ class StudyConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
     space: SpaceConfig = field(default_factory=SpaceConfig)
     solver: SolverConfig = field(default_factory=SolverConfig)
-    strategies: Mapping[str, StrategyConfig] = field(default_factory=dict)
-    methods: Mapping[str, MethodConfig] = field(default_factory=dict)
+    strategies: Mapping[str, EntryConfig] = field(default_factory=dict)
+    methods: Mapping[str, EntryConfig] = field(default_factory=dict)
     seeds: Annotated[tuple[int, ...], DIFFERENT, each(at_least(0))] = (0,)
     foundations: Annotated[str, one_of(FOUNDATIONS)] = "shared"
     candidates: Annotated[int, at_least(1)] = 40

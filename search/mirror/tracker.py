@@ -248,8 +248,7 @@ class Tracker:
             if math.isfinite(value)
         ]
         with self._told():
-            for first in range(0, len(found), tracked.MAX_METRICS):
-                self._log(self._runs[candidate], metrics=found[first : first + tracked.MAX_METRICS])
+            self._log(self._runs[candidate], metrics=found)
 
     def log_front(self, table: pd.DataFrame, files: Sequence[Path]) -> None:
         """Puts the front on the study's run, as front.csv and the files (pictures, pages).

@@ -48,7 +48,8 @@ def method_candidates(
     plan = build_plan(config, training.method, training.seed)
     attribute = COSTS[config.objective.cost].attribute
     found = []
-    for level, networks in enumerate(_levels_of(plan)):
+    levels = _levels_of(plan)
+    for level, networks in enumerate(levels):
         accuracy = {t: training.accuracy["validation"][str(n)] for t, n in networks.items()}
         quality = float(np.mean(list(accuracy.values())))
         masks, counted = _level_costs(config, plan, networks, classes, training)
@@ -57,7 +58,7 @@ def method_candidates(
             fidelity="full",
             quality=quality,
             accuracy=accuracy,
-            seconds=training.seconds / len(_levels_of(plan)),
+            seconds=training.seconds / len(levels),
         )
         found.append(
             Candidate(
