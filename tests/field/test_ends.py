@@ -129,11 +129,12 @@ def test_no_error_is_a_traceback(
 def test_a_second_driver_is_refused_before_ray_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from search.commands import recorded
     from search.commands import search as command
 
     config = parse_config(SIMULATED | {"output": str(tmp_path)})
     study = Study.create(config)
-    monkeypatch.setattr(command, "connect", lambda: pytest.fail("Ray must not be started"))
+    monkeypatch.setattr(recorded, "connect", lambda: pytest.fail("Ray must not be started"))
     with (
         Record(study.record_path, study.name),
         pytest.raises(RecordError, match=f"process {os.getpid()} on"),
