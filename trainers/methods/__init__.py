@@ -78,31 +78,26 @@ METHODS: dict[str, Method] = {
         settings=DvnSettings,
         build=plan_dvn_sequential,
         summary="deep virtual networks for tasks that come one after another",
-        sequential=True,
     ),
     "lwf": Method(
         settings=NoSettings,
         build=plan_lwf,
         summary="learning without forgetting: the same, with one size",
-        sequential=True,
     ),
     "nested_sequential": Method(
         settings=NestedNetSettings,
         build=plan_nested_sequential,
         summary="NestedNet for tasks that come one after another",
-        sequential=True,
     ),
     "feature_extraction": Method(
         settings=NoSettings,
         build=plan_feature_extraction,
         summary="the first task's network, frozen, and a head for each later task",
-        sequential=True,
     ),
     "da_cnn": Method(
         settings=DaCnnSettings,
         build=plan_da_cnn,
         summary="the same, with fully connected layers before these heads",
-        sequential=True,
     ),
 }
 

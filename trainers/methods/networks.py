@@ -22,8 +22,8 @@ from trainers.networks import Backbone, Row, bound, tensors_of
 
 #: What a row's trained tensors are called in a state, beside norms and head.
 ADAPTER, HIDDEN = "adapter", "hidden"
-#: Likewise, of shared weights: which row has taken each (from 1; 0 is nobody's).
-TAKEN = "taken"
+#: Likewise, of shared weights: which row owns each (from 1; 0 is nobody's).
+OWNER = "owner"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class Part:
             with the same input, whose output is added.
         hidden: Of each row, fully connected layers of as many units as there are features, before
             its head.
-        pruned: Single weights, not channels, are shared out among the rows: see `take`.
+        pruned: Single weights, not channels, are shared out among the rows: see `prune`.
     """
 
     masks: Masks
@@ -93,8 +93,8 @@ class SharedNetworks:
             for name, parameter in backbone.tail.named_parameters()
             if name not in backbone.own
         }
-        #: Of those that are shared out one by one: which row has taken each weight, from 1.
-        self.taken = {
+        #: Of those that are shared out one by one: which row owns each weight, from 1.
+        self.owner = {
             name: torch.zeros_like(weight, dtype=torch.uint8)
             for name, weight in self.shared.items()
             if part.pruned and weight.ndim > 1
@@ -121,9 +121,9 @@ class SharedNetworks:
 
     def read(self, row: int) -> Mapping[str, Tensor]:
         """The shared weights as a row reads them: without those that others may change."""
-        if not self.rows[row].closed:
+        if not self.rows[row].pruned:
             return self.shared
-        return {**self.shared, **{n: self.shared[n] * self._own(n, row) for n in self.taken}}
+        return {**self.shared, **{n: self.shared[n] * self._own(n, row) for n in self.owner}}
 
     def parameters(
         self, rows: Sequence[int], changes: str
@@ -158,33 +158,33 @@ class SharedNetworks:
                 kept[torch.from_numpy(places.index_KN[0][places.real_KN[0]])] = True
                 shape = [-1 if d == dim else 1 for d in range(weight.ndim)]
                 used &= kept.to(weight.device).view(shape)
-            if name in self.taken and self.rows[row].closed:
+            if name in self.owner and self.rows[row].pruned:
                 used &= self._own(name, row)
         return found
 
     @torch.no_grad()
-    def take(self, row: int, share: float) -> None:
+    def prune(self, row: int, keep: float) -> None:
         """Give a row the largest of the weights that are nobody's yet, and the others back.
 
         Iterative pruning (Mallya and Lazebnik 2018, PackNet, section 3): from then on the row reads
-        what it and the rows before it have taken, and those that it gave back are 0.
+        what it and the rows before it own, and those that it gave back are 0.
 
         Args:
             row: Which.
-            share: Of each layer's weights that are nobody's, in (0, 1].
+            keep: Share of each layer's weights that are nobody's, in (0, 1].
         """
-        for name, taken in self.taken.items():
-            free = taken == 0
+        for name, owner in self.owner.items():
+            free = owner == 0
             count = int(free.sum())
-            keep = min(count, max(1, round(share * count)))
+            kept = min(count, max(1, round(keep * count)))
             size = torch.where(free, self.shared[name].abs(), -1.0).flatten()
-            # A stable order, so that equal weights are taken alike everywhere.
-            first = size.argsort(descending=True, stable=True)[:keep]
-            chosen = torch.zeros(taken.numel(), dtype=torch.bool, device=taken.device)
+            # A stable order, so that equal weights are kept alike everywhere.
+            first = size.argsort(descending=True, stable=True)[:kept]
+            chosen = torch.zeros(owner.numel(), dtype=torch.bool, device=owner.device)
             chosen[first] = True
-            taken[chosen.view(taken.shape)] = row + 1
-            self.shared[name].masked_fill_(taken == 0, 0.0)
-        self.rows[row].closed = True
+            owner[chosen.view(owner.shape)] = row + 1
+            self.shared[name].masked_fill_(owner == 0, 0.0)
+        self.rows[row].pruned = True
 
     def inherit(self, row: int, source: int) -> None:
         """Let a row begin with the norms of another, of the channels that both have."""
@@ -194,7 +194,7 @@ class SharedNetworks:
     def state(self, rows: Sequence[int] | None = None) -> dict[str, Tensor]:
         """Its tensors by name, on the CPU: shared ones once, and those of all or some rows."""
         found: dict[str, Tensor] = {f"shared.{name}": t for name, t in self.shared.items()}
-        found |= {f"{TAKEN}.{name}": taken for name, taken in self.taken.items()}
+        found |= {f"{OWNER}.{name}": owner for name, owner in self.owner.items()}
         for number in range(len(self.rows)) if rows is None else rows:
             own = self.rows[number].tensors()
             found |= {f"row{number}.{name}": tensor for name, tensor in own.items()}
@@ -205,13 +205,13 @@ class SharedNetworks:
         """Take the tensors that `state` gave; rows that are not among them stay as they are."""
         for name, weight in self.shared.items():
             weight.copy_(state[f"shared.{name}"])
-        for name, taken in self.taken.items():
-            taken.copy_(state[f"{TAKEN}.{name}"])
+        for name, owner in self.owner.items():
+            owner.copy_(state[f"{OWNER}.{name}"])
         for number, row in enumerate(self.rows):
             for name, tensor in row.tensors().items():
                 if f"row{number}.{name}" in state:
                     tensor.copy_(state[f"row{number}.{name}"])
-            row.closed = any(bool((t == number + 1).any()) for t in self.taken.values())
+            row.pruned = any(bool((t == number + 1).any()) for t in self.owner.values())
 
     @torch.no_grad()
     def alone(self, row: int) -> dict[str, Tensor]:
@@ -239,13 +239,9 @@ class SharedNetworks:
         own = sum(t.numel() for row in rows for t in self.rows[row].parameters())
         return shared + own
 
-    def added(self, row: int) -> int:
-        """Weights of the layers that a row has before its head; also its multiply-adds in them."""
-        return sum(weight.numel() for weight, _ in self.rows[row].hidden)
-
     def _own(self, name: str, row: int) -> Tensor:
-        taken = self.taken[name]
-        return (taken > 0) & (taken <= row + 1)
+        owner = self.owner[name]
+        return (owner > 0) & (owner <= row + 1)
 
 
 class _Row:
@@ -276,8 +272,8 @@ class _Row:
             for weight, bias in hidden
         ]
         self.adapters: dict[str, nn.Parameter] = {}
-        #: Whether the row reads no more than what it and those before it have taken.
-        self.closed = False
+        #: Whether the row reads no more than what it and those before it own.
+        self.pruned = False
 
     def adapt(self, shared: Mapping[str, Tensor]) -> None:
         """Add adapters, which begin at 0, so that the row begins as without them."""

@@ -26,7 +26,7 @@ class PacknetSettings:
     Attributes:
         keep: Share of the free weights of every layer that a task keeps; None gives all tasks as
             many, until none is left. State it where tasks may come later.
-        pruned_at: When the others are cut off, as a share of the task's steps.
+        pruned_at: When the others are pruned, as a share of the task's steps.
     """
 
     keep: Annotated[float | None, interval("(0, 1)")] = None
@@ -40,7 +40,9 @@ def plan_packnet(problem: Problem, settings: PacknetSettings) -> Plan:
     def phase(task: int) -> Phase:
         left = tasks - task
         keep = settings.keep or 1 / left
-        return Phase(part="all", rows=(task,), changes="new", take=keep, cut_at=settings.pruned_at)
+        return Phase(
+            part="all", rows=(task,), changes="new", keep=keep, prune_at=settings.pruned_at
+        )
 
     part = Part(masks=undivided(problem), pruned=True)
     return Plan(parts={"all": part}, phases=tuple(map(phase, range(tasks))))

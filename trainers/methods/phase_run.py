@@ -23,7 +23,7 @@ from trainers.methods.surgery import combined
 from trainers.network import cross_entropy, to_channels_last
 from trainers.optim import SGDConfig, learning_rate_at
 
-#: Softens what old networks said (Hinton et al. 2015, as Li and Hoiem 2016 use it).
+#: Softens what old networks give (Hinton et al. 2015, as Li and Hoiem 2016 use it).
 TEMPERATURE = 2.0
 #: What is under way is kept no more often than after so many times what that took.
 AT_MOST = 20
@@ -72,10 +72,10 @@ class PhaseRun:
             row for each in plan.phases[:number] if each.part == phase.part for row in each.rows
         ]
         self._number, self._phases = number, len(plan.phases)
-        self._said = self._recall()
+        self._teachers = self._old_networks()
         for row, source in (phase.inherits or {}).items():
             part.inherit(row, source)
-        decayed, others = part.parameters([*phase.rows, *phase.recalled], phase.changes)
+        decayed, others = part.parameters([*phase.rows, *phase.distilled], phase.changes)
         groups: list[dict[str, Any]] = [{"params": decayed, "weight_decay": sgd.weight_decay}]
         self._optimizer = torch.optim.SGD(
             [*groups, {"params": others}],
@@ -83,8 +83,8 @@ class PhaseRun:
             momentum=sgd.momentum,
             nesterov=sgd.momentum > 0,
         )
-        cut = min(max(1, round(phase.cut_at * sgd.steps)), sgd.steps - 1)
-        self._cut = None if phase.take is None else cut
+        prune_at = min(max(1, round(phase.prune_at * sgd.steps)), sgd.steps - 1)
+        self._prune_at = None if phase.keep is None else prune_at
         self._step = 0
         self._sums: dict[int, Tensor] = {}
         self._summed = 0
@@ -98,7 +98,7 @@ class PhaseRun:
         self._hold()
         part, phase = self._part, self._phase
         only_head = phase.changes == "head"
-        for row in (*phase.rows, *phase.recalled):
+        for row in (*phase.rows, *phase.distilled):
             part.rows[row].row.module.train(not only_head)
         frozen = part.freeze(phase.rows) if only_head else []
         steps = self._sgd.steps
@@ -119,8 +119,8 @@ class PhaseRun:
     def _advance(self) -> None:
         """One step."""
         part, phase, sgd = self._part, self._phase, self._sgd
-        if self._step == self._cut and phase.take is not None:
-            part.take(phase.rows[0], phase.take)
+        if self._step == self._prune_at and phase.keep is not None:
+            part.prune(phase.rows[0], phase.keep)
             self._hold()
         batches = {}
         for name, task in self._data.items():
@@ -160,27 +160,27 @@ class PhaseRun:
             whole = combined(self._surgery, list(by_task.values()))
             for parameter, gradient in zip(trained, whole, strict=True):
                 parameter.grad = gradient
-        for row in phase.recalled:
+        for row in phase.distilled:
             ((images, _),) = batches.values()  # of the one new task
             with torch.no_grad(), self._precision():
-                said = self._said[self._tasks[row]](images)
-            loss = distillation(self._logits(images, row), said)
+                targets = self._teachers[self._tasks[row]](images)
+            loss = distillation(self._logits(images, row), targets)
             loss.backward()
             losses[row] = loss.detach()
         return losses
 
     def _logits(self, images: Tensor, row: int) -> Tensor:
-        """What a row says, computed in the training's precision; all that follows is not."""
+        """Logits of a row, computed in the training's precision; all that follows is not."""
         with self._precision():
             return self._part(images, row)
 
     def _precision(self) -> AbstractContextManager[object]:
         return autocast(self._device, self._compute.precision)
 
-    def _recall(self) -> dict[str, Any]:
-        """By recalled task, what its highest level says of images as it is before the phase."""
+    def _old_networks(self) -> dict[str, Any]:
+        """By task that is distilled, its highest level as it is before the phase."""
         part, found = self._part, {}
-        top = {self._tasks[row]: row for row in self._phase.recalled}
+        top = {self._tasks[row]: row for row in self._phase.distilled}
         old = {n: t.detach().clone() for n, t in part.shared.items()} if top else {}
         for task, row in top.items():
             frozen = part.rows[row].frozen_copy()
@@ -194,7 +194,7 @@ class PhaseRun:
         self._held: dict[str, tuple[Tensor, Tensor]] = {}
         if phase.changes == "head":
             return
-        used = [part.used(row) for row in (*phase.rows, *phase.recalled)]
+        used = [part.used(row) for row in (*phase.rows, *phase.distilled)]
         before = [part.used(row) for row in self._before] if phase.changes == "new" else []
         for name, weight in part.shared.items():
             mask = ~torch.stack([each[name] for each in used]).any(dim=0)
@@ -254,7 +254,7 @@ class PhaseRun:
         more: Mapping[str, Tensor] | None = None,
         about: Mapping[str, str] | None = None,
     ) -> None:
-        rows = sorted({*self._before, *self._phase.rows, *self._phase.recalled})
+        rows = sorted({*self._before, *self._phase.rows, *self._phase.distilled})
         save_phase(path, digest, self._phase.part, self._part, rows, self.kept, more, about)
 
     def _resume(self, path: Path, digest: str) -> None:
@@ -287,11 +287,11 @@ class PhaseRun:
         return [p for group in self._optimizer.param_groups for p in group["params"]]
 
 
-def distillation(logits: Tensor, said: Tensor) -> Tensor:
-    """Cross-entropy, in nats, of what a network says with what an old one said, both softened.
+def distillation(logits: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy, in nats, of what a network gives with what an old one gave, both softened.
 
     Args:
         logits: (B, K).
-        said: (B, K), the old network's logits.
+        targets: (B, K), the old network's logits.
     """
-    return F.cross_entropy(logits.float() / TEMPERATURE, (said.float() / TEMPERATURE).softmax(1))
+    return F.cross_entropy(logits.float() / TEMPERATURE, (targets.float() / TEMPERATURE).softmax(1))

@@ -24,21 +24,21 @@ class Phase:
     Attributes:
         part: Name of the part.
         rows: Rows of it that learn from the labels of their own tasks.
-        recalled: Rows of earlier tasks, which shall give for these images what the highest of their
-            task's gave before the phase (Kim et al. 2019, eq. 6).
+        distilled: Rows of earlier tasks, which shall give for these images what the highest of
+            their task's gave before the phase (Kim et al. 2019, eq. 6).
         changes: One of `CHANGES`.
-        take: Share of the weights that are nobody's yet which the row, there is one, keeps; the
-            others are cut off when `cut_at` of the steps are done. None cuts nothing.
-        cut_at: In (0, 1).
+        keep: Share of the weights that are nobody's yet which the row, there is one, keeps; the
+            others are pruned when `prune_at` of the steps are done. None prunes nothing.
+        prune_at: In (0, 1).
         inherits: By row, an earlier one whose norms it begins with.
     """
 
     part: str
     rows: tuple[int, ...]
-    recalled: tuple[int, ...] = ()
+    distilled: tuple[int, ...] = ()
     changes: str = "all"
-    take: float | None = None
-    cut_at: float = 0.7
+    keep: float | None = None
+    prune_at: float = 0.7
     inherits: Mapping[int, int] | None = None
 
 
@@ -95,13 +95,11 @@ class Method:
         settings: Frozen dataclass of its settings, every one with a default.
         build: Makes its plan.
         summary: One line for the command line's help.
-        sequential: Whether tasks come one after another, the earlier ones' images gone.
     """
 
     settings: type[Any]
     build: Callable[[Problem, Any], Plan]
     summary: str
-    sequential: bool = False
 
 
 SHARES_OF_UNITS = Rule(

@@ -53,7 +53,7 @@ def _remembering(masks: Masks) -> Plan:
         return Phase(
             part="all",
             rows=own,
-            recalled=tuple(row for before in rows[:task] for row in before),
+            distilled=tuple(row for before in rows[:task] for row in before),
             inherits=dict.fromkeys(own, rows[task - 1][-1]),
         )
 

@@ -84,7 +84,7 @@ def phase_digests(
     for phase in plan.phases:
         part = plan.parts[phase.part]
         names = [part.masks.networks[row].task for row in phase.rows]
-        rows = [*phase.recalled, *phase.rows]
+        rows = [*phase.distilled, *phase.rows]
         digest = fingerprint(
             before=digest,
             phase={**vars(phase), "inherits": sorted((phase.inherits or {}).items())},
@@ -211,7 +211,7 @@ def _measure(
 ) -> dict[str, dict[str, float]]:
     """Accuracies of the networks that a phase may have changed."""
     part = networks[phase.part]
-    rows = [*phase.recalled, *phase.rows]
+    rows = [*phase.distilled, *phase.rows]
     for row in rows:
         part.rows[row].row.module.eval()
     found: dict[str, dict[str, float]] = {}

@@ -41,7 +41,8 @@ SGD = SGDConfig(steps=4, batch_size=8, learning_rate=0.05, momentum=0.9, weight_
 ONE_STEP = SGDConfig(steps=1, batch_size=8, learning_rate=0.5, momentum=0.0, weight_decay=0.0)
 #: Methods whose tasks come one after another, with the earlier ones' images gone.
 IN_TURN = [
-    *(name for name, method in METHODS.items() if method.sequential), "packnet", "packnet_grouped",
+    "dvn_sequential", "lwf", "nested_sequential", "feature_extraction", "da_cnn", "packnet",
+    "packnet_grouped",
 ]  # fmt: skip
 
 

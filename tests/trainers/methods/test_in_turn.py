@@ -189,25 +189,25 @@ def test_packs_of_weights_stay_as_they_were(
     behind = [after(done, phases) for phases in range(4)]
     for phases in (1, 2, 3):
         part = behind[phases]
-        for name, taken in part.taken.items():
-            assert set(taken.unique().tolist()) == {*range(1, phases + 1)} | (
+        for name, owner in part.owner.items():
+            assert set(owner.unique().tolist()) == {*range(1, phases + 1)} | (
                 {0} if phases < 3 or "keep" in settings else set()
             )
-            assert (part.shared[name][taken == 0] == 0).all(), "what is given back is 0"
-            assert (part.shared[name][taken > 0] != 0).float().mean() > 0.9
-            earlier = behind[phases - 1].taken[name]
-            assert torch.equal(taken[earlier > 0], earlier[earlier > 0]), "and is not taken twice"
+            assert (part.shared[name][owner == 0] == 0).all(), "what is given back is 0"
+            assert (part.shared[name][owner > 0] != 0).float().mean() > 0.9
+            earlier = behind[phases - 1].owner[name]
+            assert torch.equal(owner[earlier > 0], earlier[earlier > 0]), "and is not given twice"
             free = int((earlier == 0).sum())
             share = settings.get("keep", 1 / (4 - phases))
-            assert int((taken == phases).sum()) == round(share * free)
+            assert int((owner == phases).sum()) == round(share * free)
             same_pack = earlier > 0
             assert torch.equal(
                 part.shared[name][same_pack], behind[phases - 1].shared[name][same_pack]
             )
         for row in range(phases):
             used, learnt = part.used(row), behind[row + 1]
-            for name, taken in part.taken.items():
-                assert torch.equal(used[name], (taken > 0) & (taken <= row + 1))
+            for name, owner in part.owner.items():
+                assert torch.equal(used[name], (owner > 0) & (owner <= row + 1))
                 assert torch.equal(part.read(row)[name], learnt.read(row)[name])
             assert same(
                 {n: t.detach() for n, t in part.rows[row].tensors().items()},
@@ -255,7 +255,6 @@ def test_the_first_network_is_frozen_for_later_tasks(
             assert weight.shape == (BUILT.features, BUILT.features)
             assert not torch.equal(weight, was)
             assert not torch.equal(bias, zero)
-        assert last.added(row) == layers * BUILT.features**2
     assert not last.rows[0].hidden
 
 

@@ -178,22 +178,22 @@ def test_adapters_begin_as_if_there_were_none() -> None:
 def test_the_largest_of_the_free_weights_are_taken(tasks: Mapping[str, Task]) -> None:
     part = part_of(virtual_masks(NAMES, BUILT.groups, [[1]] * 3), tasks, pruned=True)
     before = {name: weight.detach().clone() for name, weight in part.shared.items()}
-    part.take(0, 0.4)
-    first = {name: taken == 1 for name, taken in part.taken.items()}
-    for name, taken in first.items():
-        assert int(taken.sum()) == round(0.4 * taken.numel())
+    part.prune(0, 0.4)
+    first = {name: owner == 1 for name, owner in part.owner.items()}
+    for name, owner in first.items():
+        assert int(owner.sum()) == round(0.4 * owner.numel())
         size = before[name].abs()
-        assert size[taken].min() >= size[~taken].max()
-        assert torch.equal(part.shared[name], before[name] * taken)
+        assert size[owner].min() >= size[~owner].max()
+        assert torch.equal(part.shared[name], before[name] * owner)
     with torch.no_grad():
         for name, weight in part.shared.items():  # all that was given back is there to be trained
             weight += torch.where(first[name], 0.0, 1 + before[name])
-    part.take(1, 0.5)
-    for name, taken in part.taken.items():
-        assert torch.equal(taken == 1, first[name]), "what is taken stays"
-        free = taken.numel() - int(first[name].sum())
-        assert int((taken == 2).sum()) == round(0.5 * free)
-        assert (part.read(0)[name][taken == 2] == 0).all(), "the first reads its own alone"
+    part.prune(1, 0.5)
+    for name, owner in part.owner.items():
+        assert torch.equal(owner == 1, first[name]), "what is taken stays"
+        free = owner.numel() - int(first[name].sum())
+        assert int((owner == 2).sum()) == round(0.5 * free)
+        assert (part.read(0)[name][owner == 2] == 0).all(), "the first reads its own alone"
         assert torch.equal(part.read(1)[name], part.shared[name])
 
 

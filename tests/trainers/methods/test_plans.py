@@ -40,7 +40,7 @@ def test_every_network_is_trained_by_one_phase(method: str) -> None:
     assert METHODS[method].summary
     learnt: list[int] = []
     for phase in plan.phases:
-        assert set(phase.recalled) <= set(learnt), "only what was trained is remembered"
+        assert set(phase.distilled) <= set(learnt), "only what was trained is remembered"
         assert set((phase.inherits or {}).values()) <= set(learnt)
         learnt += phase.rows
 
