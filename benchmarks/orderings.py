@@ -152,10 +152,10 @@ def print_ordering(words: str, found: Estimate) -> dict[str, Any]:
         verdict = "holds"
     elif found.high < 0:
         verdict = "fails"
-    print(
-        f"- {words}: {verdict}, {100 * found.value:+.1f} points "
-        f"[{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
-    )
+    interval = f"[{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
+    if found.low != found.low:  # NaN
+        interval = "(one seed)"
+    print(f"- {words}: {verdict}, {100 * found.value:+.1f} points {interval}")
     return {"ordering": words, "verdict": verdict, **vars(found)}
 
 

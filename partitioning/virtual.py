@@ -84,7 +84,7 @@ def virtual_masks(
     Args:
         tasks: names of the T tasks.
         groups: what is divided; heads and other units of several channels are not split.
-        counts_TL: how many units each level of each task uses, from 1 to U, ascending.
+        counts_TL: how many units each level of each task uses, from 0 to U, ascending.
         order_TU: the order in which each task takes units; `neighbours_first` if None.
         shares: of the channels for each unit, in the order of units; equal if None.
 
@@ -114,9 +114,9 @@ def virtual_masks(
     counts = np.asarray(counts_TL)
     if counts.ndim != 2 or len(counts) != len(tasks):
         raise ValueError(f"counts of units must be (T, L) of {len(tasks)} tasks, got {counts}")
-    if counts.min() < 1 or counts.max() > units or (np.diff(counts, axis=1) < 0).any():
+    if counts.min() < 0 or counts.max() > units or (np.diff(counts, axis=1) < 0).any():
         raise ValueError(
-            f"levels must use 1 to {units} units, ascending within a task, got {counts.tolist()}"
+            f"levels must use 0 to {units} units, ascending within a task, got {counts.tolist()}"
         )
     shares = [1 / units] * units if shares is None else shares
     if len(shares) != units:

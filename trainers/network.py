@@ -142,7 +142,7 @@ class Network:
         self.eval()
         head = copy.deepcopy(self.heads[row]).cpu()
         trunk, tail = (
-            bound(module, {n: _plain(t) for n, t in tensors_of(module).items()}).eval()
+            bound(module, {n: contiguous_copy(t) for n, t in tensors_of(module).items()}).eval()
             for module in (self.trunks[row], self.stacks[row].module)
         )
         return trunk, tail, head
@@ -261,7 +261,8 @@ def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
     return found
 
 
-def _plain(tensor: Tensor) -> Tensor:
+def contiguous_copy(tensor: Tensor) -> Tensor:
+    """A copy on the CPU without history, laid out as torch exports tensors."""
     return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
 
 

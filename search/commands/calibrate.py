@@ -5,7 +5,7 @@ from typing import Any
 from search.arms import cluster_run
 from search.calibration import measure_calibration, write_calibration
 from search.commands.scores import NoScoresError
-from search.config import StudyConfig
+from search.config import ConfigError, StudyConfig
 from search.study import Say, Study, check_inputs, check_strategies
 
 
@@ -39,6 +39,11 @@ def calibrate(study: Study | StudyConfig, *, say: Say = print) -> dict[str, Any]
     """
     if isinstance(study, StudyConfig):
         study = open_study(study)
+    if study.config.methods:
+        raise ConfigError(
+            f"{study.config.name} has methods, which are trained in full: there is no proxy to "
+            "hold against that"
+        )
     results = measure_calibration(study, say=say, run=cluster_run(study.config))
     summary = write_calibration(study, results)
     if not summary["candidates"]:

@@ -10,8 +10,14 @@ from partitioning import write_atomically
 from search.calibration import picture, read_trust
 from search.candidates import Candidate, front
 from search.config import COSTS, reveal
-from search.report import front_figure, front_html, front_table, methods_figure
-from search.study import Study, method_curves, method_points
+from search.report import (
+    front_figure,
+    front_html,
+    front_table,
+    methods_figure,
+    selection_figure,
+)
+from search.study import Study, chosen_points, method_curves, method_points
 
 
 def make_tracker(study: Study) -> Any:
@@ -45,7 +51,8 @@ def write_report(study: Study) -> list[Path]:
 
     Returns:
         The paths: front.csv, front.png and front.html; the picture of a calibration if there is
-        one, which the page shows, too; and of methods, methods.csv and methods.png.
+        one, which the page shows, too; of methods methods.csv and methods.png, and selection.csv
+        and selection.png where networks are chosen per image.
     """
     return _write(study, study.candidates())[1]
 
@@ -96,4 +103,10 @@ def _write(study: Study, candidates: list[Candidate]) -> tuple[pd.DataFrame, lis
             points.to_csv(partial, index=False)
         with write_atomically(paths[-1]) as partial:
             methods_figure(points, partial)
+        if not (chosen := chosen_points(study)).empty:
+            paths += [study.folder / name for name in ("selection.csv", "selection.png")]
+            with write_atomically(paths[-2]) as partial:
+                chosen.to_csv(partial, index=False)
+            with write_atomically(paths[-1]) as partial:
+                selection_figure(chosen, partial)
     return table, paths

@@ -29,6 +29,7 @@ from search.study import (
     method_candidates,
     method_jobs,
     read_tasks,
+    refresh_masks,
 )
 from trainers.methods import METHODS
 
@@ -95,6 +96,12 @@ def train_methods(config: StudyConfig, wanted: Sequence[str] = (), *, say: Say =
         before = Study(config.folder).config.methods
         config = replace(config, methods={**before, **config.methods})
     check_inputs(config)
+    failed: dict[tuple[str, int], str] = {}
+    if known_before:
+        candidates = Study(config.folder).candidates()
+        for name in config.methods.keys() - {candidate.strategy for candidate in candidates}:
+            refresh_masks(config, name)
+        failed = {(c.strategy, c.seed): str(c.reason) for c in candidates if c.failed}
     check_methods(config)
     study, config = begin_study(config, resume=known_before, say=say)
     cut_short: list[str] = []
@@ -105,7 +112,10 @@ def train_methods(config: StudyConfig, wanted: Sequence[str] = (), *, say: Say =
         check(data_basis(tasks))
         begin_arms(recording.writer, arms, scored_on)
         study.keep_facts(TaskKnowledge(tasks=facts_of(tasks)))
-        jobs, done = method_jobs(study, arms, tasks, say)
+        for (name, seed), reason in failed.items():
+            if (name, seed) in arms:
+                say(f"{name}, seed {seed}, has failed before (a change needs a new name): {reason}")
+        jobs, done = method_jobs(study, [arm for arm in arms if arm not in failed], tasks, say)
         classes = {name: task.num_classes for name, task in tasks.items()}
         started = time.time()
         for training in done:  # recorded but for those that a kill came before
@@ -130,9 +140,9 @@ def train_methods(config: StudyConfig, wanted: Sequence[str] = (), *, say: Say =
                 say(f"trained {name}, seed {seed}: {shown} mean validation accuracy")
         complete = not cut_short and scored(study.candidates())
         recording.status = "FINISHED" if complete else "FAILED"
-    tell_missed(study, recording.failure, say)
     if cut_short:
         raise MethodsError(f"{cut_short[0]} (run it again to go on)")
+    tell_missed(study, recording.failure, say)
     require_scores(study)
     return study
 

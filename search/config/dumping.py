@@ -19,6 +19,10 @@ MUTABLE = {
 }  # fmt: skip
 
 
+#: The key of the tasks' names in their order, which decides as much as anything of them.
+ORDER = "tasks.order"
+
+
 def dump_config(config: StudyConfig) -> dict[str, Any]:
     """The resolved config as plain YAML values; `parse_config` reads it back."""
     raw = plain(config)
@@ -60,11 +64,22 @@ def decisive(config: StudyConfig) -> dict[str, Any]:
 def differences(old: StudyConfig, new: StudyConfig) -> list[str]:
     """Readable differences that forbid to resume one config's study with the other."""
     a, b = _flat(dump_config(old)), _flat(dump_config(new))
-    return [
-        f"{key}: {a.get(key, 'absent')!r} in the study, {b.get(key, 'absent')!r} now"
+    found = dict.fromkeys(
+        _difference(key, a, b)
         for key in sorted(a.keys() | b.keys())
         if a.get(key) != b.get(key) and _decides(key, old) and not _of_one(key, old, new)
-    ]
+    )
+    return list(found)
+
+
+def _difference(key: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
+    """One line; the same for all keys of a task that one of two configs does not have."""
+    names = [set(each.get(ORDER, ())) for each in (a, b)]
+    section, _, rest = key.partition(".")
+    for name in names[0] ^ names[1] if section == "tasks" else ():
+        if rest.startswith(f"{name}."):
+            return f"task {name}: only {'in the study' if name in names[0] else 'now'}"
+    return f"{key}: {a.get(key, 'absent')!r} in the study, {b.get(key, 'absent')!r} now"
 
 
 def _of_one(key: str, old: StudyConfig, new: StudyConfig) -> bool:
@@ -88,13 +103,15 @@ def _decides(key: str, config: StudyConfig) -> bool:
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
     if isinstance(value, dict):
         items = value.items()
     elif isinstance(value, list) and value and isinstance(value[0], dict):
-        items = {str(v.get("name", i)): v for i, v in enumerate(value)}.items()
+        named = {str(v.get("name", i)): v for i, v in enumerate(value)}
+        items = named.items()
+        flat[f"{prefix}.order"] = list(named)
     else:
         return {prefix: value}
-    flat: dict[str, Any] = {}
     for key, entry in items:
         flat |= _flat(entry, f"{prefix}.{key}" if prefix else str(key))
     return flat

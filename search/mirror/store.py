@@ -19,6 +19,10 @@ if TYPE_CHECKING:  # slow to import, so it is done where it is needed
     from mlflow import MlflowClient
 
 
+#: What SQLite says where tables are made a second time.
+HALF_MADE = ("already exists", "duplicate column name")
+
+
 class TrackingError(RuntimeError):
     """MLflow could not be reached or refused something; the record is not touched by it."""
 
@@ -102,7 +106,9 @@ def follow_folder(database: Path, artifacts: str) -> None:
 
 
 def set_aside_damaged(database: Path) -> Path | None:
-    """Move a SQLite store that cannot be read aside, with what SQLite keeps beside it.
+    """Move a SQLite store aside that cannot be read, or was cut off as MLflow made its tables.
+
+    What SQLite keeps beside it goes with it.
 
     Args:
         database: In a study's folder.
@@ -119,13 +125,26 @@ def set_aside_damaged(database: Path) -> Path | None:
         return None
     except sqlite3.DatabaseError:
         sound = False
-    if sound:
+    if sound and not _half_made(database):
         return None
     kept = name_of_damaged(database)
     for suffix in ("", "-journal", "-wal", "-shm"):
         with suppress(FileNotFoundError):
             database.with_name(database.name + suffix).rename(f"{kept}{suffix}")
     return kept
+
+
+def _half_made(database: Path) -> bool:
+    """Whether MLflow cannot make the store's tables, of which some are there and some are not."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        connect_store(default_uri(database.parent))
+    except SQLAlchemyError as error:
+        return any(words in str(error) for words in HALF_MADE)
+    except Exception:  # told by who uses it
+        return False
+    return False
 
 
 def identity(path: Path) -> str:

@@ -5,6 +5,7 @@ Nothing here changes a study.
 
 from search.report.figures import COLOURS, COST, GREY, INK, QUALITY
 from search.report.methods import by_level, difference, measure_of, methods_figure
+from search.report.selection import selection_figure
 from search.report.tables import front_figure, front_html, front_table, summary
 
 __all__ = [
@@ -20,5 +21,6 @@ __all__ = [
     "front_table",
     "measure_of",
     "methods_figure",
+    "selection_figure",
     "summary",
 ]

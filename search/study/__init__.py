@@ -28,12 +28,13 @@ from search.study.foundation import (
     task_knowledge,
 )
 from search.study.method_levels import (
+    chosen_points,
     export_level,
     method_candidates,
     method_curves,
     method_points,
 )
-from search.study.method_plans import check_methods
+from search.study.method_plans import check_methods, refresh_masks
 from search.study.method_trainings import (
     Failure,
     MethodTraining,
@@ -69,6 +70,7 @@ __all__ = [
     "check_inputs",
     "check_methods",
     "check_strategies",
+    "chosen_points",
     "cost_range",
     "data_basis",
     "export_level",
@@ -84,6 +86,7 @@ __all__ = [
     "move_aside",
     "read_tasks",
     "read_trainings",
+    "refresh_masks",
     "require_writable",
     "run_here",
     "supplies_by_seed",

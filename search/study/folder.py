@@ -362,7 +362,9 @@ class Study:
             raise StudyError(f"seeds must be at least 1, got {seeds}")
         if self.config.methods:
             raise StudyError(
-                f"the candidates of {self.folder} are levels of methods, which are trained in full"
+                f"the candidates of {self.folder} are levels of methods, which are trained "
+                f"in full; export one with `apportion export {self.folder} --pick {pick} --out "
+                "FOLDER`"
             )
         candidate = self.pick(pick)
         return train_candidate(

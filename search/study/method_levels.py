@@ -3,9 +3,11 @@
 A candidate is a level of a method with a seed: one network for every task.
 """
 
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +23,7 @@ from search.study.shelf import Say
 from trainers.cost import Costs, costs
 from trainers.data import Task
 from trainers.export import ExportCheck, ExportError, export_networks
-from trainers.methods import Plan, alone
+from trainers.methods import ElasticNetworks, Plan, alone, export_chosen
 from trainers.teachers import load
 
 if TYPE_CHECKING:  # slow to import, so it is done where it is needed
@@ -31,6 +33,12 @@ if TYPE_CHECKING:  # slow to import, so it is done where it is needed
 POINT_COLUMNS = [
     "method", "seed", "level", "task", "candidate", "validation", "test", "parameters", "macs",
     "stored",
+]  # fmt: skip
+
+CHOSEN_COLUMNS = [
+    "method", "seed", "level", "task", "split", "chosen", "shuffled", "random", "macs",
+    "random_macs", "selector_macs", "parameters", "selector_parameters", "different", "images",
+    "levels", "structures",
 ]  # fmt: skip
 
 
@@ -119,6 +127,37 @@ def method_points(study: Study, say: Say = print) -> "pd.DataFrame":
     return pd.DataFrame(rows, columns=POINT_COLUMNS)
 
 
+def chosen_points(study: Study, say: Say = print) -> "pd.DataFrame":
+    """What the selectors of a study's methods choose, and what it is worth.
+
+    Args:
+        study: Of methods.
+        say: Called where a damaged training is moved aside.
+
+    Returns:
+        A row for each (method, seed, level, task) that is chosen per image, and split: accuracy
+        (chosen), shuffled (each image with another one's network) and random (all levels as
+        likely); macs and parameters of an image's network (means, without the selector),
+        random_macs, selector_macs and selector_parameters; different structures, images; levels,
+        the shares of images by block and level, and structures with their numbers of images, the
+        most frequent first, both as JSON.
+    """
+    import pandas as pd
+
+    rows = []
+    for training in read_trainings(study, say):
+        plan = build_plan(study.config, training.method, training.seed)
+        for level, networks in enumerate(_levels_of(plan)):
+            for (task, network), split in product(networks.items(), training.choices):
+                if (found := training.choices[split].get(str(network))) is not None:
+                    own = {**found, "chosen": found["accuracy"]}
+                    for each in ("levels", "structures"):
+                        own[each] = json.dumps(found[each])
+                    keys = [training.method, training.seed, level, task, split]
+                    rows.append([*keys, *(own[name] for name in CHOSEN_COLUMNS[len(keys) :])])
+    return pd.DataFrame(rows, columns=CHOSEN_COLUMNS)
+
+
 def method_curves(
     study: Study, say: Say = print
 ) -> dict[str, list[tuple[int, Mapping[str, float]]]]:
@@ -177,8 +216,13 @@ def export_level(
     checks: dict[str, ExportCheck] = {}
     for task, network in _levels_of(plan)[candidate.index].items():
         part, row = plan.places[network]
+        own = parts[part]
+        if isinstance(own, ElasticNetworks) and own.budget_of(row) is not None:
+            checks[task] = export_chosen(own, row, tasks[task], out / task)
+            say(f"exported {out / task}, a network per image: {checks[task].accuracy:.3f}")
+            continue
         try:
-            network_alone = alone(parts[part], row, tasks[task])
+            network_alone = alone(own, row, tasks[task])
         except ValueError as error:
             raise ExportError(str(error)) from error
         found = export_networks(network_alone, tasks, out)
@@ -211,7 +255,8 @@ def _level_costs(
     """Masks of a level, a row for every task, and what its networks cost.
 
     The union is all that the method keeps, for all its levels. Where weights are shared out one by
-    one, or a network has layers before its head, its parameters are those that it keeps.
+    one, or a network has layers before its head, its parameters are those that it keeps; where
+    they are chosen per image, parameters and multiply-accumulates are means over validation images.
 
     Args:
         config: The study.
@@ -237,10 +282,15 @@ def _level_costs(
     whole = counted.union_parameters / counted.relative_union
     square = config.network.features**2
     parameters, macs = dict(counted.parameters), dict(counted.macs)
+    chosen = training.choices.get("validation", {})
     for task, part, row in rows:
         own = plan.parts[part]
-        macs[task] += own.layers(row) * square
-        if own.pruned or own.layers(row):
+        if (measured := chosen.get(str(networks[task]))) is not None:
+            parameters[task] = round(measured["parameters"])
+            macs[task] = round(measured["macs"])
+            continue
+        macs[task] = macs[task] * own.copies + own.layers(row) * square
+        if own.pruned or own.layers(row) or own.copies > 1:
             parameters[task] = training.kept[str(networks[task])]
     weights, work = (
         sum(now.values()) / sum(before.values())

@@ -1,5 +1,7 @@
 """The plans of a study's methods, and the masks that their settings name."""
 
+import hashlib
+from contextlib import suppress
 from pathlib import Path
 
 from partitioning import Masks
@@ -25,7 +27,7 @@ def build_plan(config: StudyConfig, name: str, seed: int) -> Plan:
     entry = config.methods[name]
     problem = Problem(
         tasks=tuple(task.name for task in config.tasks),
-        groups=config.network.groups,
+        backbone=config.network,
         seed=seed,
         masks=lambda where: _masks(config, name, where),
     )
@@ -78,16 +80,31 @@ def keep_masks(config: StudyConfig, name: str) -> None:
         config: The study.
         name: The method's.
     """
-    where, kept = getattr(config.methods[name].settings, "masks", None), _kept(config, name)
-    if where is not None and not kept.is_file():
+    where = getattr(config.methods[name].settings, "masks", None)
+    if where is not None and not (kept := _kept(config, name, where)).is_file():
         read_masks(config, where).save(kept)
+
+
+def refresh_masks(config: StudyConfig, name: str) -> None:
+    """Read the masks of a method again of which nothing is recorded yet, if they are still there.
+
+    Args:
+        config: The study.
+        name: The method's.
+    """
+    where = getattr(config.methods[name].settings, "masks", None)
+    if where is not None and (kept := _kept(config, name, where)).is_file():
+        with suppress(ValueError, OSError):
+            read_masks(config, where).save(kept)
 
 
 def _masks(config: StudyConfig, name: str, where: str) -> Masks:
     """The masks that a method's setting names: those that it was first trained with, if it was."""
-    kept = _kept(config, name)
+    kept = _kept(config, name, where)
     return Masks.load(kept) if kept.is_file() else read_masks(config, where)
 
 
-def _kept(config: StudyConfig, name: str) -> Path:
-    return config.folder / "methods" / name / "masks.json"
+def _kept(config: StudyConfig, name: str, where: str) -> Path:
+    """Under what the setting says, since a study without any candidate may be given another."""
+    named = hashlib.sha256(where.encode()).hexdigest()[:12]
+    return config.folder / "methods" / name / f"masks-{named}.json"

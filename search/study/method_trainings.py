@@ -17,7 +17,7 @@ from torch import Tensor
 
 from partitioning import TRAINING, DamagedFileError, read_json, write_json
 from search.config import StudyConfig
-from search.study.folder import Study
+from search.study.folder import Study, StudyError
 from search.study.foundation import given_weights_of
 from search.study.method_plans import build_plan, keep_masks
 from search.study.shelf import Say, Shelf, move_aside
@@ -43,6 +43,7 @@ class MethodTraining:
         method: Its name in the study.
         seed: Of the training.
         accuracy: By split, then virtual network.
+        choices: Likewise, of networks that are chosen per image: what their selector chooses.
         after: The same behind every phase.
         curve: Steps done, and losses by virtual network.
         stored: Numbers that must be kept for all its networks.
@@ -54,6 +55,7 @@ class MethodTraining:
     method: str
     seed: int
     accuracy: Mapping[str, Mapping[str, float]]
+    choices: Mapping[str, Mapping[str, Mapping[str, Any]]]
     after: tuple[Mapping[str, Mapping[str, float]], ...]
     curve: tuple[tuple[int, Mapping[str, float]], ...]
     stored: int
@@ -91,10 +93,14 @@ def method_jobs(
 
     Returns:
         Arguments by "<method>-<seed>", and the trainings that are finished.
+
+    Raises:
+        StudyError: A recorded training would be replaced by another.
     """
     config = study.config
     found: dict[str, dict[str, Any]] = {}
     done: list[MethodTraining] = []
+    recorded = {candidate.id for candidate in study.candidates() if not candidate.failed}
     weights = given_weights_of(config).digest if config.backbone.pretrained else ""
     shelf = Shelf.of(config)
     for name, seed in wanted:
@@ -111,6 +117,11 @@ def method_jobs(
         training = read_training(study, name, seed, digests[-1], say, weights=True)
         if training is not None:
             done.append(training)
+        elif f"{name}-{seed}-0" in recorded and read_training(study, name, seed, None, say):
+            raise StudyError(
+                f"{name}, seed {seed}, of {study.folder} was trained otherwise than it would be "
+                "now, and is recorded: train it in a study of another name"
+            )
         else:
             for digest in digests:  # what another study has trained already
                 read = functools.partial(load_arrays, digest=digest)
@@ -165,6 +176,7 @@ def keep_training(
         method=name,
         seed=seed,
         accuracy=result.accuracy,
+        choices=result.choices,
         after=result.after,
         curve=tuple((point.step, point.loss) for point in result.curve),
         stored=sum(part.stored(range(len(part.rows))) for part in networks.values()),
@@ -207,7 +219,7 @@ def read_training(
             return None
         if weights:
             load(path.with_suffix(".safetensors"), digest=saved["weights"])
-        names = ("method", "seed", "accuracy", "stored", "kept", "steps", "seconds")
+        names = ("method", "seed", "accuracy", "choices", "stored", "kept", "steps", "seconds")
         return MethodTraining(
             **{each: saved[each] for each in names},
             after=tuple(saved["after"]),

@@ -50,9 +50,9 @@ def test_levels_are_nested_and_shares_unequal() -> None:
     ("counts", "changed", "message"),
     [
         ([[1, 2]], {}, "must be"),
-        ([[0, 2], [1, 2]], {}, "levels must use 1 to 2 units"),
-        ([[2, 1], [1, 2]], {}, "levels must use 1 to 2 units, ascending"),
-        ([[1, 3], [1, 2]], {}, "levels must use 1 to 2 units"),
+        ([[-1, 2], [1, 2]], {}, "levels must use 0 to 2 units"),
+        ([[2, 1], [1, 2]], {}, "levels must use 0 to 2 units, ascending"),
+        ([[1, 3], [1, 2]], {}, "levels must use 0 to 2 units"),
         ([[1, 2]] * 2, {"order_TU": np.array([[0, 0], [1, 0]])}, "an order must have each unit"),
         ([[1, 2]] * 2, {"shares": (1.0,)}, "shares must be given for 2 units"),
         ([[1, 2]] * 2, {"shares": (0.7, 0.7)}, "group a: shares of units"),

@@ -5,6 +5,8 @@ Legend: N rows of a split, M those of the task's classes.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,25 +46,18 @@ def choose_classes(task: TaskConfig, encoded: Encoded) -> Chosen:
             images, or a split has no image of them.
     """
     count = len(encoded.classes)
-    first, stop = task.classes or (0, count)
-    if stop > count:
+    taken = _taken(task, encoded.classes)
+    merged = [taken[start : start + task.merge] for start in range(0, len(taken), task.merge)]
+    if len(merged) < 2:
         raise _error(
-            task,
-            f"the dataset has {count} classes, so that classes must be within [0, {count}], got "
-            f"[{first}, {stop}]",
+            task, f"merge must leave at least two classes of {len(taken)}, got {task.merge}"
         )
-    starts = range(first, stop, task.merge)
-    if len(starts) < 2:
-        raise _error(
-            task, f"merge must leave at least two classes of {stop - first}, got {task.merge}"
-        )
-    ends = [(start, min(start + task.merge, stop) - 1) for start in starts]
-    names = tuple(_merged(encoded.classes[low], encoded.classes[high]) for low, high in ends)
-    rows = {
-        split: np.flatnonzero((first <= labels) & (labels < stop))
-        for split, labels in encoded.labels.items()
-    }
-    labels = {split: (encoded.labels[split][rows[split]] - first) // task.merge for split in rows}
+    names = tuple(_merged(encoded.classes[each[0]], encoded.classes[each[-1]]) for each in merged)
+    label_of = np.full(count, -1, dtype=np.int64)
+    for label, each in enumerate(merged):
+        label_of[each] = label
+    rows = {split: np.flatnonzero(label_of[found] >= 0) for split, found in encoded.labels.items()}
+    labels = {split: label_of[encoded.labels[split][rows[split]]] for split in rows}
     if empty := [split for split, found in labels.items() if not len(found)]:
         raise _error(
             task, f"{' and '.join(empty)} must have an image of its classes ({some(names)})"
@@ -76,10 +71,30 @@ def choose_classes(task: TaskConfig, encoded: Encoded) -> Chosen:
         )
     notes = []
     if task.classes is not None:
-        notes.append(f"classes {first} to {stop - 1} of {count}")
+        notes.append(f"classes {taken[0]} to {taken[-1]} of {count}")
+    if task.only is not None:
+        notes.append(f"{len(taken)} of {count} classes")
     if task.merge > 1:
-        notes.append(f"{stop - first} classes merged into {len(names)}")
+        notes.append(f"{len(taken)} classes merged into {len(names)}")
     return Chosen(classes=names, rows=rows, labels=labels, notes=tuple(notes))
+
+
+def _taken(task: TaskConfig, classes: Sequence[str]) -> list[int]:
+    """Which of a dataset's classes are the task's, in its order."""
+    if task.only is None:
+        first, stop = task.classes or (0, len(classes))
+        if stop > len(classes):
+            raise _error(
+                task,
+                f"the dataset has {len(classes)} classes, so that classes must be within "
+                f"[0, {len(classes)}], got [{first}, {stop}]",
+            )
+        return list(range(first, stop))
+    if absent := [name for name in task.only if name not in classes]:
+        near = difflib.get_close_matches(absent[0], classes, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else f"; it has {some(tuple(classes))}"
+        raise _error(task, f"only: the dataset has no class {absent[0]!r}{hint}")
+    return [classes.index(name) for name in task.only]
 
 
 def _merged(first: str, last: str) -> str:

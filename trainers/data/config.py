@@ -6,7 +6,15 @@ import re
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from partitioning.settings import FINITE, Rule, Unit, at_least, checked, interval, one_of
+from partitioning.settings import (
+    FINITE,
+    Rule,
+    Unit,
+    at_least,
+    checked,
+    interval,
+    one_of,
+)
 from trainers.data.inputs import Inputs
 from trainers.data.sources import SOURCES
 
@@ -23,6 +31,10 @@ NAME = Rule(
 CLASSES = Rule(
     words="a first class, 0 or more, and an end, at least 2 above it",
     holds=lambda ends, own: len(ends) == 2 and 0 <= ends[0] <= ends[1] - 2,
+)
+NAMES = Rule(
+    words="two or more different names",
+    holds=lambda names, own: names is None or len(set(names)) == len(names) >= 2,
 )
 
 
@@ -54,7 +66,8 @@ class TaskConfig:
         classes: Which of the dataset's classes make up the task: from the first up to, but without,
             the second, in the dataset's own order, counted from 0. [0, 25] is the first quarter of
             100. Images of other classes are left out of every split. None takes all.
-        merge: So many classes in a row, of those that `classes` takes, are one class of the task,
+        only: In place of `classes`: names of those that make up the task, in the task's order.
+        merge: So many classes in a row, of those that are taken, are one class of the task,
             as coarse labels are; the last one has what is left. 1 keeps all apart.
         limit: At most so many training images, chosen with the seed, none of the classes lost. None
             is no limit.
@@ -80,6 +93,7 @@ class TaskConfig:
     black: Annotated[float | None, FINITE] = None
     white: Annotated[float | None, FINITE] = None
     classes: Annotated[tuple[int, int] | None, CLASSES] = None
+    only: Annotated[tuple[str, ...] | None, NAMES] = None
     merge: Annotated[int, at_least(1)] = 1
     limit: Annotated[int | None, at_least(2), Unit("images")] = None
     validation_fraction: Annotated[float | None, interval("(0, 1)")] = None
@@ -87,6 +101,8 @@ class TaskConfig:
     shift: Annotated[int, at_least(0), Unit("pixels")] = 2
 
     def _check(self) -> None:
+        if None not in (self.classes, self.only):
+            raise self._error("classes or only says which classes make it up, not both")
         if (self.validation is None) != (self.validation_fraction is not None):
             raise self._error(
                 "either validation names a split, or validation is null and validation_fraction "

@@ -4,6 +4,7 @@ What is written needs torch alone.
 """
 
 from trainers.export.compact import (
+    TOLERANCE,
     ExportCheck,
     ExportError,
     check_exportable,
@@ -11,4 +12,11 @@ from trainers.export.compact import (
 )
 from trainers.export.description import read_export
 
-__all__ = ["ExportCheck", "ExportError", "check_exportable", "export_networks", "read_export"]
+__all__ = [
+    "TOLERANCE",
+    "ExportCheck",
+    "ExportError",
+    "check_exportable",
+    "export_networks",
+    "read_export",
+]

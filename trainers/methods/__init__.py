@@ -6,7 +6,11 @@ scratch unless the backbone has weights to begin with.
 """
 
 from trainers.methods.adapters import plan_residual_adapters
+from trainers.methods.auto_virtualnet import AutoVirtualnetSettings, plan_auto_virtualnet
+from trainers.methods.cross_stitch import CrossStitchSettings, plan_cross_stitch
+from trainers.methods.den import DenSettings, plan_den
 from trainers.methods.dvn import DvnSettings, plan_dvn
+from trainers.methods.elastic import ChosenPerImage, ElasticNetworks, export_chosen
 from trainers.methods.feature_extraction import DaCnnSettings, plan_da_cnn, plan_feature_extraction
 from trainers.methods.feature_partitioning import PartitioningSettings, plan_feature_partitioning
 from trainers.methods.nested_net import (
@@ -19,6 +23,7 @@ from trainers.methods.networks import Part, SharedNetworks
 from trainers.methods.packnet import PacknetSettings, plan_packnet, plan_packnet_grouped
 from trainers.methods.phase_files import load_parts
 from trainers.methods.plan import Method, Phase, Plan, Problem
+from trainers.methods.routing import RoutingSettings, plan_routing
 from trainers.methods.sequential import plan_dvn_sequential, plan_lwf, plan_nested_sequential
 from trainers.methods.single import NoSettings, plan_shared, plan_single
 from trainers.methods.standing_alone import alone
@@ -74,6 +79,16 @@ METHODS: dict[str, Method] = {
         build=plan_gradient_surgery,
         summary="one network, conflicts of the tasks' gradients removed (PCGrad and others)",
     ),
+    "cross_stitch": Method(
+        settings=CrossStitchSettings,
+        build=plan_cross_stitch,
+        summary="a network for each task, their maps mixed behind every block",
+    ),
+    "routing": Method(
+        settings=RoutingSettings,
+        build=plan_routing,
+        summary="blocks that are there several times, of which each task's router chooses",
+    ),
     "dvn_sequential": Method(
         settings=DvnSettings,
         build=plan_dvn_sequential,
@@ -99,10 +114,22 @@ METHODS: dict[str, Method] = {
         build=plan_da_cnn,
         summary="the same, with fully connected layers before these heads",
     ),
+    "den": Method(
+        settings=DenSettings,
+        build=plan_den,
+        summary="deep elastic networks: a selector gives every image a level of each block",
+    ),
+    "auto_virtualnet": Method(
+        settings=AutoVirtualnetSettings,
+        build=plan_auto_virtualnet,
+        summary="Auto-VirtualNet: the same for several budgets, tasks with orders of their own",
+    ),
 }
 
 __all__ = [
     "METHODS",
+    "ChosenPerImage",
+    "ElasticNetworks",
     "Method",
     "MethodResult",
     "Part",
@@ -111,6 +138,7 @@ __all__ = [
     "Problem",
     "SharedNetworks",
     "alone",
+    "export_chosen",
     "load_parts",
     "make_networks",
     "phase_digests",

@@ -61,7 +61,16 @@ def nested_masks(problem: Problem, settings: NestedNetSettings) -> Masks:
 
 
 def plan_nested_net(problem: Problem, settings: NestedNetSettings) -> Plan:
-    """One network for all tasks, with one output each."""
+    """One network for all tasks, with one output each.
+
+    Raises:
+        ValueError: There are more units than tasks, of which no task would have the last.
+    """
+    if settings.shares and len(settings.shares) > len(problem.tasks):
+        raise ValueError(
+            f"shares must be no more than the {len(problem.tasks)} tasks, which have one unit more "
+            f"each; got {len(settings.shares)}"
+        )
     return all_together(Part(masks=nested_masks(problem, settings)))
 
 

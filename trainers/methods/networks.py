@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,6 +44,25 @@ class Part:
     adapters: bool = False
     hidden: tuple[int, ...] = ()
     pruned: bool = False
+
+    @property
+    def copies(self) -> int:
+        """How many networks are computed for an image."""
+        return 1
+
+    def networks(self, backbone: Backbone, classes: Sequence[int], **where: Any) -> SharedNetworks:
+        """The networks, as training begins with them.
+
+        Args:
+            backbone: Of which they are rows.
+            classes: Of each row's head, (R,).
+            where: state, seed and device of `SharedNetworks`.
+        """
+        return SharedNetworks(backbone, self, classes, **where)
+
+    def form(self, rows: Sequence[int]) -> list[object]:
+        """All that decides what some rows compute, beside masks and weights."""
+        return [self.adapters, self.pruned, [self.layers(row) for row in rows]]
 
     def layers(self, row: int) -> int:
         """How many fully connected layers a row has before its head."""
@@ -236,8 +256,8 @@ class SharedNetworks:
         """Numbers that must be kept for some rows: what any of them uses, and their own."""
         used = [self.used(row) for row in rows]
         shared = sum(int(torch.stack([u[name] for u in used]).any(dim=0).sum()) for name in used[0])
-        own = sum(t.numel() for row in rows for t in self.rows[row].parameters())
-        return shared + own
+        own = {id(t): t.numel() for row in rows for t in self.rows[row].parameters()}
+        return shared + sum(own.values())
 
     def _own(self, name: str, row: int) -> Tensor:
         owner = self.owner[name]

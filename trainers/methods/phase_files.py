@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,6 +35,7 @@ class Kept:
     seconds: float = 0.0
     curve: list[Point] = field(default_factory=list)
     accuracy: dict[str, dict[str, float]] = field(default_factory=dict)
+    choices: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
 
 
 def save_phase(
@@ -66,6 +68,7 @@ def save_phase(
         "seconds": repr(kept.seconds),
         "curve": json.dumps([[point.step, dict(point.loss)] for point in kept.curve]),
         "accuracy": json.dumps(kept.accuracy),
+        "choices": json.dumps(kept.choices),
         **(about or {}),
     }
     save_arrays({key: tensor.numpy() for key, tensor in arrays.items()}, path, metadata)
@@ -94,7 +97,10 @@ def load_phase(
     load_parts(networks, {name.removeprefix("state/"): t for name, t in states.items()})
     curve = [Point(step=step, loss=loss) for step, loss in json.loads(about["curve"])]
     kept = Kept(
-        seconds=float(about["seconds"]), curve=curve, accuracy=json.loads(about["accuracy"])
+        seconds=float(about["seconds"]),
+        curve=curve,
+        accuracy=json.loads(about["accuracy"]),
+        choices=json.loads(about["choices"]),
     )
     return kept, tensors, about
 

@@ -6,6 +6,7 @@ import functools
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,10 @@ class PhaseRun:
         device: torch.device,
     ) -> None:
         self.kept = Kept()
-        self._all, self._data, self._sgd, self._compute = networks, data, sgd, compute
+        self._all, self._data, self._compute = networks, data, compute
+        of_phases = plan.steps(sgd.steps)
+        self._sgd = replace(sgd, steps=of_phases[number])
+        self._done, self._whole = sum(of_phases[:number]), sum(of_phases)
         self._device = device
         self._phase = phase = plan.phases[number]
         self._surgery = plan.surgery
@@ -71,19 +75,12 @@ class PhaseRun:
         self._before = [
             row for each in plan.phases[:number] if each.part == phase.part for row in each.rows
         ]
-        self._number, self._phases = number, len(plan.phases)
         self._teachers = self._old_networks()
         for row, source in (phase.inherits or {}).items():
             part.inherit(row, source)
-        decayed, others = part.parameters([*phase.rows, *phase.distilled], phase.changes)
-        groups: list[dict[str, Any]] = [{"params": decayed, "weight_decay": sgd.weight_decay}]
-        self._optimizer = torch.optim.SGD(
-            [*groups, {"params": others}],
-            lr=sgd.learning_rate,
-            momentum=sgd.momentum,
-            nesterov=sgd.momentum > 0,
-        )
-        prune_at = min(max(1, round(phase.prune_at * sgd.steps)), sgd.steps - 1)
+        self._optimizer = self._make_optimizer()
+        steps = self._sgd.steps
+        prune_at = min(max(1, round(phase.prune_at * steps)), steps - 1)
         self._prune_at = None if phase.keep is None else prune_at
         self._step = 0
         self._sums: dict[int, Tensor] = {}
@@ -96,11 +93,7 @@ class PhaseRun:
         already = self.kept.seconds
         saved, took = time.perf_counter(), 0.0
         self._hold()
-        part, phase = self._part, self._phase
-        only_head = phase.changes == "head"
-        for row in (*phase.rows, *phase.distilled):
-            part.rows[row].row.module.train(not only_head)
-        frozen = part.freeze(phase.rows) if only_head else []
+        frozen = self._prepare()
         steps = self._sgd.steps
         while self._step < steps:
             self._advance()
@@ -116,6 +109,29 @@ class PhaseRun:
             parameter.requires_grad_(True)
         self.kept.seconds = already + time.perf_counter() - started
 
+    def _make_optimizer(self) -> torch.optim.Optimizer:
+        part, phase, sgd = self._part, self._phase, self._sgd
+        decayed, others = part.parameters([*phase.rows, *phase.distilled], phase.changes)
+        groups: list[dict[str, Any]] = [{"params": decayed, "weight_decay": sgd.weight_decay}]
+        return torch.optim.SGD(
+            [*groups, {"params": others}],
+            lr=sgd.learning_rate,
+            momentum=sgd.momentum,
+            nesterov=sgd.momentum > 0,
+        )
+
+    def _prepare(self) -> list[nn.Parameter]:
+        """Be ready for steps; returns parameters that are without gradients until they are done."""
+        part, phase = self._part, self._phase
+        only_head = phase.changes == "head"
+        for row in (*phase.rows, *phase.distilled):
+            part.rows[row].row.module.train(not only_head)
+        return part.freeze(phase.rows) if only_head else []
+
+    def _rate(self) -> float:
+        """The learning rate of the step."""
+        return learning_rate_at(self._sgd, self._step)
+
     def _advance(self) -> None:
         """One step."""
         part, phase, sgd = self._part, self._phase, self._sgd
@@ -128,7 +144,7 @@ class PhaseRun:
             batches[name] = to_channels_last(augment(images, task, self._generator)), labels
         losses = self._backward(batches)
         for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate_at(sgd, self._step)
+            group["lr"] = self._rate()
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():
@@ -223,9 +239,8 @@ class PhaseRun:
         self.kept.curve.append(Point(step=self._step, loss=loss))
         self._sums, self._summed = {}, 0
         if progress is not None:
-            done = self._number * self._sgd.steps + self._step
-            steps = self._phases * self._sgd.steps
-            write_json(progress, {"step": done, "steps": steps, "loss": sum(means) / len(means)})
+            done = {"step": self._done + self._step, "steps": self._whole}
+            write_json(progress, {**done, "loss": sum(means) / len(means)})
 
     def _keep(self, path: Path, digest: str) -> None:
         """Write what is under way."""

@@ -11,6 +11,7 @@ import numpy as np
 from partitioning import ChannelGroup, IntArray, Masks, VirtualNetwork, virtual_masks
 from partitioning.settings import Rule
 from trainers.methods.networks import Part
+from trainers.networks import Backbone
 
 #: What a phase may train: all weights that its rows use; of those, what no row of a phase before
 #: has used; or no shared weight and no norm, but heads and the layers before them.
@@ -31,6 +32,7 @@ class Phase:
             others are pruned when `prune_at` of the steps are done. None prunes nothing.
         prune_at: In (0, 1).
         inherits: By row, an earlier one whose norms it begins with.
+        steps: How many, as a share of the training's.
     """
 
     part: str
@@ -40,6 +42,7 @@ class Phase:
     keep: float | None = None
     prune_at: float = 0.7
     inherits: Mapping[int, int] | None = None
+    steps: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +59,10 @@ class Plan:
     parts: Mapping[str, Part]
     phases: tuple[Phase, ...]
     surgery: str | None = None
+
+    def steps(self, whole: int) -> tuple[int, ...]:
+        """Steps of every phase, where a whole one has so many."""
+        return tuple(max(1, round(phase.steps * whole)) for phase in self.phases)
 
     @property
     def places(self) -> dict[VirtualNetwork, tuple[str, int]]:
@@ -76,15 +83,20 @@ class Problem:
 
     Attributes:
         tasks: Their names, in their order.
-        groups: Of channels that masks divide.
+        backbone: The network.
         seed: Of the training.
         masks: Reads the masks that a setting names.
     """
 
     tasks: tuple[str, ...]
-    groups: tuple[ChannelGroup, ...]
+    backbone: Backbone
     seed: int
     masks: Callable[[str], Masks]
+
+    @property
+    def groups(self) -> tuple[ChannelGroup, ...]:
+        """Of channels that masks divide."""
+        return self.backbone.groups
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,10 +7,10 @@ they have in common.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,10 +18,12 @@ from torch import Tensor
 from partitioning import DamagedFileError
 from trainers.data import Task
 from trainers.device import ComputeConfig, resolve_device
+from trainers.methods.elastic import ElasticNetworks, ElasticPhase, ElasticRun, measure_choices
 from trainers.methods.networks import SharedNetworks
 from trainers.methods.phase_files import Kept, Point, load_phase
 from trainers.methods.phase_run import PhaseRun
 from trainers.methods.plan import Phase, Plan
+from trainers.methods.routing import RoutingPhase, RoutingRun
 from trainers.network import accuracies
 from trainers.networks import Backbone, BackboneConfig, build_backbone
 from trainers.optim import SGDConfig
@@ -29,6 +31,9 @@ from trainers.teachers import fingerprint
 
 #: Raised when methods train otherwise than before, so that no old file is taken for a new one.
 METHODS_VERSION = 1
+
+#: What trains a phase, where it is none of labels alone.
+RUNS: Mapping[type[Phase], type[PhaseRun]] = {ElasticPhase: ElasticRun, RoutingPhase: RoutingRun}
 
 Accuracy = Mapping[str, Mapping[str, float]]
 
@@ -40,7 +45,9 @@ class MethodResult:
     Attributes:
         state: Tensors of every part, by "<part>/<name>".
         accuracy: In [0, 1], by split and virtual network, of those whose task has the split.
-        after: The same behind every phase, of the networks that had been trained by then.
+        choices: By split and virtual network, of those that are chosen per image: what
+            `measure_choices` says.
+        after: Accuracy behind every phase, of the networks that had been trained by then.
         curve: Losses on the way.
         steps: Over all phases.
         seconds: Wall time of training.
@@ -48,6 +55,7 @@ class MethodResult:
 
     state: Mapping[str, Tensor]
     accuracy: Accuracy
+    choices: Mapping[str, Mapping[str, Mapping[str, Any]]]
     after: tuple[Accuracy, ...]
     curve: tuple[Point, ...]
     steps: int
@@ -93,7 +101,7 @@ def phase_digests(
                 name: mask[rows].astype(int).tolist() for name, mask in part.masks.forward.items()
             },
             networks=[str(part.masks.networks[row]) for row in rows],
-            form=[part.adapters, part.pruned, [part.layers(row) for row in rows]],
+            form=part.form(rows),
         )
         found.append(digest)
     return tuple(found)
@@ -113,9 +121,8 @@ def make_networks(
     """
     state = backbone.initial(2, seed)
     return {
-        name: SharedNetworks(
+        name: part.networks(
             backbone,
-            part,
             [classes[network.task] for network in part.masks.networks],
             state=state,
             seed=seed,
@@ -164,27 +171,30 @@ def train_method(
     networks = make_networks(plan, built, classes, seed, device)
     files = [folder / f"method-{digest[:20]}.safetensors" for digest in digests]
     begin, known = _first_to_train(networks, files, digests)
-    run = functools.partial(
-        PhaseRun, plan=plan, networks=networks, sgd=sgd, seed=seed, compute=compute, device=device
-    )
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         for number in range(begin, len(plan.phases)):
             own = {plan.parts[plan.phases[number].part].masks.networks[row].task: None
                    for row in plan.phases[number].rows}  # fmt: skip
-            phase = run(number=number, data={name: tasks[name].to(device) for name in own})
+            run = RUNS.get(type(plan.phases[number]), PhaseRun)
+            data = {name: tasks[name].to(device) for name in own}
+            phase = run(
+                plan=plan, number=number, networks=networks, data=data, sgd=sgd, seed=seed,
+                compute=compute, device=device,
+            )  # fmt: skip
             path = files[number].with_name(f"underway-{digests[number][:20]}.safetensors")
             phase.train(path, digests[number], progress, every)
             phase.kept.accuracy = _measure(plan.phases[number], networks, tasks, device)
+            phase.kept.choices = _choices(plan.phases[number], networks, tasks, device)
             phase.save(files[number], digests[number])
             path.unlink(missing_ok=True)
             known.append(phase.kept)
-    return _result(networks, known, sgd.steps)
+    return _result(networks, known, plan.steps(sgd.steps))
 
 
 def _result(
     networks: Mapping[str, SharedNetworks],
     known: Sequence[Kept],
-    steps: int,
+    steps: Sequence[int],
 ) -> MethodResult:
     after: list[dict[str, dict[str, float]]] = []
     curve = []
@@ -192,13 +202,15 @@ def _result(
     for number, kept in enumerate(known):
         before = after[-1] if after else {}
         after.append({s: {**before.get(s, {}), **kept.accuracy.get(s, {})} for s in splits})
-        curve += [Point(step=number * steps + p.step, loss=p.loss) for p in kept.curve]
+        done = sum(steps[:number])
+        curve += [Point(step=done + p.step, loss=p.loss) for p in kept.curve]
     return MethodResult(
         state=_state(networks),
         accuracy=after[-1],
+        choices=known[-1].choices,
         after=tuple(after),
         curve=tuple(curve),
-        steps=steps * len(known),
+        steps=sum(steps),
         seconds=sum(kept.seconds for kept in known),
     )
 
@@ -225,6 +237,26 @@ def _measure(
         )
         for split, each in of_task.items():
             found.setdefault(split, {}).update(each)
+    return found
+
+
+def _choices(
+    phase: Phase,
+    networks: Mapping[str, SharedNetworks],
+    tasks: Mapping[str, Task],
+    device: torch.device,
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """What a selector chooses that the phase has trained, by split and virtual network."""
+    part = networks[phase.part]
+    if not (isinstance(part, ElasticNetworks) and isinstance(phase, ElasticPhase)):
+        return {}
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for row in phase.rows if phase.trains == "selector" else ():
+        network = part.part.masks.networks[row]
+        if part.budget_of(row) is not None:
+            task = _measured(tasks[network.task]).to(device)
+            for split in task.splits:
+                found.setdefault(split, {})[str(network)] = measure_choices(part, row, task, split)
     return found
 
 

@@ -2,7 +2,7 @@
 
 from trainers.networks.backbone import Backbone, BackboneConfig, BackboneError, Output
 from trainers.networks.building import build_backbone, network_inputs
-from trainers.networks.built_in import BUILT_IN
+from trainers.networks.built_in import BUILT_IN, BasicBlock
 from trainers.networks.counting import Counter, Counts
 from trainers.networks.cutting import Cut, CutError, cut
 from trainers.networks.division import (
@@ -12,10 +12,11 @@ from trainers.networks.division import (
     Division,
     UntraceableError,
     find_division,
+    used_by,
 )
 from trainers.networks.preprocessing import own_inputs
 from trainers.networks.recording import RecordingError
-from trainers.networks.row import Row, bound, tensors_of
+from trainers.networks.row import Row, bound, resized, tensors_of
 from trainers.networks.soundness import half, with_units
 from trainers.networks.sources import SOURCES, ModelError, build_model
 from trainers.networks.stack import BATCH_NORMS, Stack, Store, make_stores, own_tensors
@@ -29,6 +30,7 @@ __all__ = [
     "Backbone",
     "BackboneConfig",
     "BackboneError",
+    "BasicBlock",
     "Counter",
     "Counts",
     "Cut",
@@ -52,6 +54,8 @@ __all__ = [
     "network_inputs",
     "own_inputs",
     "own_tensors",
+    "resized",
     "tensors_of",
+    "used_by",
     "with_units",
 ]

@@ -19,6 +19,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from trainers import policy
+
 # Of the continuous distribution before anything is learnt: wide enough to see all of [0, 1].
 INITIAL_STD = 0.5
 # What a head's output of 1 moves the continuous parameters by, so that a learning rate that suits
@@ -85,34 +87,27 @@ class Levels:
 
     def initial(self, use_D: Tensor, tau: float) -> Tensor:
         """Use entries follow DEN's eq. 8, and all levels of the others are as likely."""
-        p_Dh = torch.full((len(use_D), self.size), 1.0 / self.size, dtype=torch.float64)
-        p_Dh[use_D] = (1.0 - tau) / self.size
-        p_Dh[use_D, -1] += tau
-        return p_Dh.log()
+        used_h, other_h = (policy.initial(weight, self.size) for weight in (tau, 0.0))
+        return torch.where(use_D[:, None], used_h, other_h)
 
     def sample(self, parameters_BDk: Tensor, uniform_SBD: Tensor) -> Tensor:
         """Takes the level whose share of the cumulative distribution a draw falls into."""
-        # Without the last bound, which rounding may leave below a draw.
-        below_BDh = torch.softmax(parameters_BDk, -1).cumsum(-1)[..., :-1]
-        return (uniform_SBD.unsqueeze(-1) >= below_BDh).sum(-1).double() / (self.size - 1)
+        return policy.draw(parameters_BDk, uniform_SBD).double() / (self.size - 1)
 
     def explore(self, uniform: Tensor) -> Tensor:
         """Draws every level with the same probability."""
-        return torch.floor(uniform * self.size) / (self.size - 1)
+        return policy.draw_any(uniform, self.size).to(uniform.dtype) / (self.size - 1)
 
     def log_density(self, parameters_BDk: Tensor, values_ND: Tensor, epsilon: float) -> Tensor:
         """Mixes the probabilities of levels with the uniform one, 1 / h."""
-        log_p_BDh = torch.log_softmax(parameters_BDk, -1)
-        levels_DN = torch.round(values_ND.T * (self.size - 1)).long()
-        log_p_BDN = log_p_BDh.gather(-1, levels_DN.expand(len(log_p_BDh), -1, -1))
-        log_p_BDN = log_p_BDN + _log(1.0 - epsilon)
-        explored = torch.full_like(log_p_BDN, _log(epsilon / self.size))
-        return torch.logaddexp(log_p_BDN, explored).transpose(1, 2)
+        levels_ND = torch.round(values_ND * (self.size - 1)).long()
+        shape = len(parameters_BDk), *levels_ND.shape
+        logits_BNDh = parameters_BDk.unsqueeze(1).expand(*shape, self.size)
+        return policy.log_probability(logits_BNDh, levels_ND.expand(shape), epsilon)
 
     def entropy(self, parameters_BDk: Tensor) -> Tensor:
         """The entropy of the levels, from 0 (one is certain) to log h (all are as likely)."""
-        log_p_BDh = torch.log_softmax(parameters_BDk, -1)
-        return -(log_p_BDh.exp() * log_p_BDh).sum(-1)
+        return policy.entropy(parameters_BDk)
 
     def mean(self, parameters_BDk: Tensor) -> Tensor:
         """The mean of the levels, weighted by their probabilities."""

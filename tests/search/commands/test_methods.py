@@ -13,14 +13,17 @@ import pytest
 import torch
 import yaml
 
+from search.commands.calibrate import calibrate
 from search.commands.publish import export
 from search.commands.scores import NoScoresError
 from search.commands.search import search
 from search.commands.train import train_methods
 from search.config import ConfigError, StudyConfig, dump_config, load_config, parse_config
 from search.record import RecordError, require_no_writer
-from search.study import Study, StudyError, method_points, read_trainings
+from search.study import Study, StudyError, method_points, read_trainings, refresh_masks
+from search.study.method_plans import build_plan, keep_masks
 from tests.helpers.studies import mirrored, wait_for
+from trainers.methods import ChosenPerImage
 from trainers.teachers import load
 
 # Ray starts and ends processes of its own in this one.
@@ -123,6 +126,32 @@ def test_levels_are_exported_as_they_were_measured(study: Study, tmp_path: Path)
         assert weights == points.loc[(pick, "digits"), "parameters"]
 
 
+def test_networks_that_are_chosen_per_image(tmp_path: Path, cluster: None) -> None:
+    """Recorded with their mean costs, with tables and a picture, and exported with a selector."""
+    study = train_methods(
+        config_in(tmp_path, methods={"den": {"groups": 2}}, seeds=[0]), say=lambda line: None
+    )
+    found = {candidate.id: candidate for candidate in study.candidates()}
+    assert found.keys() == {f"den-0-{level}" for level in range(4)}  # three of them fixed
+    chosen = pd.read_csv(study.folder / "selection.csv")
+    assert len(chosen) == 2 * 2, "task x split"
+    assert set(chosen["level"]) == {3}
+    measured = chosen[chosen["split"] == "validation"].set_index("task")
+    for task in ("digits", "colours"):
+        assert found["den-0-3"].accuracy[task] == pytest.approx(measured.loc[task, "chosen"])
+        assert found["den-0-3"].costs is not None
+        assert found["den-0-3"].costs.macs[task] == round(measured.loc[task, "macs"])
+    assert (study.folder / "selection.png").stat().st_size > 1000
+    checks = export(study, "den-0-3", tmp_path / "chosen", say=lambda line: None)
+    tested = chosen[chosen["split"] == "test"].set_index("task")
+    for task, check in checks.items():
+        assert check.max_difference < 1e-4
+        assert check.accuracy == pytest.approx(tested.loc[task, "chosen"])
+    exported = ChosenPerImage(tmp_path / "chosen" / "digits")
+    assert exported(torch.zeros(3, 3, 8, 8, dtype=torch.uint8)).shape == (3, 10)
+    export(study, "den-0-0", tmp_path / "lowest", say=lambda line: None)
+
+
 def test_what_is_done_is_not_repeated_and_others_can_be_added(
     study: Study, told: list[str]
 ) -> None:
@@ -144,6 +173,15 @@ def test_other_settings_are_another_study(study: Study) -> None:
     with pytest.raises(StudyError, match=r"methods\.dvn\.order: 'rule' in the study, 'random'"):
         train_methods(parse_config(raw), say=lambda line: None)
     raw = dump_config(study.config)
+    raw["tasks"].reverse()
+    with pytest.raises(StudyError, match=r"tasks\.order: \['digits', 'colours'\] in the study"):
+        train_methods(parse_config(raw), say=lambda line: None)
+    raw = dump_config(study.config)
+    raw["tasks"].append({**raw["tasks"][0], "name": "glyphs"})
+    with pytest.raises(StudyError, match="task glyphs: only now") as refused:
+        train_methods(parse_config(raw), say=lambda line: None)
+    assert len(str(refused.value).splitlines()) == 3
+    raw = dump_config(study.config)
     raw["train"]["sgd"]["steps"] = 7
     with pytest.raises(StudyError, match=r"train\.sgd\.steps: 6 in the study, 7 now"):
         train_methods(parse_config(raw), say=lambda line: None)
@@ -154,6 +192,39 @@ def test_candidates_of_methods_are_not_trained_again(study: Study) -> None:
         study.train("best")
     with pytest.raises(ConfigError, match="train them with `apportion train`"):
         search(study.config)
+    with pytest.raises(ConfigError, match="there is no proxy to hold against that"):
+        calibrate(study)
+
+
+def test_a_recorded_training_is_not_replaced(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainers.methods.training.METHODS_VERSION", 99)
+    weights = study.folder / "methods" / "dvn" / "seed0.safetensors"
+    before = weights.read_bytes()
+    with pytest.raises(StudyError, match=r"dvn, seed 0, of .* was trained otherwise"):
+        train_methods(study.config, ["dvn"], say=lambda line: None)
+    assert weights.read_bytes() == before
+
+
+def test_masks_are_those_that_are_named_now_until_something_is_recorded(
+    study: Study, tmp_path: Path
+) -> None:
+    file = tmp_path / "masks.json"
+    setting = {"partitioned": {"kind": "feature_partitioning", "masks": str(file)}}
+    config = config_in(tmp_path, methods=setting)
+    (config.folder / "methods" / "partitioned").mkdir(parents=True)
+    for name in ("dvn-0-0", "shared-0-0"):  # as after a training that was cut off at once
+        wanted = study.masks(study.pick(name))
+        wanted.save(file)
+        keep_masks(config, "partitioned")
+        refresh_masks(config, "partitioned")
+        plan = build_plan(config, "partitioned", 0)
+        assert plan.parts["all"].masks == wanted
+    other = {"partitioned": {"kind": "feature_partitioning", "masks": f"{study.folder}@dvn-0-0"}}
+    plan = build_plan(config_in(tmp_path, methods=other), "partitioned", 0)
+    assert plan.parts["all"].masks == study.masks(study.pick("dvn-0-0"))
+    file.unlink()
+    refresh_masks(config, "partitioned")
+    assert build_plan(config, "partitioned", 0).parts["all"].masks == wanted, "it was kept"
 
 
 def test_no_such_method(tmp_path: Path) -> None:
@@ -177,9 +248,14 @@ def test_one_method_may_fail(tmp_path: Path, cluster: None) -> None:
     found = {c.id: c for c in Study(tmp_path / "methods").candidates()}
     assert found.keys() == {"shared-0-0", "dvn-0-0"}
     assert all(candidate.failed for candidate in found.values())
+    lines.clear()
+    with pytest.raises(NoScoresError):
+        train_methods(config_in(tmp_path, train=wild, seeds=[0]), say=lines.append)
+    assert any("shared, seed 0, has failed before" in x for x in lines)
+    assert "training 0 of 2 (a method with a seed each)" in lines
 
 
-@pytest.mark.parametrize("method", ["dvn", "packnet"])
+@pytest.mark.parametrize("method", ["dvn", pytest.param("packnet", marks=pytest.mark.slow)])
 def test_killed_and_gone_on_with_equals_uninterrupted(
     method: str, tmp_path: Path, cluster: None
 ) -> None:

@@ -44,6 +44,8 @@ def rows_and_labels(task: Task) -> dict[str, list[tuple[int, int]]]:
         ({"merge": 3}, "a-c d-f", {0: 0, 1: 0, 2: 0, 3: 1, 4: 1, 5: 1}),
         ({"merge": 4}, "a-d e-f", {0: 0, 1: 0, 2: 0, 3: 0, 4: 1, 5: 1}),
         ({"merge": 5}, "a-e f", {0: 0, 1: 0, 2: 0, 3: 0, 4: 0, 5: 1}),
+        ({"only": ("e", "b", "f")}, "e b f", {4: 0, 1: 1, 5: 2}),
+        ({"only": ("f", "c", "a"), "merge": 2}, "f-c a", {5: 0, 2: 0, 0: 1}),
         ({"classes": (1, 6), "merge": 2}, "b-c d-e f", {1: 0, 2: 0, 3: 1, 4: 1, 5: 2}),
         ({"classes": (1, 5), "merge": 3}, "b-d e", {1: 0, 2: 0, 3: 0, 4: 1}),
     ],
@@ -67,6 +69,7 @@ def test_what_was_chosen_is_said(tmp_path: Path) -> None:
     found = load(tmp_path, classes=(2, 5))
     assert "3 classes (c, d, e), 6 / 3 images" in found.summary()
     assert "classes 2 to 4 of 6" in found.understood.notes
+    assert "2 of 6 classes" in load(tmp_path, only=("e", "b")).understood.notes
     found = load(tmp_path, merge=4)
     assert "6 classes merged into 2" in found.understood.notes
     found = load(tmp_path, classes=(1, 6), merge=2)
@@ -90,6 +93,9 @@ def test_classes_without_declared_names_are_in_the_order_of_their_labels(tmp_pat
         ({"classes": (5, 2)}, r"got \[5, 2\]"),
         ({"classes": (0,)}, r"got \[0\]"),
         ({"merge": 0}, "merge must be at least 1, got 0"),
+        ({"only": ("a", "b", "a")}, "only must be two or more different names, or null"),
+        ({"only": ("a",)}, "only must be two or more different names"),
+        ({"only": ("a", "b"), "classes": (0, 2)}, "classes or only says which classes"),
     ],
 )
 def test_settings_are_refused(fields: dict[str, object], message: str) -> None:
@@ -104,6 +110,8 @@ def test_settings_are_refused(fields: dict[str, object], message: str) -> None:
         ({"classes": (0, 7)}, "has 6 classes, so that classes must be within [0, 6], got [0, 7]"),
         ({"classes": (4, 7)}, "has 6 classes, so that classes must be within [0, 6], got [4, 7]"),
         ({"classes": (6, 8)}, "has 6 classes, so that classes must be within [0, 6], got [6, 8]"),
+        ({"only": ("a", "bb")}, "only: the dataset has no class 'bb'; did you mean 'b'?"),
+        ({"only": ("a", "zzz")}, "has no class 'zzz'; it has a, b, c, d, e, f"),
         ({"merge": 6}, "merge must leave at least two classes of 6, got 6"),
         ({"classes": (1, 4), "merge": 3}, "at least two classes of 3, got 3"),
     ],

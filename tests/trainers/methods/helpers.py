@@ -39,6 +39,8 @@ BUILT = build_backbone(CONFIG, 8)
 SGD = SGDConfig(steps=4, batch_size=8, learning_rate=0.05, momentum=0.9, weight_decay=5e-4)
 #: One step, of the gradient times a power of two.
 ONE_STEP = SGDConfig(steps=1, batch_size=8, learning_rate=0.5, momentum=0.0, weight_decay=0.0)
+#: Methods of which some networks are chosen per image.
+PER_IMAGE = ("den", "auto_virtualnet")
 #: Methods whose tasks come one after another, with the earlier ones' images gone.
 IN_TURN = [
     "dvn_sequential", "lwf", "nested_sequential", "feature_extraction", "da_cnn", "packnet",
@@ -66,7 +68,7 @@ def with_splits(task: Task, splits: Mapping[str, Split]) -> Task:
 
 def plan_of(method: str, tasks: Sequence[str] = NAMES, seed: int = 0, **settings: Any) -> Plan:
     """What a method trains."""
-    problem = Problem(tasks=tuple(tasks), groups=BUILT.groups, seed=seed, masks=Masks.load)
+    problem = Problem(tasks=tuple(tasks), backbone=BUILT, seed=seed, masks=Masks.load)
     return METHODS[method].build(problem, METHODS[method].settings(**settings))
 
 

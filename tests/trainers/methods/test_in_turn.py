@@ -15,6 +15,7 @@ from tests.trainers.methods.helpers import (
     IN_TURN,
     NAMES,
     ONE_STEP,
+    PER_IMAGE,
     SGD,
     Reads,
     digests_of,
@@ -262,9 +263,11 @@ def test_those_in_turn_have_a_phase_for_every_task() -> None:
     for method in IN_TURN:
         plan = plan_of(method)
         assert tasks_of(plan) == [{name} for name in NAMES], method
-    together = [name for name in METHODS if name not in IN_TURN]
+    together = [name for name in METHODS if name not in (*IN_TURN, *PER_IMAGE)]
     for method in together:
         assert len(tasks_of(plan_of(method))) in (1, len(NAMES))
+    for method in PER_IMAGE:
+        assert tasks_of(plan_of(method)) == [set(NAMES)] * 4, "networks and selector, twice"
 
 
 def tasks_of(plan: Plan) -> list[set[str]]:

@@ -9,7 +9,7 @@ import pytest
 
 from partitioning import virtual_masks
 from partitioning.settings import SettingsError
-from tests.trainers.methods.helpers import BUILT, NAMES, digests_of, plan_of
+from tests.trainers.methods.helpers import BUILT, NAMES, PER_IMAGE, digests_of, plan_of
 from trainers.data import Task
 from trainers.methods import METHODS, Plan
 from trainers.methods.plan import CHANGES
@@ -26,7 +26,7 @@ def share_used(plan: Plan) -> dict[str, float]:
     return found
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [name for name in METHODS if name not in PER_IMAGE])
 def test_every_network_is_trained_by_one_phase(method: str) -> None:
     plan = plan_of(method)
     of_phases = [

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from torch import nn
 
 from trainers.networks.built_in.plain import VGG, SimpleConvNet
-from trainers.networks.built_in.residual import resnet42, resnext29
+from trainers.networks.built_in.residual import BasicBlock, resnet42, resnext29
 from trainers.networks.built_in.resnet import ResNet
 from trainers.networks.built_in.wide_resnet import WideResNet
 
@@ -22,4 +22,13 @@ BUILT_IN: Mapping[str, Callable[..., nn.Module]] = {
     "simple_convnet": SimpleConvNet,
 }
 
-__all__ = ["BUILT_IN", "VGG", "ResNet", "SimpleConvNet", "WideResNet", "resnet42", "resnext29"]
+__all__ = [
+    "BUILT_IN",
+    "VGG",
+    "BasicBlock",
+    "ResNet",
+    "SimpleConvNet",
+    "WideResNet",
+    "resnet42",
+    "resnext29",
+]

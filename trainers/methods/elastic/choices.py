@@ -1,0 +1,100 @@
+"""What a selector chooses for the images of a split, and what it is worth."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trainers.data import Task, normalise
+from trainers.methods.elastic.networks import ElasticNetworks
+from trainers.network import to_channels_last
+
+#: Of random selectors.
+SEED = 0
+#: Structures that are kept of a split: those of most images.
+MOST = 20
+
+
+@torch.no_grad()
+def measure_choices(part: ElasticNetworks, row: int, task: Task, split: str) -> dict[str, Any]:
+    """A selector's choices for a split's images, with what others would have come to.
+
+    Args:
+        part: In evaluation mode.
+        row: One whose network is chosen per image.
+        task: Its task, on the device of the networks.
+        split: Which.
+
+    Returns:
+        accuracy; parameters and macs of an image's network (means, without the selector), and of
+        the selector; `shuffled`, the accuracy where each image has the network that was chosen for
+        another one (the same networks, so the same cost); `random`, where all levels are as likely,
+        with its `random_macs`; `levels`, for each block the share of images at each level;
+        `structures`, levels of blocks with the number of images, of the most frequent; `different`,
+        how many structures there are; images.
+    """
+    budget = part.budget_of(row)
+    data = task.splits[split]
+    batches = [
+        (to_channels_last(normalise(images, task)), labels)
+        for images, labels in (
+            data.batch(start, start + part.backbone.batch)
+            for start in range(0, len(data), part.backbone.batch)
+        )
+    ]
+    chosen_Bn = np.concatenate(
+        [part.choose(images, task.name)[:, budget].cpu().numpy() for images, _ in batches]
+    )
+    rng = np.random.default_rng(SEED)
+    random_Bn = rng.integers(0, part.part.levels, chosen_Bn.shape)
+    shuffled_Bn = chosen_Bn[rng.permutation(len(chosen_Bn))]
+    parameters_B, macs_B = _costs(part, task, chosen_Bn)
+    structures, counts = np.unique(chosen_Bn, axis=0, return_counts=True)
+    first = np.argsort(-counts, kind="stable")[:MOST]
+    selector_parameters, selector_macs = part.selector.costs(task.size)
+    return {
+        "accuracy": _accuracy(part, task.name, batches, chosen_Bn),
+        "shuffled": _accuracy(part, task.name, batches, shuffled_Bn),
+        "random": _accuracy(part, task.name, batches, random_Bn),
+        "parameters": float(parameters_B.mean()),
+        "macs": float(macs_B.mean()),
+        "random_macs": float(_costs(part, task, random_Bn)[1].mean()),
+        "selector_parameters": selector_parameters,
+        "selector_macs": selector_macs,
+        "levels": [
+            [float((chosen_Bn[:, block] == level).mean()) for level in range(part.part.levels)]
+            for block in range(chosen_Bn.shape[1])
+        ],
+        "structures": [[structures[at].tolist(), int(counts[at])] for at in first],
+        "different": len(structures),
+        "images": len(chosen_Bn),
+    }
+
+
+def _accuracy(
+    part: ElasticNetworks, task: str, batches: list[tuple[Tensor, Tensor]], z_Bn: NDArray[np.int64]
+) -> float:
+    """Share of images that are classified correctly, each by the network of its levels."""
+    correct, at = 0, 0
+    for images, labels in batches:
+        own = torch.from_numpy(z_Bn[at : at + len(images)])
+        correct += int((part.chosen(images, task, own).argmax(1) == labels).sum())
+        at += len(images)
+    return correct / len(z_Bn)
+
+
+def _costs(
+    part: ElasticNetworks, task: Task, z_Bn: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Parameters and multiply-accumulates of every image's network, with the task's head."""
+    structures, inverse_B = np.unique(z_Bn, axis=0, return_inverse=True)
+    kept = part.kept_by(task.name, structures)
+    counted = part.backbone.counter.count(kept)
+    weights = part.backbone.features * task.num_classes
+    each = counted.parameters + weights + task.num_classes, counted.macs + weights
+    inverse_B = inverse_B.reshape(-1)
+    return each[0][inverse_B], each[1][inverse_B]
