@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from trainers.methods import ChosenPerImage
 from trainers.networks import build_model
 
 
@@ -58,9 +59,11 @@ def measure(folders: Sequence[Path], batch: int, rounds: int) -> list[dict[str, 
     for folder in folders:
         for file in sorted(folder.glob("*/network.pt2")):
             exported = torch.export.load(file)
-            (example,) = exported.example_inputs[0]
+            example = exported.example_inputs[0][0]
             shape = (batch, *example.shape[1:])
-            programs[folder, file.parent.name] = exported.module()
+            chosen = (file.parent / "selector.pt2").is_file()
+            module = ChosenPerImage(file.parent) if chosen else exported.module()
+            programs[folder, file.parent.name] = module
             images[folder] = torch.zeros(shape, dtype=example.dtype)
         if folder not in images:
             raise SystemExit(f"{folder} has no TASK/network.pt2")

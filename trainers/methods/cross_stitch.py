@@ -18,6 +18,7 @@ from torch import Tensor, fx, nn
 from torch.func import functional_call
 
 from partitioning.settings import checked, interval
+from trainers.methods.copies import CopiedNetworks
 from trainers.methods.networks import Part, SharedNetworks
 from trainers.methods.plan import Plan, Problem, all_together, undivided
 from trainers.networks import Backbone, resized
@@ -64,75 +65,36 @@ def plan_cross_stitch(problem: Problem, settings: CrossStitchSettings) -> Plan:
     return all_together(CrossStitchPart(masks=undivided(problem), own=settings.own))
 
 
-class CrossStitchNetworks(SharedNetworks):
-    """A backbone for every task, all with the same first weights, and how their maps are mixed.
+class CrossStitchNetworks(CopiedNetworks):
+    """A backbone for every task, and how their maps are mixed.
 
-    An image of a task goes through all networks with the norms that these have for that task: a
-    network of T tasks has T times its norms. What a task's own has is its row's.
+    An image of a task goes through all networks with the norms that these have for that task. The
+    head is the task's own.
 
     Args:
         backbone: The network.
         part: Rows.
         classes: Of each row's head, (R,).
-        state: Whole tensors by name that it begins with.
-        seed: Of heads, and of weights.
-        device: Where it is kept.
+        where: state, seed and device of `SharedNetworks`.
     """
 
     part: CrossStitchPart
 
     def __init__(
-        self,
-        backbone: Backbone,
-        part: CrossStitchPart,
-        classes: Sequence[int],
-        *,
-        state: Mapping[str, Tensor],
-        seed: int,
-        device: torch.device,
+        self, backbone: Backbone, part: CrossStitchPart, classes: Sequence[int], **where: Any
     ) -> None:
-        super().__init__(backbone, part, classes, state=state, seed=seed, device=device)
         count = part.copies
-        first = dict(self.shared)
-        for network in range(1, count):
-            pretrained = backbone.config.pretrained
-            fresh = state if pretrained else backbone.initial(2, 1000 * network + seed)
-            for name in first:
-                weight = fresh[name].detach().to(device).clone()
-                self.shared[f"{_of(network)}{name}"] = nn.Parameter(weight)
-        #: Norms by row, and by the network that they are in: the row's own are in its own network.
-        self._norms = [
-            [
-                {
-                    **{
-                        n: nn.Parameter(t.detach().clone(), t.requires_grad)
-                        for n, t in row.own.items()
-                    },
-                    **{n: t.clone() for n, t in row.buffers.items()},
-                }
-                for _ in range(count - 1)
-            ]
-            for row in self.rows
-        ]
+        super().__init__(backbone, part, classes, copies=count, copied=lambda name: True, **where)
         names = [output.name for output in backbone.outputs]
-        off = (1 - part.own) / max(1, count - 1)
         for name in names:
-            alpha = torch.full((count, count), off, device=device)
-            self.shared[f"{_ALPHA}{name}"] = nn.Parameter(
-                alpha.fill_diagonal_(part.own if count > 1 else 1.0)
-            )
+            alpha = torch.full((count, count), (1 - part.own) / max(1, count - 1))
+            alpha.fill_diagonal_(part.own if count > 1 else 1.0)
+            self.shared[f"{_ALPHA}{name}"] = nn.Parameter(alpha.to(where["device"]))
         self._lockstep = _Lockstep(resized(backbone.tail, {}), frozenset(names))
 
     def __call__(self, images: Tensor, row: int) -> Tensor:
         """Map normalised images (B, 3, S, S) to logits (B, classes of the row)."""
-        plain = {n: t for n, t in self.shared.items() if not n.startswith((_PREFIX, _ALPHA))}
-        networks: list[dict[str, Tensor]] = []
-        others = iter(self._norms[row])
-        for number in range(self.part.copies):
-            weights = {n: self.shared[f"{_of(number)}{n}"] for n in plain} if number else plain
-            own = self.rows[row]
-            norms = {**own.own, **own.buffers} if number == row else next(others)
-            networks.append({**weights, **norms})
+        networks = [self.tensors(row, copy) for copy in range(self.part.copies)]
         alphas = {n[len(_ALPHA) :]: t for n, t in self.shared.items() if n.startswith(_ALPHA)}
         training = self.rows[row].row.module.training
         features = self._lockstep.features(networks, alphas, images, row, training=training)
@@ -145,32 +107,7 @@ class CrossStitchNetworks(SharedNetworks):
         decayed, others = super().parameters(rows, changes)
         alphas = {id(t) for n, t in self.shared.items() if n.startswith(_ALPHA)}
         others = [*others, *(p for p in decayed if id(p) in alphas)]
-        for row in rows:
-            for norms in self._norms[row]:
-                others += [t for t in norms.values() if isinstance(t, nn.Parameter)]
         return [p for p in decayed if id(p) not in alphas], others
-
-    @torch.no_grad()
-    def state(self, rows: Sequence[int] | None = None) -> dict[str, Tensor]:
-        """As of networks that share weights, with the norms of all networks."""
-        found = super().state(rows)
-        for row in range(len(self.rows)) if rows is None else rows:
-            for number, norms in enumerate(self._norms[row]):
-                found |= {
-                    f"row{row}.{_of(number)}{n}": t.detach().cpu().contiguous()
-                    for n, t in norms.items()
-                }
-        return found
-
-    @torch.no_grad()
-    def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take the tensors that `state` gave; rows that are not among them stay as they are."""
-        super().load(state)
-        for row, others in enumerate(self._norms):
-            for number, norms in enumerate(others):
-                for name, tensor in norms.items():
-                    if (given := state.get(f"row{row}.{_of(number)}{name}")) is not None:
-                        tensor.copy_(given)
 
     def alone(self, row: int) -> dict[str, Tensor]:
         """Refused: a row is no network without the others.
@@ -186,10 +123,8 @@ class CrossStitchNetworks(SharedNetworks):
     @torch.no_grad()
     def stored(self, rows: Sequence[int]) -> int:
         """Numbers that must be kept for some rows: all networks for any of them."""
-        shared = sum(t.numel() for t in self.shared.values())
-        own = sum(t.numel() for row in rows for t in self.rows[row].parameters())
-        norms = [t for row in rows for each in self._norms[row] for t in each.values()]
-        return shared + own + sum(t.numel() for t in norms if isinstance(t, nn.Parameter))
+        own = (t for row in rows for t in (*self.rows[row].parameters(), *self.norms(row)))
+        return sum(t.numel() for t in (*self.shared.values(), *own))
 
 
 class _Lockstep(fx.Interpreter):
@@ -269,9 +204,5 @@ def _of_network(values: Any, number: int) -> Any:
     return values
 
 
-#: Before the names of weights of the networks from the second on, and of what mixes them.
-_PREFIX, _ALPHA = "network", "alpha."
-
-
-def _of(number: int) -> str:
-    return f"{_PREFIX}{number}."
+#: Before the names of what mixes networks.
+_ALPHA = "alpha."

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 from torch.func import functional_call
 
 from tests.trainers.methods.helpers import BUILT, CPU, images_of, networks_of, plan_of
@@ -30,21 +29,13 @@ def stitched(own: float) -> CrossStitchNetworks:
     return part
 
 
-def tensors_of(part: CrossStitchNetworks, row: int, number: int) -> dict[str, Tensor]:
-    """A network's tensors as it has them for a task's images."""
-    plain = {n for n in part.shared if not n.startswith(("network", "alpha."))}
-    weights = {n: part.shared[f"network{number}.{n}" if number else n] for n in plain}
-    own = part.rows[row]
-    return {**weights, **({**own.own, **own.buffers} if number == row else part._norms[row][0])}
-
-
 @torch.no_grad()
 def test_networks_that_are_not_mixed_are_single_ones() -> None:
     part = stitched(own=1.0)
     for row, task in enumerate(("digits", "colours")):
         images = images_of(task)
         module = part.rows[row].row.module
-        _, features = functional_call(module, tensors_of(part, row, row), (images,))
+        _, features = functional_call(module, part.tensors(row, row), (images,))
         wanted = F.linear(features, *part.rows[row].head)
         torch.testing.assert_close(part(images, row), wanted, rtol=1e-4, atol=1e-4)
 
@@ -53,7 +44,7 @@ def test_networks_that_are_not_mixed_are_single_ones() -> None:
 def test_maps_are_mixed_behind_every_block() -> None:
     part = stitched(own=0.9)
     images = images_of("colours")
-    networks = [tensors_of(part, 1, number) for number in range(2)]
+    networks = [part.tensors(1, number) for number in range(2)]
     maps = [
         F.relu(
             F.batch_norm(

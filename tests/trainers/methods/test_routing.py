@@ -76,7 +76,7 @@ def test_a_router_learns_which_function_is_better(finished: Callable[..., Finish
     part = routing(networks)
     with torch.no_grad():
         for name, weight in part.shared.items():
-            if name.startswith("function1.stage3"):  # what it gives is nothing
+            if name.startswith("copy1.stage3"):  # what it gives is nothing
                 weight.zero_()
     data = toy_tasks()
     run = RoutingRun(
@@ -111,6 +111,6 @@ def test_no_gradient_reaches_blocks_that_are_not_taken(
     ways = torch.full((len(images), len(part.blocks)), function)
     part.routed(images, 0, ways, training=True).square().mean().backward()
     for name, weight in part.shared.items():
-        of = int(name[len("function")]) if name.startswith("function") else 0
+        of = int(name[len("copy")]) if name.startswith("copy") else 0
         within = "stage" in name
         assert (weight.grad is not None) == (not within or of == function)
