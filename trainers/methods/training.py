@@ -253,10 +253,9 @@ def _choices(
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for row in phase.rows if phase.trains == "selector" else ():
         network = part.part.masks.networks[row]
-        if part.budget_of(row) is not None:
-            task = _measured(tasks[network.task]).to(device)
-            for split in task.splits:
-                found.setdefault(split, {})[str(network)] = measure_choices(part, row, task, split)
+        task = _measured(tasks[network.task]).to(device)
+        for split in task.splits:
+            found.setdefault(split, {})[str(network)] = measure_choices(part, row, task, split)
     return found
 
 

@@ -71,11 +71,18 @@ def elastic_plan(
         width=settings.selector_width,
         tau=tau,
     )
-    rows = tuple(range(len(masks.networks)))
-    networks = replace(first, rows=rows, steps=1 / settings.stages)
+    fixed, chosen = (
+        tuple(
+            row
+            for row, network in enumerate(masks.networks)
+            if (network.level < levels) == is_fixed
+        )
+        for is_fixed in (True, False)
+    )
+    networks = replace(first, rows=fixed, steps=1 / settings.stages)
     selector = ElasticPhase(
         part="all",
-        rows=rows,
+        rows=chosen,
         steps=settings.selector_steps / settings.stages,
         trains="selector",
         samples=settings.samples,
