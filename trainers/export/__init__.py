@@ -4,18 +4,20 @@ What is written needs torch alone.
 """
 
 from trainers.export.compact import (
-    TOLERANCE,
     ExportCheck,
     ExportError,
+    RawImages,
+    check_export,
     check_exportable,
     export_networks,
 )
 from trainers.export.description import read_export
 
 __all__ = [
-    "TOLERANCE",
     "ExportCheck",
     "ExportError",
+    "RawImages",
+    "check_export",
     "check_exportable",
     "export_networks",
     "read_export",

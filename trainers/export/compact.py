@@ -2,7 +2,7 @@
 
 import io
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,27 @@ class ExportError(ValueError):
     """A network that cannot be exported, or does not compute what the masked network does."""
 
 
-class CompactNetwork(nn.Module):
+class RawImages(nn.Module):
+    """What reads images as they are stored: RGB of 0 to 255.
+
+    Args:
+        task: Gives the mean and standard deviation that images are normalised with.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        self.register_buffer("mean", 255 * task.mean.detach().cpu().view(1, 3, 1, 1))
+        self.register_buffer("std", 255 * task.std.detach().cpu().view(1, 3, 1, 1))
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """Map uint8 images (B, 3, S, S) to normalised ones."""
+        return (images.float() - self.mean) / self.std
+
+
+class CompactNetwork(RawImages):
     """A virtual network alone, from raw images to logits.
 
     Args:
@@ -35,19 +55,13 @@ class CompactNetwork(nn.Module):
         task: Gives the mean and standard deviation that images are normalised with.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self, network: Network, row: int, task: Task) -> None:
-        super().__init__()
-        self.register_buffer("mean", 255 * task.mean.detach().cpu().view(1, 3, 1, 1))
-        self.register_buffer("std", 255 * task.std.detach().cpu().view(1, 3, 1, 1))
+        super().__init__(task)
         self.trunk, self.tail, self.head = network.row(row)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map uint8 RGB images (B, 3, S, S) to logits (B, classes)."""
-        x = (images.float() - self.mean) / self.std
-        _, features = self.tail(self.trunk(x))
+        _, features = self.tail(self.trunk(self.normalised(images)))
         logits: Tensor = self.head(features)
         return logits
 
@@ -71,21 +85,30 @@ class ExportCheck:
 
 @torch.no_grad()
 def check_export(
-    compact: nn.Module, network: Network, row: int, task: Task, split: str
+    compact: Callable[[Tensor], Tensor],
+    trained: Callable[[Tensor], Tensor],
+    task: Task,
+    split: str,
+    batch: int,
 ) -> ExportCheck:
     """Run both networks over a split and compare every logit.
+
+    Args:
+        compact: Of raw images.
+        trained: Of normalised ones, in evaluation mode.
+        task: Its images.
+        split: Name of the split.
+        batch: Images in one forward pass.
 
     Raises:
         ExportError: Logits differ by more than float32 sums can (`TOLERANCE`).
     """
-    network.eval()
     data = task.splits[split]
     correct = masked_correct = 0
     worst = largest = 0.0
-    batch = network.backbone.batch
     for start in range(0, len(data), batch):
         images, labels = data.batch(start, start + batch)
-        logits, wanted = compact(images), network(normalise(images, task), row)
+        logits, wanted = compact(images), trained(normalise(images, task))
         if not bool((logits - wanted).isfinite().all()):
             raise ExportError(f"the network of task {task.name} gives logits that are not finite")
         worst = max(worst, float((logits - wanted).abs().max()))
@@ -233,7 +256,13 @@ def _write(network: Network, row: int, task: Task, target: Path) -> ExportCheck:
     program = _program(compact, example)
     with write_atomically(target / "network.pt2") as partial:
         torch.export.save(program, partial)
-        check = check_export(torch.export.load(partial).module(), network, row, task, split)
+        check = check_export(
+            torch.export.load(partial).module(),
+            lambda images: network(images, row),
+            task,
+            split,
+            network.backbone.batch,
+        )
     state = {name: tensor.contiguous().numpy() for name, tensor in compact.state_dict().items()}
     save_arrays(state, target / "weights.safetensors", {})
     return check

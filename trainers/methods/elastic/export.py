@@ -10,33 +10,14 @@ from torch import Tensor, fx, nn
 
 from partitioning import EXPORT, write_atomically, write_json
 from trainers.data import Task, normalise
-from trainers.export import TOLERANCE, ExportCheck, ExportError
+from trainers.export import ExportCheck, ExportError, RawImages, check_export
 from trainers.methods.elastic.choices import measure_choices
 from trainers.methods.elastic.networks import ElasticNetworks
 from trainers.network import contiguous_copy
 from trainers.networks import bound, resized
 
 
-class _Raw(nn.Module):
-    """Reads images as they are stored: RGB of 0 to 255.
-
-    Args:
-        task: Gives the mean and standard deviation that images are normalised with.
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, task: Task) -> None:
-        super().__init__()
-        self.register_buffer("mean", 255 * task.mean.detach().cpu().view(1, 3, 1, 1))
-        self.register_buffer("std", 255 * task.std.detach().cpu().view(1, 3, 1, 1))
-
-    def normalised(self, images: Tensor) -> Tensor:
-        return (images.float() - self.mean) / self.std
-
-
-class ExportedSelector(_Raw):
+class ExportedSelector(RawImages):
     """Says which levels the blocks of images' networks have.
 
     Args:
@@ -57,7 +38,7 @@ class ExportedSelector(_Raw):
         return logits[:, self._budget].argmax(-1)
 
 
-class ExportedNetwork(_Raw):
+class ExportedNetwork(RawImages):
     """Computes the network that some levels make; what a level does not have is not computed.
 
     Args:
@@ -213,27 +194,10 @@ def _check(
 ) -> ExportCheck:
     """Run both over a split, and compare every choice and every logit."""
     data, batch = task.splits[split], part.backbone.batch
-    correct = trained_correct = 0
-    worst = largest = 0.0
     budget = part.budget_of(row)
     for start in range(0, len(data), batch):
-        images, labels = data.batch(start, start + batch)
-        ready = normalise(images, task)
-        if not torch.equal(exported.selector(images), part.choose(ready, task.name)[:, budget]):
+        images, _ = data.batch(start, start + batch)
+        wanted = part.choose(normalise(images, task), task.name)[:, budget]
+        if not torch.equal(exported.selector(images), wanted):
             raise ExportError(f"the selector of {task.name} does not choose what was chosen")
-        logits, wanted = exported(images), part(ready, row)
-        worst = max(worst, float((logits - wanted).abs().max()))
-        largest = max(largest, float(wanted.abs().max()))
-        correct += int((logits.argmax(1) == labels).sum())
-        trained_correct += int((wanted.argmax(1) == labels).sum())
-    if not worst <= TOLERANCE * max(1.0, largest):
-        raise ExportError(
-            f"the network of {task.name} that is chosen per image differs from the trained one by "
-            f"{worst:.3g} (largest logit {largest:.3g}); it was not exported"
-        )
-    return ExportCheck(
-        accuracy=correct / len(data),
-        masked_accuracy=trained_correct / len(data),
-        max_difference=worst,
-        images=len(data),
-    )
+    return check_export(exported, lambda images: part(images, row), task, split, batch)
