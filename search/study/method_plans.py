@@ -33,6 +33,7 @@ def build_plan(config: StudyConfig, name: str, seed: int) -> Plan:
     )
     try:
         plan: Plan = METHODS[entry.kind].build(problem, entry.settings)
+        plan.steps(config.train.sgd.steps)
     except ValueError as error:
         raise ConfigError(f"methods.{name}: {error}") from error
     return plan

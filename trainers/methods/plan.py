@@ -61,8 +61,18 @@ class Plan:
     surgery: str | None = None
 
     def steps(self, whole: int) -> tuple[int, ...]:
-        """Steps of every phase, where a whole one has so many."""
-        return tuple(max(1, round(phase.steps * whole)) for phase in self.phases)
+        """Steps of every phase, where a whole one has so many.
+
+        Raises:
+            ValueError: A phase would have none.
+        """
+        found = tuple(round(phase.steps * whole) for phase in self.phases)
+        if min(found) < 1:
+            raise ValueError(
+                f"{whole} steps (train.sgd.steps) are too few for {len(found)} phases, of which "
+                "one would have none"
+            )
+        return found
 
     @property
     def places(self) -> dict[VirtualNetwork, tuple[str, int]]:

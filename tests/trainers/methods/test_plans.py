@@ -146,3 +146,9 @@ def test_settings_that_mean_nothing_are_refused(
 def test_a_group_with_fewer_channels_than_units_is_refused() -> None:
     with pytest.raises(ValueError, match="a channel for each of 9 units, got 8"):
         plan_of("dvn", units=9)
+
+
+def test_phases_have_steps() -> None:
+    assert plan_of("den", stages=2, selector_steps=0.5).steps(8) == (4, 2, 4, 2)
+    with pytest.raises(ValueError, match=r"3 steps .* are too few for 8 phases"):
+        plan_of("den", stages=4).steps(3)

@@ -106,11 +106,19 @@ def elastic_masks(problem: Problem, order_TU: IntArray, solutions: int) -> tuple
 
     Returns:
         The masks, and how many levels are fixed.
+
+    Raises:
+        ValueError: There is one level.
     """
     blocks = find_blocks(problem.backbone)
     least = 0 if can_be_left_out(problem.backbone, blocks) else 1
     units = order_TU.shape[1]
     counts = [*range(least, units + 1)]
+    if len(counts) < 2:
+        raise ValueError(
+            f"groups must be at least 2 where blocks do not lie beside shortcuts, got {units}: "
+            "there would be nothing to choose"
+        )
     own = {name for block in blocks for name in block.groups}
     divided = virtual_masks(
         problem.tasks,

@@ -112,6 +112,12 @@ def test_blocks_in_a_row_keep_a_part_of_their_channels() -> None:
     assert np.allclose(part.share_nh[0], [0.5, 1])
 
 
+def test_one_level_is_nothing_to_choose() -> None:
+    with pytest.raises(ValueError, match="groups must be at least 2 where blocks do not lie"):
+        networks_of(backbone_of("simple_convnet"), groups=1)
+    assert networks_of(backbone_of("resnet14"), groups=1).part.levels == 2
+
+
 @pytest.mark.parametrize("model", BESIDE_SHORTCUTS)
 def test_densities_are_those_of_parameters(model: str) -> None:
     part = networks_of(backbone_of(model))
