@@ -62,6 +62,7 @@ def test_a_named_cluster_that_does_not_answer_is_an_error(
     assert not ray.is_initialized()
 
 
+@pytest.mark.slow
 def test_a_ray_of_another_token_was_here_before() -> None:
     """Ray's own, as where a notebook calls `ray.init` first."""
     code = (

@@ -99,7 +99,9 @@ def test_an_evaluator_that_hangs_is_replaced_and_its_cohort_asked_again(tmp_path
     assert all(s.error is None for results in found.values() for s in results)
 
 
-@pytest.mark.parametrize("trouble", ["deadly", "raising", "hanging"])
+@pytest.mark.parametrize(
+    "trouble", ["deadly", "raising", pytest.param("hanging", marks=pytest.mark.slow)]
+)
 def test_what_keeps_failing_fails_alone(tmp_path: Path, trouble: str) -> None:
     timeout = 5 if trouble == "hanging" else 600
     found = scores(tmp_path, [[0, 1, 2], [3]], timeout=timeout, **{trouble: {1: 99}})

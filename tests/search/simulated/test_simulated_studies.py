@@ -169,6 +169,7 @@ def test_arms_are_held_against_each_other_at_the_same_candidates(
         assert set(sent) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
 def test_hopeless_arms_are_stopped(tmp_path: Path) -> None:
     # Weights that sweep the front, then one that pulls to the lowest use at once.
