@@ -23,7 +23,7 @@ from torch import Tensor
 
 from partitioning import Masks
 from trainers import policy
-from trainers.methods import METHODS, ElasticNetworks, Problem, make_networks
+from trainers.methods import METHODS, ElasticNetworks, Problem
 from trainers.networks import BackboneConfig, build_backbone
 
 #: By name: arguments of the networks.
@@ -57,7 +57,12 @@ def networks_of(model: str) -> ElasticNetworks:
     backbone = build_backbone(config, SIZE)
     problem = Problem(tasks=("task",), backbone=backbone, seed=0, masks=Masks.load)
     plan = METHODS["den"].build(problem, METHODS["den"].settings())
-    found = make_networks(plan, backbone, {"task": CLASSES}, 0, torch.device("cpu"))["all"]
+    part = plan.parts["all"]
+    rows = len(part.masks.networks)
+    found = part.networks(
+        backbone, [CLASSES] * rows, state=backbone.initial(2, 0), sizes=[SIZE] * rows, seed=0,
+        device=torch.device("cpu"),
+    )  # fmt: skip
     assert isinstance(found, ElasticNetworks)
     return found
 

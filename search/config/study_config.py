@@ -197,6 +197,9 @@ class StudyConfig:
     def _check_methods(self) -> None:
         """Refuses methods beside strategies, and those that have nothing to train."""
         if not self.methods:
+            given = [*self.tasks, *filter(None, [self.pretraining.dataset])]
+            if sized := [task.name for task in given if task.size is not None]:
+                raise ValueError(f"task {sized[0]!r}: size is for methods; set input_size for all")
             return
         if wrong := [name for name in self.methods if not METHOD_NAME.fullmatch(name)]:
             raise ValueError(

@@ -34,9 +34,21 @@ def build_plan(config: StudyConfig, name: str, seed: int) -> Plan:
     try:
         plan: Plan = METHODS[entry.kind].build(problem, entry.settings)
         plan.steps(config.train.sgd.steps)
+        _check_sizes(config, plan)
     except ValueError as error:
         raise ConfigError(f"methods.{name}: {error}") from error
     return plan
+
+
+def _check_sizes(config: StudyConfig, plan: Plan) -> None:
+    """Refuse images of several sizes where tasks learn from each other's images or features."""
+    sizes = {task.size or config.size for task in config.tasks}
+    for size in sizes - {config.size}:
+        config.network.stem_stride(size)
+    if len(sizes) > 1 and any(p.distilled or p.changes == "head" for p in plan.phases):
+        raise ValueError(
+            "tasks whose networks go on from each other's must have images of one size"
+        )
 
 
 def check_methods(config: StudyConfig) -> None:

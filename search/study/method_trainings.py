@@ -133,6 +133,7 @@ def method_jobs(
                 "plan": plan,
                 "tasks": tasks,
                 "backbone": config.backbone,
+                "size": config.size,
                 "sgd": config.train.sgd,
                 "seed": seed,
                 "compute": config.compute,
@@ -261,8 +262,7 @@ def trained_networks(
         seed: Of the training.
         state: Of its result.
     """
-    classes = {name: task.num_classes for name, task in tasks.items()}
-    networks = make_networks(plan, config.network, classes, seed, torch.device("cpu"))
+    networks = make_networks(plan, config.network, tasks, seed, torch.device("cpu"))
     load_parts(networks, state)
     for own in networks.values():
         for row in own.rows:

@@ -69,6 +69,9 @@ class TaskConfig:
         only: In place of `classes`: names of those that make up the task, in the task's order.
         merge: So many classes in a row, of those that are taken, are one class of the task,
             as coarse labels are; the last one has what is left. 1 keeps all apart.
+        size: Height and width that the task's images are resized to, where it is another than the
+            network's input_size. Such a task has a first convolution of its own, of a stride that
+            makes maps of one size; in studies of methods only. None takes the network's.
         limit: At most so many training images, chosen with the seed, none of the classes lost. None
             is no limit.
         validation_fraction: How much of the training split is held out for validation; only where
@@ -95,6 +98,7 @@ class TaskConfig:
     classes: Annotated[tuple[int, int] | None, CLASSES] = None
     only: Annotated[tuple[str, ...] | None, NAMES] = None
     merge: Annotated[int, at_least(1)] = 1
+    size: Annotated[int | None, SIZE, Unit("pixels")] = None
     limit: Annotated[int | None, at_least(2), Unit("images")] = None
     validation_fraction: Annotated[float | None, interval("(0, 1)")] = None
     flip: bool = False
@@ -160,8 +164,9 @@ class DataConfig:
                 "second one another name, or remove it"
             )
         for task in self.tasks:
-            if task.shift >= self.input_size:
+            size = task.size or self.input_size
+            if task.shift >= size:
                 raise ValueError(
-                    f"task {task.name!r}: shift must be smaller than the input size "
-                    f"{self.input_size}, got {task.shift}"
+                    f"task {task.name!r}: shift must be smaller than the input size {size}, got "
+                    f"{task.shift}"
                 )

@@ -95,7 +95,7 @@ def load_task(task: TaskConfig, config: DataConfig, folder: Path | None = None) 
             a split are alike, or those of one split are another's.
         OSError: the folder is read-only or full.
     """
-    plan, size, inputs = _plan(task, config), config.input_size, config.inputs
+    plan, size, inputs = _plan(task, config), task.size or config.input_size, config.inputs
     decoded = sum(len(part.rows) for part in plan.parts.values()) * 3 * size**2
     mapped = folder is not None and decoded > MAPPED_ABOVE
     traces = {name: part.trace() for name, part in plan.parts.items() if mapped}

@@ -150,7 +150,6 @@ def export_networks(
     network.eval()
     masks = network.masks
     classes = [tasks[n.task].num_classes for n in masks.networks]
-    size = next(iter(tasks.values())).size
     counted = costs(network.backbone, masks, classes)
     checks: dict[str, ExportCheck] = {}
     for row, virtual in enumerate(masks.networks):
@@ -165,7 +164,7 @@ def export_networks(
             "level": virtual.level,
             "classes": list(task.classes),
             "input": {
-                "size": size,
+                "size": task.size,
                 "channels": "RGB",
                 "values": "0..255",
                 "layout": "NCHW",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,7 @@ class CopiedNetworks(SharedNetworks):
         state: Whole tensors by name that it begins with.
         seed: Of heads, and of the other copies.
         device: Where it is kept.
+        where: sizes of `SharedNetworks`.
     """
 
     def __init__(
@@ -42,9 +44,9 @@ class CopiedNetworks(SharedNetworks):
         state: Mapping[str, Tensor],
         seed: int,
         device: torch.device,
+        **where: Any,
     ) -> None:
-        super().__init__(backbone, part, classes, state=state, seed=seed, device=device)
-        self.plain = tuple(self.shared)
+        super().__init__(backbone, part, classes, state=state, seed=seed, device=device, **where)
         for copy in range(1, copies):
             given = backbone.config.pretrained
             fresh = state if given else backbone.initial(2, 1000 * copy + seed)
@@ -68,8 +70,7 @@ class CopiedNetworks(SharedNetworks):
     def tensors(self, row: int, copy: int) -> dict[str, Tensor]:
         """A copy's tensors as a row has them, by the backbone's names."""
         own = self.rows[row]
-        found: dict[str, Tensor] = {name: self.shared[name] for name in self.plain}
-        found |= {**own.own, **own.buffers}
+        found: dict[str, Tensor] = {**self.read(row), **own.own, **own.buffers}
         if copy:
             at = len(_of(copy))
             found |= {n[at:]: t for n, t in self.shared.items() if n.startswith(_of(copy))}

@@ -84,6 +84,8 @@ class CrossStitchNetworks(CopiedNetworks):
         self, backbone: Backbone, part: CrossStitchPart, classes: Sequence[int], **where: Any
     ) -> None:
         count = part.copies
+        if set(where["sizes"]) != {backbone.boundary[-1]}:
+            raise ValueError("cross-stitch networks mix maps of images of one size: leave out size")
         super().__init__(backbone, part, classes, copies=count, copied=lambda name: True, **where)
         names = [output.name for output in backbone.outputs]
         for name in names:

@@ -25,6 +25,8 @@ from trainers.networks import Backbone, Row, bound, tensors_of
 ADAPTER, HIDDEN = "adapter", "hidden"
 #: Likewise, of shared weights: which row owns each (from 1; 0 is nobody's).
 OWNER = "owner"
+#: Before the names of weights that read images of another size than the backbone's.
+STEM = "stem:"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +58,7 @@ class Part:
         Args:
             backbone: Of which they are rows.
             classes: Of each row's head, (R,).
-            where: state, seed and device of `SharedNetworks`.
+            where: state, sizes, seed and device of `SharedNetworks`.
         """
         return SharedNetworks(backbone, self, classes, **where)
 
@@ -77,6 +79,8 @@ class SharedNetworks:
         part: Rows.
         classes: Of each row's head, (R,).
         state: Whole tensors by name that it begins with.
+        sizes: Of each row's images, in pixels, (R,); rows of another size than the backbone's have
+            a stem in common with rows of that size.
         seed: Of the heads.
         device: Where it is kept.
 
@@ -91,6 +95,7 @@ class SharedNetworks:
         classes: Sequence[int],
         *,
         state: Mapping[str, Tensor],
+        sizes: Sequence[int],
         seed: int,
         device: torch.device,
     ) -> None:
@@ -113,6 +118,12 @@ class SharedNetworks:
             for name, parameter in backbone.tail.named_parameters()
             if name not in backbone.own
         }
+        #: Names of these but for other sizes' stems, which follow.
+        self.plain = tuple(self.shared)
+        self._sizes = tuple(sizes)
+        for size in sorted(set(sizes) - {backbone.boundary[-1]}):
+            for name in self.stem_tensors:
+                self.shared[_of_stem(size, name)] = nn.Parameter(self.shared[name].detach().clone())
         #: Of those that are shared out one by one: which row owns each weight, from 1.
         self.owner = {
             name: torch.zeros_like(weight, dtype=torch.uint8)
@@ -131,9 +142,11 @@ class SharedNetworks:
             )
             for row, count in enumerate(classes)
         ]
+        for row, size in zip(self.rows, sizes, strict=True):
+            backbone.set_stride(row.row.module, size)
         if part.adapters:
-            for row in self.rows:
-                row.adapt(self.shared)
+            for number, row in enumerate(self.rows):
+                row.adapt(self.read(number))
 
     def __call__(self, images: Tensor, row: int) -> Tensor:
         """Map normalised images (B, 3, S, S) to logits (B, classes of the row)."""
@@ -141,9 +154,23 @@ class SharedNetworks:
 
     def read(self, row: int) -> Mapping[str, Tensor]:
         """The shared weights as a row reads them: without those that others may change."""
-        if not self.rows[row].pruned:
-            return self.shared
-        return {**self.shared, **{n: self.shared[n] * self._own(n, row) for n in self.owner}}
+        pruned = self.owner if self.rows[row].pruned else {}
+        return {
+            name: self.shared[key] * self._own(key, row) if key in pruned else self.shared[key]
+            for name, key in self._keys(row).items()
+        }
+
+    @property
+    def stem_tensors(self) -> list[str]:
+        """Names of the tensors of the convolution that reads the images."""
+        return [name for name in self.plain if name.startswith(f"{self.backbone.stem}.")]
+
+    def _keys(self, row: int) -> dict[str, str]:
+        """By the backbone's name of each shared tensor, which of `shared` a row reads."""
+        keys = {name: name for name in self.plain}
+        if self._sizes[row] != self.backbone.boundary[-1]:
+            keys |= {name: _of_stem(self._sizes[row], name) for name in self.stem_tensors}
+        return keys
 
     def parameters(
         self, rows: Sequence[int], changes: str
@@ -170,16 +197,19 @@ class SharedNetworks:
     @torch.no_grad()
     def used(self, row: int) -> dict[str, Tensor]:
         """Which entries of each shared weight a row uses, by name."""
-        found = {}
-        for name, weight in self.shared.items():
-            found[name] = used = torch.ones_like(weight, dtype=torch.bool)
+        found = {name: torch.zeros_like(w, dtype=torch.bool) for name, w in self.shared.items()}
+        keys = self._keys(row)
+        others = {key: key for key in self.shared if key not in self.plain and not _is_stem(key)}
+        for name, key in {**keys, **others}.items():
+            weight = self.shared[key]
+            found[key] = used = torch.ones_like(weight, dtype=torch.bool)
             for dim, places in self.rows[row].row.places.get(name, {}).items():
                 kept = torch.zeros(weight.shape[dim], dtype=torch.bool)
                 kept[torch.from_numpy(places.index_KN[0][places.real_KN[0]])] = True
                 shape = [-1 if d == dim else 1 for d in range(weight.ndim)]
                 used &= kept.to(weight.device).view(shape)
-            if name in self.owner and self.rows[row].pruned:
-                used &= self._own(name, row)
+            if key in self.owner and self.rows[row].pruned:
+                used &= self._own(key, row)
         return found
 
     @torch.no_grad()
@@ -352,6 +382,14 @@ class _Row:
                 )
                 both = sorted(at.keys() & have.keys())
                 tensor[[at[i] for i in both]] = theirs[name][[have[i] for i in both]]
+
+
+def _of_stem(size: int, name: str) -> str:
+    return f"{STEM}{size}.{name}"
+
+
+def _is_stem(name: str) -> bool:
+    return name.startswith(STEM)
 
 
 def _indices(row: Row, name: str, own: Tensor, dim: int) -> IntArray:

@@ -40,6 +40,7 @@ def alone(part: SharedNetworks, row: int, task: Task) -> Network:
         seed=0,
         device=torch.device("cpu"),
     )
+    backbone.set_stride(network.stacks[0].module, task.size)
     network.load(part.alone(row))
     network.eval()
     own.row.module.eval()

@@ -108,14 +108,14 @@ def phase_digests(
 
 
 def make_networks(
-    plan: Plan, backbone: Backbone, classes: Mapping[str, int], seed: int, device: torch.device
+    plan: Plan, backbone: Backbone, tasks: Mapping[str, Task], seed: int, device: torch.device
 ) -> dict[str, SharedNetworks]:
     """The networks of a plan, by part, as training begins with them.
 
     Args:
         plan: Of a method.
         backbone: The network.
-        classes: Number of classes by task.
+        tasks: Images and labels.
         seed: Of weights and heads.
         device: Where they are kept.
     """
@@ -123,7 +123,8 @@ def make_networks(
     return {
         name: part.networks(
             backbone,
-            [classes[network.task] for network in part.masks.networks],
+            [tasks[network.task].num_classes for network in part.masks.networks],
+            sizes=[tasks[network.task].size for network in part.masks.networks],
             state=state,
             seed=seed,
             device=device,
@@ -137,6 +138,7 @@ def train_method(
     tasks: Mapping[str, Task],
     *,
     backbone: BackboneConfig,
+    size: int,
     sgd: SGDConfig,
     seed: int,
     compute: ComputeConfig,
@@ -154,6 +156,7 @@ def train_method(
         plan: Of the method.
         tasks: Images and labels.
         backbone: The network.
+        size: Of its images, in pixels; tasks of other sizes have stems of their own.
         sgd: Of each phase; a step takes a batch of every task of the phase.
         seed: Of weights, heads, batches and augmentation.
         compute: Device and precision.
@@ -166,9 +169,8 @@ def train_method(
         FloatingPointError: A loss is not finite: of which network, and at which step.
     """
     device = resolve_device(compute.device)
-    built = build_backbone(backbone, next(iter(tasks.values())).size)
-    classes = {name: task.num_classes for name, task in tasks.items()}
-    networks = make_networks(plan, built, classes, seed, device)
+    built = build_backbone(backbone, size)
+    networks = make_networks(plan, built, tasks, seed, device)
     files = [folder / f"method-{digest[:20]}.safetensors" for digest in digests]
     begin, known = _first_to_train(networks, files, digests)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):

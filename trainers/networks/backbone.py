@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from partitioning import ChannelGroup, Masks
 from partitioning.settings import checked, one_of
@@ -189,6 +189,63 @@ class Backbone:
         for each in self.division.groups:
             divided[each.units] = each.group.name in names
         return divided
+
+    @functools.cached_property
+    def stem(self) -> str:
+        """The convolution that reads the images, of a network without a trunk.
+
+        Raises:
+            BackboneError: There is none.
+        """
+        assert isinstance(self.tail, fx.GraphModule)
+        for node in self.tail.graph.find_nodes(op="call_module"):
+            if isinstance(self.tail.get_submodule(str(node.target)), nn.Conv2d):
+                return str(node.target)
+        raise BackboneError(
+            f"no convolution of {self.config.model} reads the images, which tasks of another size "
+            "could have in a stride of their own"
+        )
+
+    def stem_stride(self, size: int) -> int:
+        """The stride of the stem with which images of another size give maps of the same size.
+
+        Args:
+            size: Height and width of the images, in pixels.
+
+        Raises:
+            BackboneError: There is none.
+        """
+        conv, base = self.tail.get_submodule(self.stem), self.boundary[-1]
+        assert isinstance(conv, nn.Conv2d)
+        stride = conv.stride[0] * size // base
+        kernel, padding = conv.kernel_size[0], conv.padding[0]
+        assert isinstance(padding, int)
+        ends = [
+            (pixels + 2 * padding - kernel) // step
+            for pixels, step in ((base, conv.stride[0]), (size, max(1, stride)))
+        ]
+        if stride < 1 or ends[0] != ends[1]:
+            raise BackboneError(
+                f"no stride of {self.stem} makes maps of images of {size} pixels as large as those "
+                f"of {base} pixels with stride {conv.stride[0]}"
+            )
+        return stride
+
+    def set_stride(self, module: nn.Module, size: int) -> None:
+        """Give a copy of the tail's modules the stem's stride for images of a size.
+
+        Args:
+            module: The copy.
+            size: Height and width, in pixels.
+
+        Raises:
+            BackboneError: There is none.
+        """
+        # Where no task has another size a network need not have a stem: nobody asks for it.
+        if size != self.boundary[-1] or "stem" in vars(self):
+            conv = module.get_submodule(self.stem)
+            assert isinstance(conv, nn.Conv2d)
+            conv.stride = (self.stem_stride(size),) * 2
 
     def kept(self, masks: Masks, side: str = "forward") -> NDArray[np.bool_]:
         """(R, units): what each row uses, or may change.

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from search.config import ConfigError, differences, dump_config, load_config, parse_config
+from search.study.method_plans import build_plan
 from tests.helpers import ROOT
 from trainers.methods import METHODS
 
@@ -15,6 +16,9 @@ SMALL: dict[str, Any] = {
     "backbone": {"model": "resnet14", "partition": ["stage*"], "stream": True, "trunk": "train"},
     "methods": {"dvn": {}, "random": {"kind": "dvn", "order": "random"}},
 }
+
+
+TRUNK: dict[str, Any] = {"dataset": {"name": "hues", "source": "toy"}}
 
 
 def refused(**changed: Any) -> str:
@@ -57,6 +61,10 @@ def test_a_grid_stands_for_all_combinations() -> None:
         ({"methods": {}}, "strategies must name at least one of .*or methods at least one of"),
         ({"strategies": {"random": {}}}, "methods and strategies are two studies"),
         ({"backbone": {"model": "resnet14"}}, r"backbone\.trunk must be train, got frozen"),
+        (
+            {"tasks": [{"name": "digits", "source": "toy", "size": 4}]},
+            "size must be at least 8",
+        ),
         ({"finish": {}}, "finish must be left out where methods are trained"),
         (
             {"trunk": {"dataset": {"name": "hues", "source": "toy"}}},
@@ -66,6 +74,22 @@ def test_a_grid_stands_for_all_combinations() -> None:
 )
 def test_refused(changed: dict[str, Any], said: str) -> None:
     assert re.search(said, refused(**changed), re.DOTALL)
+
+
+def test_images_of_several_sizes_are_for_methods() -> None:
+    sized = [{"name": "digits", "source": "toy", "size": 64}, {"name": "glyphs", "source": "toy"}]
+    config = parse_config(SMALL | {"tasks": sized, "methods": {"shared": {}, "lwf": {}}})
+    assert build_plan(config, "shared", 0).parts
+    with pytest.raises(ConfigError, match=r"methods\.lwf: .* must have images of one size"):
+        build_plan(config, "lwf", 0)
+    sized[0]["size"] = 40
+    config = parse_config(SMALL | {"tasks": sized})
+    with pytest.raises(ConfigError, match="images of 40 pixels as large as those of 32 pixels"):
+        build_plan(config, "dvn", 0)
+    with pytest.raises(ConfigError, match="task 'digits': size is for methods"):
+        parse_config(
+            {"name": "searched", "tasks": sized, "strategies": {"random": {}}, "trunk": TRUNK}
+        )
 
 
 def test_methods_of_one_config_do_not_bind_another() -> None:

@@ -90,7 +90,8 @@ def trained(
 ) -> MethodResult:
     """The plan trained, with seed 0."""
     return train_method(
-        plan, tasks, backbone=CONFIG, sgd=sgd, seed=0, compute=COMPUTE, folder=folder, every=every,
+        plan, tasks, backbone=CONFIG, size=8, sgd=sgd, seed=0, compute=COMPUTE, folder=folder,
+        every=every,
         digests=digests_of(plan, tasks, sgd) if digests is None else digests,
     )  # fmt: skip
 
@@ -104,8 +105,7 @@ def networks_of(
     plan: Plan, state: Mapping[str, Tensor] | None = None, seed: int = 0
 ) -> dict[str, SharedNetworks]:
     """The networks of a plan as they begin, or with a result's state, in evaluation."""
-    classes = {name: task.num_classes for name, task in toy_tasks().items()}
-    found = make_networks(plan, BUILT, classes, seed, CPU)
+    found = make_networks(plan, BUILT, toy_tasks(), seed, CPU)
     for name, part in found.items():
         if state is not None:
             part.load(state_of(name, state))
@@ -124,7 +124,13 @@ def part_of(masks: Masks, tasks: Mapping[str, Task], **form: Any) -> SharedNetwo
     """Networks with these masks, as they begin."""
     classes = [tasks[network.task].num_classes for network in masks.networks]
     return SharedNetworks(
-        BUILT, Part(masks=masks, **form), classes, state=BUILT.initial(2, 0), seed=0, device=CPU
+        BUILT,
+        Part(masks=masks, **form),
+        classes,
+        state=BUILT.initial(2, 0),
+        sizes=[8] * len(classes),
+        seed=0,
+        device=CPU,
     )
 
 

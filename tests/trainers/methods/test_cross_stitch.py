@@ -72,7 +72,9 @@ def test_it_is_no_network_alone_and_costs_all_of_them() -> None:
     part = stitched(own=0.9)
     with pytest.raises(ValueError, match="cross-stitch networks are not exported"):
         part.alone(0)
-    alone = SharedNetworks(BUILT, part.part, [8, 8], state=BUILT.initial(2, 0), seed=0, device=CPU)
+    alone = SharedNetworks(
+        BUILT, part.part, [8, 8], state=BUILT.initial(2, 0), sizes=[8, 8], seed=0, device=CPU
+    )
     weights = sum(t.numel() for t in alone.shared.values())
     norms = sum(t.numel() for t in alone.rows[0].own.values())
     mixed = 4 * len(BUILT.outputs)

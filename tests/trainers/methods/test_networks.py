@@ -229,5 +229,6 @@ def test_a_frozen_trunk_is_refused(tasks: Mapping[str, Task]) -> None:
     masks = virtual_masks(NAMES, found.groups, [[1, 2, 3]] * 3)
     with pytest.raises(ValueError, match=r"backbone\.trunk must be train, got frozen"):
         SharedNetworks(
-            found, Part(masks=masks), [2] * 9, state=found.initial(2, 0), seed=0, device=CPU
-        )
+            found, Part(masks=masks), [2] * 9, state=found.initial(2, 0), sizes=[8] * 9, seed=0,
+            device=CPU,
+        )  # fmt: skip

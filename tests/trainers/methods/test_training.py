@@ -285,7 +285,7 @@ def test_another_training_s_file_is_passed_over(
 def test_progress_is_written(tasks: Mapping[str, Task], tmp_path: Path) -> None:
     plan, progress = plan_of("lwf"), tmp_path / "progress.json"
     result = train_method(
-        plan, tasks, backbone=CONFIG, sgd=SGD, seed=0, compute=COMPUTE,
+        plan, tasks, backbone=CONFIG, size=8, sgd=SGD, seed=0, compute=COMPUTE,
         digests=digests_of(plan, tasks), folder=tmp_path, progress=progress,
     )  # fmt: skip
     said = json.loads(progress.read_text())

@@ -63,6 +63,7 @@ class ExportedNetwork(RawImages):
             for node in graph.find_nodes(op="call_module", target=block.name):
                 node.args = (*node.args, levels)
         graph.output(features)
+        part.backbone.set_stride(frame, task.size)
         found = fx.GraphModule(frame, graph)
         self.frame = bound(found, {n: contiguous_copy(t) for n, t in tensors.items()}).eval()
         weight, bias = head

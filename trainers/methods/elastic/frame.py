@@ -25,7 +25,7 @@ class Frame:
     def __init__(
         self, backbone: Backbone, names: Sequence[str], run: Callable[[int, Tensor], Tensor]
     ) -> None:
-        self._module = resized(backbone.tail, {})
+        self._backbone, self._module = backbone, resized(backbone.tail, {})
         self._inside = tuple(f"{name}." for name in names)
         for number, name in enumerate(names):
             self._module.set_submodule(name, _Place(number, run))
@@ -41,9 +41,10 @@ class Frame:
 
         Args:
             tensors: By name; those of the blocks are left out.
-            images: Which.
+            images: Of any size that the network has a stride for.
             training: Whether batch norms use the batch's statistics.
         """
+        self._backbone.set_stride(self._module, images.shape[-1])
         self._module.train(training)
         own = {name: tensor for name, tensor in tensors.items() if not self.within(name)}
         features: Tensor = functional_call(self._module, own, (images,))[1]

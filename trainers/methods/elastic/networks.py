@@ -60,6 +60,7 @@ class ElasticNetworks(SharedNetworks):
         part: Rows.
         classes: Of each row's head, (R,).
         state: Whole tensors by name that it begins with.
+        sizes: Of each row's images, in pixels, (R,).
         seed: Of heads and selector.
         device: Where it is kept.
     """
@@ -73,10 +74,13 @@ class ElasticNetworks(SharedNetworks):
         classes: Sequence[int],
         *,
         state: Mapping[str, Tensor],
+        sizes: Sequence[int],
         seed: int,
         device: torch.device,
     ) -> None:
-        super().__init__(backbone, part, classes, state=state, seed=seed, device=device)
+        super().__init__(
+            backbone, part, classes, state=state, sizes=sizes, seed=seed, device=device
+        )
         self.tasks = part.masks.tasks
         self.blocks = find_blocks(backbone)
         self._frame = Frame(backbone, [block.name for block in self.blocks], self._run_block)
@@ -161,7 +165,8 @@ class ElasticNetworks(SharedNetworks):
     def outside(self, task: str) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor]]:
         """A task's tensors outside blocks, by name, and weight and bias of its head."""
         top = self.rows[self.row_of(task, self.part.levels - 1)]
-        tensors: dict[str, Tensor] = {**self.shared, **top.own, **top.buffers}
+        shared = self.read(self.row_of(task, self.part.levels - 1))
+        tensors: dict[str, Tensor] = {**shared, **top.own, **top.buffers}
         weight, bias = top.head
         return {n: t for n, t in tensors.items() if not self._frame.within(n)}, (weight, bias)
 

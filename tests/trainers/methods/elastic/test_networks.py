@@ -42,7 +42,14 @@ def networks_of(backbone: Backbone, method: str = "den", **settings: Any) -> Ela
     part = plan.parts["all"]
     assert isinstance(part, ElasticPart)
     classes = [3 if network.task == "one" else 5 for network in part.masks.networks]
-    found = part.networks(backbone, classes, state=backbone.initial(2, 0), seed=0, device=CPU)
+    found = part.networks(
+        backbone,
+        classes,
+        state=backbone.initial(2, 0),
+        sizes=[SIZE] * len(classes),
+        seed=0,
+        device=CPU,
+    )
     assert isinstance(found, ElasticNetworks)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
