@@ -109,6 +109,7 @@ def method_jobs(
             plan,
             tasks,
             backbone=config.backbone,
+            size=config.size,
             weights=weights,
             sgd=config.train.sgd,
             seed=seed,

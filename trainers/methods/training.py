@@ -67,6 +67,7 @@ def phase_digests(
     tasks: Mapping[str, Task],
     *,
     backbone: BackboneConfig,
+    size: int,
     weights: str,
     sgd: SGDConfig,
     seed: int,
@@ -78,13 +79,14 @@ def phase_digests(
         plan: Of a method.
         tasks: Images and labels.
         backbone: The network.
+        size: Of its images, in pixels.
         weights: Hash of the weights that it begins with, if they are given.
         sgd: Of each phase.
         seed: Of the training.
         precision: Of convolutions.
     """
     digest = fingerprint(
-        version=METHODS_VERSION, backbone=backbone, weights=weights, sgd=sgd, seed=seed,
+        version=METHODS_VERSION, backbone=backbone, size=size, weights=weights, sgd=sgd, seed=seed,
         precision=precision, surgery=plan.surgery,
     )  # fmt: skip
     prints = {name: task.fingerprint() for name, task in tasks.items()}

@@ -75,7 +75,14 @@ def plan_of(method: str, tasks: Sequence[str] = NAMES, seed: int = 0, **settings
 def digests_of(plan: Plan, tasks: Mapping[str, Task], sgd: SGDConfig = SGD) -> tuple[str, ...]:
     """The phases' hashes."""
     return phase_digests(
-        plan, tasks, backbone=CONFIG, weights="", sgd=sgd, seed=0, precision=COMPUTE.precision
+        plan,
+        tasks,
+        backbone=CONFIG,
+        size=8,
+        weights="",
+        sgd=sgd,
+        seed=0,
+        precision=COMPUTE.precision,
     )
 
 
