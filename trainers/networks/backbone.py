@@ -202,8 +202,8 @@ class Backbone:
             if isinstance(self.tail.get_submodule(str(node.target)), nn.Conv2d):
                 return str(node.target)
         raise BackboneError(
-            f"no convolution of {self.config.model} reads the images, which tasks of another size "
-            "could have in a stride of their own"
+            f"{self.config.model} has no convolution before its divided blocks, which could have "
+            "another stride for images of another size"
         )
 
     def stem_stride(self, size: int) -> int:
