@@ -17,7 +17,7 @@ from tests.trainers.methods.helpers import (
     toy_tasks,
     trained,
 )
-from trainers.data import normalise
+from trainers.data import DataConfig, TaskConfig, load_tasks, normalise
 from trainers.export import read_export
 from trainers.methods.elastic import (
     ChosenPerImage,
@@ -146,7 +146,8 @@ def test_the_exported_selector_chooses_what_was_chosen(
 def test_what_a_level_does_not_have_is_not_computed() -> None:
     """Of an exported program, by what the profiler sees."""
     part = elastic_of(backbone_of("wrn32"))
-    task = toy_tasks()["digits"]
+    data = DataConfig(tasks=(TaskConfig(name="digits", source="toy", limit=20),), input_size=32)
+    task = load_tasks(data)["digits"]
     part.tasks = ("digits", "two")
     part._first["digits"] = part._first["one"]
     raw = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
