@@ -10,6 +10,7 @@ where the interval is above 0, fails where it is below, and is open else. Studie
 
 import argparse
 import json
+import math
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -153,7 +154,7 @@ def print_ordering(words: str, found: Estimate) -> dict[str, Any]:
     elif found.high < 0:
         verdict = "fails"
     interval = f"[{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
-    if found.low != found.low:  # NaN
+    if math.isnan(found.low):
         interval = "(one seed)"
     print(f"- {words}: {verdict}, {100 * found.value:+.1f} points {interval}")
     return {"ordering": words, "verdict": verdict, **vars(found)}

@@ -64,6 +64,20 @@ def explore(levels_: Tensor, uniform: Tensor, any_: Tensor, epsilon: float) -> T
     return torch.where(uniform < epsilon, any_, levels_)
 
 
+def act(logits: Tensor, epsilon: float, generator: torch.Generator) -> Tensor:
+    """Levels (...) that a policy chooses, each with probability epsilon any.
+
+    Args:
+        logits: (..., h).
+        epsilon: In [0, 1].
+        generator: Of the draws, on the device of the logits.
+    """
+    which, uniform, any_ = torch.rand(
+        (3, *logits.shape[:-1]), generator=generator, device=logits.device
+    )
+    return explore(draw(logits, uniform), which, draw_any(any_, logits.shape[-1]), epsilon)
+
+
 def log_probability(logits: Tensor, levels: Tensor, epsilon: float = 0.0) -> Tensor:
     """Logarithms (...) of (1 - epsilon) C(z) + epsilon / h, the policy that really acts.
 

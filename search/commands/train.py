@@ -92,16 +92,15 @@ def train_methods(config: StudyConfig, wanted: Sequence[str] = (), *, say: Say =
     arms = [(name, seed) for seed in config.seeds for name in wanted or config.methods]
     require_no_writer(config.folder / "record.journal")
     known_before = (config.folder / "config.yaml").is_file()
+    candidates: list[Candidate] = []
     if known_before:  # it keeps the methods that it has
-        before = Study(config.folder).config.methods
-        config = replace(config, methods={**before, **config.methods})
+        before = Study(config.folder)
+        config = replace(config, methods={**before.config.methods, **config.methods})
+        candidates = before.candidates()
     check_inputs(config)
-    failed: dict[tuple[str, int], str] = {}
-    if known_before:
-        candidates = Study(config.folder).candidates()
-        for name in config.methods.keys() - {candidate.strategy for candidate in candidates}:
-            refresh_masks(config, name)
-        failed = {(c.strategy, c.seed): str(c.reason) for c in candidates if c.failed}
+    for name in config.methods.keys() - {candidate.strategy for candidate in candidates}:
+        refresh_masks(config, name)
+    failed = {(c.strategy, c.seed): c.reason for c in candidates if c.failed}
     check_methods(config)
     study, config = begin_study(config, resume=known_before, say=say)
     cut_short: list[str] = []

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
 
 from partitioning import name_of_damaged, write_atomically
 
@@ -136,14 +137,12 @@ def set_aside_damaged(database: Path) -> Path | None:
 
 def _half_made(database: Path) -> bool:
     """Whether MLflow cannot make the store's tables, of which some are there and some are not."""
-    from sqlalchemy.exc import SQLAlchemyError
+    from mlflow.exceptions import MlflowException
 
     try:
         connect_store(default_uri(database.parent))
-    except SQLAlchemyError as error:
+    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
         return any(words in str(error) for words in HALF_MADE)
-    except Exception:  # told by who uses it
-        return False
     return False
 
 

@@ -5,7 +5,7 @@ A candidate is a level of a method with a seed: one network for every task.
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -87,6 +87,16 @@ def method_candidates(
     return found
 
 
+def _trained_levels(
+    study: Study, say: Say
+) -> Iterator[tuple[MethodTraining, int, dict[str, VirtualNetwork]]]:
+    """Every level of every training, with its networks by task."""
+    for training in read_trainings(study, say):
+        plan = build_plan(study.config, training.method, training.seed)
+        for level, networks in enumerate(_levels_of(plan)):
+            yield training, level, networks
+
+
 def method_points(study: Study, say: Say = print) -> "pd.DataFrame":
     """What every network of a study's methods reaches and costs.
 
@@ -103,27 +113,25 @@ def method_points(study: Study, say: Say = print) -> "pd.DataFrame":
 
     by_id = {candidate.id: candidate for candidate in study.candidates()}
     rows = []
-    for training in read_trainings(study, say):
-        plan = build_plan(study.config, training.method, training.seed)
-        for level, networks in enumerate(_levels_of(plan)):
-            candidate = by_id.get(f"{training.method}-{training.seed}-{level}")
-            if candidate is None or candidate.costs is None:
-                continue
-            for task, network in networks.items():
-                rows.append(
-                    {
-                        "method": training.method,
-                        "seed": training.seed,
-                        "level": level,
-                        "task": task,
-                        "candidate": candidate.id,
-                        "validation": training.accuracy["validation"][str(network)],
-                        "test": training.accuracy.get("test", {}).get(str(network), np.nan),
-                        "parameters": candidate.costs.parameters[task],
-                        "macs": candidate.costs.macs[task],
-                        "stored": training.stored,
-                    }
-                )
+    for training, level, networks in _trained_levels(study, say):
+        candidate = by_id.get(f"{training.method}-{training.seed}-{level}")
+        if candidate is None or candidate.costs is None:
+            continue
+        for task, network in networks.items():
+            rows.append(
+                {
+                    "method": training.method,
+                    "seed": training.seed,
+                    "level": level,
+                    "task": task,
+                    "candidate": candidate.id,
+                    "validation": training.accuracy["validation"][str(network)],
+                    "test": training.accuracy.get("test", {}).get(str(network), np.nan),
+                    "parameters": candidate.costs.parameters[task],
+                    "macs": candidate.costs.macs[task],
+                    "stored": training.stored,
+                }
+            )
     return pd.DataFrame(rows, columns=POINT_COLUMNS)
 
 
@@ -145,16 +153,15 @@ def chosen_points(study: Study, say: Say = print) -> "pd.DataFrame":
     import pandas as pd
 
     rows = []
-    for training in read_trainings(study, say):
-        plan = build_plan(study.config, training.method, training.seed)
-        for level, networks in enumerate(_levels_of(plan)):
-            for (task, network), split in product(networks.items(), training.choices):
-                if (found := training.choices[split].get(str(network))) is not None:
-                    own = {**found, "chosen": found["accuracy"]}
-                    for each in ("levels", "structures"):
-                        own[each] = json.dumps(found[each])
-                    keys = [training.method, training.seed, level, task, split]
-                    rows.append([*keys, *(own[name] for name in CHOSEN_COLUMNS[len(keys) :])])
+    for training, level, networks in _trained_levels(study, say):
+        for (task, network), split in product(networks.items(), training.choices):
+            if (found := training.choices[split].get(str(network))) is not None:
+                accuracy = training.accuracy.get(split, {}).get(str(network), np.nan)
+                own = {**found, "chosen": accuracy}
+                for each in ("levels", "structures"):
+                    own[each] = json.dumps(found[each])
+                keys = [training.method, training.seed, level, task, split]
+                rows.append([*keys, *(own[name] for name in CHOSEN_COLUMNS[len(keys) :])])
     return pd.DataFrame(rows, columns=CHOSEN_COLUMNS)
 
 
@@ -168,20 +175,18 @@ def method_curves(
         say: Called where a damaged training is moved aside.
     """
     found: dict[str, list[tuple[int, Mapping[str, float]]]] = {}
-    for training in read_trainings(study, say):
-        plan = build_plan(study.config, training.method, training.seed)
+    for training, level, networks in _trained_levels(study, say):
         test = training.accuracy.get("test", {})
-        for level, networks in enumerate(_levels_of(plan)):
-            own = {str(network): task for task, network in networks.items()}
-            points: list[tuple[int, Mapping[str, float]]] = [
-                (step, {f"loss/{own[name]}": loss for name, loss in losses.items() if name in own})
-                for step, losses in training.curve
-            ]
-            last = {f"test/{task}": test[name] for name, task in own.items() if name in test}
-            if last:
-                last["test_mean"] = float(np.mean(list(last.values())))
-            points.append((training.steps, last))
-            found[f"{training.method}-{training.seed}-{level}"] = points
+        own = {str(network): task for task, network in networks.items()}
+        points: list[tuple[int, Mapping[str, float]]] = [
+            (step, {f"loss/{own[name]}": loss for name, loss in losses.items() if name in own})
+            for step, losses in training.curve
+        ]
+        last = {f"test/{task}": test[name] for name, task in own.items() if name in test}
+        if last:
+            last["test_mean"] = float(np.mean(list(last.values())))
+        points.append((training.steps, last))
+        found[f"{training.method}-{training.seed}-{level}"] = points
     return found
 
 

@@ -9,6 +9,8 @@ from trainers.export.compact import (
     RawImages,
     check_export,
     check_exportable,
+    checked_split,
+    described,
     export_networks,
 )
 from trainers.export.description import read_export
@@ -19,6 +21,8 @@ __all__ = [
     "RawImages",
     "check_export",
     "check_exportable",
+    "checked_split",
+    "described",
     "export_networks",
     "read_export",
 ]

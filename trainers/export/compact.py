@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -159,27 +160,34 @@ def export_networks(
         checks[name] = _write(network, row, task, target)
         before = _before_head(network.heads[row])
         description = {
-            **EXPORT.header,
-            "task": virtual.task,
-            "level": virtual.level,
-            "classes": list(task.classes),
-            "input": {
-                "size": task.size,
-                "channels": "RGB",
-                "values": "0..255",
-                "layout": "NCHW",
-                # The shorter side to `size`, so interpolated, and the centre kept.
-                "interpolation": task.inputs.interpolation,
-            },
+            **described(task, virtual.level),
             "parameters": counted.parameters[name] + before[0],
             "macs": counted.macs[name] + before[1],
             "use": counted.use[name],
-            "split": _split(task),
+            "split": checked_split(task),
             "accuracy": checks[name].accuracy,
             "max_logit_difference": checks[name].max_difference,
         }
         write_json(target / "network.json", description)
     return checks
+
+
+def described(task: Task, level: int) -> dict[str, Any]:
+    """What `network.json` says of any network of a task."""
+    return {
+        **EXPORT.header,
+        "task": task.name,
+        "level": level,
+        "classes": list(task.classes),
+        "input": {
+            "size": task.size,
+            "channels": "RGB",
+            "values": "0..255",
+            "layout": "NCHW",
+            # The shorter side to `size`, so interpolated, and the centre kept.
+            "interpolation": task.inputs.interpolation,
+        },
+    }
 
 
 def _before_head(head: nn.Module) -> tuple[int, int]:
@@ -242,7 +250,7 @@ def _program(network: nn.Module, example: Tensor) -> torch.export.ExportedProgra
     return torch.export.export(network, (example,), dynamic_shapes=(size,))
 
 
-def _split(task: Task) -> str:
+def checked_split(task: Task) -> str:
     """The split that an export is checked on."""
     return "test" if "test" in task.splits else "validation"
 
@@ -250,7 +258,7 @@ def _split(task: Task) -> str:
 def _write(network: Network, row: int, task: Task, target: Path) -> ExportCheck:
     """Write program and weights of a row, if the program as it is read back computes the same."""
     compact = CompactNetwork(network, row, task).eval()
-    split = _split(task)
+    split = checked_split(task)
     example = torch.zeros(2, *task.splits[split].images.shape[1:], dtype=torch.uint8)
     program = _program(compact, example)
     with write_atomically(target / "network.pt2") as partial:

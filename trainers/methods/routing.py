@@ -13,10 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.func import functional_call
 
@@ -99,7 +97,7 @@ class RoutingNetworks(CopiedNetworks):
         self, backbone: Backbone, part: RoutingPart, classes: Sequence[int], **where: Any
     ) -> None:
         self.blocks = [output.name for output in backbone.outputs]
-        self._frame = Frame(backbone, self.blocks, self._run_block)
+        self._frame = Frame(backbone, self.blocks)
         super().__init__(
             backbone, part, classes, copies=part.functions, copied=self._frame.within, **where
         )
@@ -107,7 +105,6 @@ class RoutingNetworks(CopiedNetworks):
         #: Of every task's router, (T, n, functions).
         self.logits = torch.zeros(len(self.rows), len(self.blocks), part.functions)
         self.logits = self.logits.to(where["device"])
-        self._choice: tuple[int, NDArray[np.int64], bool] | None = None
 
     def __call__(self, images: Tensor, row: int) -> Tensor:
         """Map normalised images (B, 3, S, S) to logits, the most probable way."""
@@ -117,28 +114,26 @@ class RoutingNetworks(CopiedNetworks):
         self, images: Tensor, row: int, ways_Bn: Tensor, *, training: bool = False
     ) -> Tensor:
         """Logits of images that take these function blocks."""
-        self._choice = row, ways_Bn.cpu().numpy(), training
-        try:
-            features = self._frame(self.tensors(row, 0), images, training=training)
-        finally:
-            self._choice = None
+        way_Bn = ways_Bn.cpu().numpy()
+        tensors = [self.tensors(row, function) for function in range(self.part.functions)]
+
+        def block(number: int, x: Tensor) -> Tensor:
+            module, prefix = self._modules[number], f"{self.blocks[number]}."
+
+            def by_function(function: int, part: Tensor) -> Tensor:
+                own = {
+                    name.removeprefix(prefix): tensor
+                    for name, tensor in tensors[function].items()
+                    if name.startswith(prefix)
+                }
+                module.train(training and self.backbone.can_normalise(len(part)))
+                found: Tensor = functional_call(module, own, (part,))
+                return found
+
+            return by_choice(way_Bn[:, number], x, by_function)
+
+        features = self._frame(tensors[0], images, block, training=training)
         return F.linear(features.float(), *self.rows[row].head)
-
-    def _run_block(self, number: int, x: Tensor) -> Tensor:
-        assert self._choice is not None
-        row, ways_Bn, training = self._choice
-        prefix = f"{self.blocks[number]}."
-
-        def run(function: int, part: Tensor) -> Tensor:
-            tensors = self.tensors(row, function)
-            own = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-            smallest = self.backbone.smallest_map
-            enough = smallest is None or len(part) * smallest >= 2
-            self._modules[number].train(training and enough)
-            found: Tensor = functional_call(self._modules[number], own, (part,))
-            return found
-
-        return by_choice(ways_Bn[:, number], x, run)
 
     @torch.no_grad()
     def state(self, rows: Sequence[int] | None = None) -> dict[str, Tensor]:
@@ -192,11 +187,7 @@ class RoutingRun(PhaseRun):
             images, labels = batches[self._tasks[row]]
             table = part.logits[row].detach().requires_grad_()
             logits = table.expand(len(images), -1, -1)
-            which, uniform, any_ = torch.rand(
-                (3, *logits.shape[:2]), generator=self._generator, device=images.device
-            )
-            drawn = policy.draw(logits.detach(), uniform)
-            ways = policy.explore(drawn, which, policy.draw_any(any_, part.part.functions), epsilon)
+            ways = policy.act(logits.detach(), epsilon, self._generator)
             with self._precision():
                 found = part.routed(images, row, ways, training=True)
             each = F.cross_entropy(

@@ -235,14 +235,13 @@ class Backbone:
         """Give a copy of the tail's modules the stem's stride for images of a size.
 
         Args:
-            module: The copy.
+            module: The copy, with the stride that the backbone has.
             size: Height and width, in pixels.
 
         Raises:
             BackboneError: There is none.
         """
-        # Where no task has another size a network need not have a stem: nobody asks for it.
-        if size != self.boundary[-1] or "stem" in vars(self):
+        if size != self.boundary[-1]:  # else a network need not have a stem
             conv = module.get_submodule(self.stem)
             assert isinstance(conv, nn.Conv2d)
             conv.stride = (self.stem_stride(size),) * 2
@@ -270,6 +269,10 @@ class Backbone:
             ]
         )
 
+    def can_normalise(self, count: int) -> bool:
+        """Whether batch norms have more than one number for a channel of so many images."""
+        return self.smallest_map is None or count * self.smallest_map >= 2
+
     def check_batches(self, counts: Mapping[str, int]) -> None:
         """Refuse batches that would leave a batch norm a single number per channel.
 
@@ -280,7 +283,7 @@ class Backbone:
             BackboneError: One of them is too small for maps as small as the network's.
         """
         for name, count in counts.items():
-            if self.smallest_map is not None and count * self.smallest_map < 2:
+            if not self.can_normalise(count):
                 raise BackboneError(
                     f"{name} must be at least 2 with maps of a single pixel, which batch norms "
                     f"cannot normalise one image of; got {count}"

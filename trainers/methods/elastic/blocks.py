@@ -86,6 +86,7 @@ class LevelBlock:
         self._row = Row(backbone.tail, backbone.division, here)
         self._module = self._row.module.get_submodule(block.name)
         self._prefix = f"{block.name}."
+        self._names = [n for n in tensors_of(backbone.tail) if n.startswith(self._prefix)]
         (output,) = (each for each in backbone.outputs if each.name == block.name)
         self._places: _Widen | None = None
         if output.owner is not None and output.dim is not None:
@@ -118,10 +119,6 @@ class LevelBlock:
                 hook.remove()
         return [f"{self._prefix}{name}" for name, zeros in found.items() if zeros]
 
-    def names(self, tensors: Mapping[str, Tensor]) -> list[str]:
-        """Which tensors are those of the block."""
-        return [name for name in tensors if name.startswith(self._prefix)]
-
     def __call__(
         self,
         shared: Mapping[str, Tensor],
@@ -152,8 +149,8 @@ class LevelBlock:
         self, shared: Mapping[str, Tensor], own: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
         """By the names that the block itself has for them."""
-        found = self._row.gather({n: shared[n] for n in self.names(shared)})
-        found |= {n: own[n] for n in self.names(own)}
+        found = self._row.gather({n: shared[n] for n in self._names if n in shared})
+        found |= {n: own[n] for n in self._names if n in own}
         return {n.removeprefix(self._prefix): t for n, t in found.items()}
 
 

@@ -30,41 +30,25 @@ def measure_choices(part: ElasticNetworks, row: int, task: Task, split: str) -> 
         split: Which.
 
     Returns:
-        accuracy; parameters and macs of an image's network (means, without the selector), and of
-        the selector; `shuffled`, the accuracy where each image has the network that was chosen for
+        parameters and macs of an image's network (means, without the selector), and of the
+        selector; `shuffled`, the accuracy where each image has the network that was chosen for
         another one (the same networks, so the same cost); `random`, where all levels are as likely,
         with its `random_macs`; `levels`, for each block the share of images at each level;
         `structures`, levels of blocks with the number of images, of the most frequent; `different`,
         how many structures there are; images.
     """
-    budget = part.budget_of(row)
-    data = task.splits[split]
-    batches = [
-        (to_channels_last(normalise(images, task)), labels)
-        for images, labels in (
-            data.batch(start, start + part.backbone.batch)
-            for start in range(0, len(data), part.backbone.batch)
-        )
-    ]
-    chosen_Bn = np.concatenate(
-        [part.choose(images, task.name)[:, budget].cpu().numpy() for images, _ in batches]
-    )
+    batches = _batches(part, task, split)
+    chosen_Bn = _chosen(part, row, task, batches)
     rng = np.random.default_rng(SEED)
     random_Bn = rng.integers(0, part.part.levels, chosen_Bn.shape)
     shuffled_Bn = chosen_Bn[rng.permutation(len(chosen_Bn))]
-    parameters_B, macs_B = _costs(part, task, chosen_Bn)
     structures, counts = np.unique(chosen_Bn, axis=0, return_counts=True)
     first = np.argsort(-counts, kind="stable")[:MOST]
-    selector_parameters, selector_macs = part.selector.costs(task.size)
     return {
-        "accuracy": _accuracy(part, task.name, batches, chosen_Bn),
+        **_mean_costs(part, task, chosen_Bn),
         "shuffled": _accuracy(part, task.name, batches, shuffled_Bn),
         "random": _accuracy(part, task.name, batches, random_Bn),
-        "parameters": float(parameters_B.mean()),
-        "macs": float(macs_B.mean()),
         "random_macs": float(_costs(part, task, random_Bn)[1].mean()),
-        "selector_parameters": selector_parameters,
-        "selector_macs": selector_macs,
         "levels": [
             [float((chosen_Bn[:, block] == level).mean()) for level in range(part.part.levels)]
             for block in range(chosen_Bn.shape[1])
@@ -72,6 +56,51 @@ def measure_choices(part: ElasticNetworks, row: int, task: Task, split: str) -> 
         "structures": [[structures[at].tolist(), int(counts[at])] for at in first],
         "different": len(structures),
         "images": len(chosen_Bn),
+    }
+
+
+@torch.no_grad()
+def chosen_costs(part: ElasticNetworks, row: int, task: Task, split: str) -> dict[str, float]:
+    """What the networks that a selector chooses for a split's images cost, and the selector.
+
+    Args:
+        part: In evaluation mode.
+        row: One whose network is chosen per image.
+        task: Its task, on the device of the networks.
+        split: Which.
+
+    Returns:
+        parameters and macs (means, without the selector), selector_parameters and selector_macs.
+    """
+    return _mean_costs(part, task, _chosen(part, row, task, _batches(part, task, split)))
+
+
+def _batches(part: ElasticNetworks, task: Task, split: str) -> list[tuple[Tensor, Tensor]]:
+    data, count = task.splits[split], part.backbone.batch
+    found = (data.batch(start, start + count) for start in range(0, len(data), count))
+    return [(to_channels_last(normalise(images, task)), labels) for images, labels in found]
+
+
+def _chosen(
+    part: ElasticNetworks, row: int, task: Task, batches: list[tuple[Tensor, Tensor]]
+) -> NDArray[np.int64]:
+    """(B, n): levels of all images."""
+    budget = part.budget_of(row)
+    return np.concatenate(
+        [part.choose(images, task.name)[:, budget].cpu().numpy() for images, _ in batches]
+    )
+
+
+def _mean_costs(
+    part: ElasticNetworks, task: Task, chosen_Bn: NDArray[np.int64]
+) -> dict[str, float]:
+    parameters_B, macs_B = _costs(part, task, chosen_Bn)
+    selector_parameters, selector_macs = part.selector.costs(task.size)
+    return {
+        "parameters": float(parameters_B.mean()),
+        "macs": float(macs_B.mean()),
+        "selector_parameters": selector_parameters,
+        "selector_macs": selector_macs,
     }
 
 

@@ -8,10 +8,17 @@ from pathlib import Path
 import torch
 from torch import Tensor, fx, nn
 
-from partitioning import EXPORT, write_atomically, write_json
+from partitioning import write_atomically, write_json
 from trainers.data import Task, normalise
-from trainers.export import ExportCheck, ExportError, RawImages, check_export
-from trainers.methods.elastic.choices import measure_choices
+from trainers.export import (
+    ExportCheck,
+    ExportError,
+    RawImages,
+    check_export,
+    checked_split,
+    described,
+)
+from trainers.methods.elastic.choices import chosen_costs
 from trainers.methods.elastic.networks import ElasticNetworks
 from trainers.network import contiguous_copy
 from trainers.networks import bound, resized
@@ -147,7 +154,7 @@ def export_chosen(part: ElasticNetworks, row: int, task: Task, folder: Path) -> 
     Raises:
         ExportError: The programs do not choose or compute what the networks do.
     """
-    split = "test" if "test" in task.splits else "validation"
+    split = checked_split(task)
     folder.mkdir(parents=True, exist_ok=True)
     size = torch.export.Dim("batch", min=1)
     images = torch.zeros(2, *task.splits[split].images.shape[1:], dtype=torch.uint8)
@@ -164,24 +171,12 @@ def export_chosen(part: ElasticNetworks, row: int, task: Task, folder: Path) -> 
             torch.export.export(network, (images, levels), dynamic_shapes=shapes), partial
         )
     check = _check(part, row, task, split, ChosenPerImage(folder))
-    found = measure_choices(part, row, task, split)
     description = {
-        **EXPORT.header,
-        "task": task.name,
-        "level": part.part.masks.networks[row].level,
+        **described(task, part.part.masks.networks[row].level),
         "chosen_per_image": True,
         "blocks": [block.name for block in part.blocks],
         "levels": part.part.levels,
-        "classes": list(task.classes),
-        "input": {
-            "size": task.size,
-            "channels": "RGB",
-            "values": "0..255",
-            "layout": "NCHW",
-            "interpolation": task.inputs.interpolation,
-        },
-        # Means over the images of the split.
-        **{k: found[k] for k in ("parameters", "macs", "selector_parameters", "selector_macs")},
+        **chosen_costs(part, row, task, split),
         "split": split,
         "accuracy": check.accuracy,
         "max_logit_difference": check.max_difference,

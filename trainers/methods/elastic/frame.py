@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,6 +13,9 @@ from torch.func import functional_call
 
 from trainers.networks import Backbone, resized
 
+#: Maps the number of a block and what it reads to what it gives.
+Run = Callable[[int, Tensor], Tensor]
+
 
 class Frame:
     """What a backbone is but for some blocks.
@@ -19,48 +23,65 @@ class Frame:
     Args:
         backbone: The network.
         names: Of the blocks.
-        run: Maps the number of a block and what it reads to what it gives.
     """
 
-    def __init__(
-        self, backbone: Backbone, names: Sequence[str], run: Callable[[int, Tensor], Tensor]
-    ) -> None:
-        self._backbone, self._module = backbone, resized(backbone.tail, {})
+    def __init__(self, backbone: Backbone, names: Sequence[str]) -> None:
+        self._backbone, self._names = backbone, tuple(names)
         self._inside = tuple(f"{name}." for name in names)
-        for number, name in enumerate(names):
-            self._module.set_submodule(name, _Place(number, run))
+        self._run: Run | None = None
+        #: By the size of images, whose stem has a stride of its own.
+        self._modules: dict[int, nn.Module] = {}
 
     def within(self, name: str) -> bool:
         """Whether a tensor is one of the blocks'."""
         return name.startswith(self._inside)
 
     def __call__(
-        self, tensors: Mapping[str, Tensor], images: Tensor, *, training: bool = False
+        self, tensors: Mapping[str, Tensor], images: Tensor, run: Run, *, training: bool
     ) -> Tensor:
         """Map normalised images (B, 3, S, S) to feature vectors (B, F).
 
         Args:
             tensors: By name; those of the blocks are left out.
             images: Of any size that the network has a stride for.
+            run: Maps the number of a block and what it reads to what it gives.
             training: Whether batch norms use the batch's statistics.
         """
-        self._backbone.set_stride(self._module, images.shape[-1])
-        self._module.train(training)
+        size = images.shape[-1]
+        if size not in self._modules:
+            self._modules[size] = self._new(size)
         own = {name: tensor for name, tensor in tensors.items() if not self.within(name)}
-        features: Tensor = functional_call(self._module, own, (images,))[1]
+        self._run = run
+        try:
+            features: Tensor = functional_call(self._modules[size].train(training), own, (images,))[
+                1
+            ]
+        finally:
+            self._run = None
         return features
+
+    def _new(self, size: int) -> nn.Module:
+        module = resized(self._backbone.tail, {})
+        self._backbone.set_stride(module, size)
+        for number, name in enumerate(self._names):
+            module.set_submodule(name, _Place(partial(self._block, number)))
+        return module
+
+    def _block(self, number: int, x: Tensor) -> Tensor:
+        assert self._run is not None
+        return self._run(number, x)
 
 
 class _Place(nn.Module):
     """Where a block stands."""
 
-    def __init__(self, number: int, run: Callable[[int, Tensor], Tensor]) -> None:
+    def __init__(self, run: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
-        self._number, self._run = number, run
+        self._run = run
 
     def forward(self, x: Tensor) -> Tensor:
         """Map what the block reads to what it gives."""
-        return self._run(self._number, x)
+        return self._run(x)
 
 
 def by_choice(

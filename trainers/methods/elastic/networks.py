@@ -59,32 +59,18 @@ class ElasticNetworks(SharedNetworks):
         backbone: The network.
         part: Rows.
         classes: Of each row's head, (R,).
-        state: Whole tensors by name that it begins with.
-        sizes: Of each row's images, in pixels, (R,).
-        seed: Of heads and selector.
-        device: Where it is kept.
+        where: state, sizes, seed and device of `SharedNetworks`.
     """
 
     part: ElasticPart
 
     def __init__(
-        self,
-        backbone: Backbone,
-        part: ElasticPart,
-        classes: Sequence[int],
-        *,
-        state: Mapping[str, Tensor],
-        sizes: Sequence[int],
-        seed: int,
-        device: torch.device,
+        self, backbone: Backbone, part: ElasticPart, classes: Sequence[int], **where: Any
     ) -> None:
-        super().__init__(
-            backbone, part, classes, state=state, sizes=sizes, seed=seed, device=device
-        )
+        super().__init__(backbone, part, classes, **where)
         self.tasks = part.masks.tasks
         self.blocks = find_blocks(backbone)
-        self._frame = Frame(backbone, [block.name for block in self.blocks], self._run_block)
-        self._device = device
+        self._frame = Frame(backbone, [block.name for block in self.blocks])
         #: The position of what a task's masks begin with, by task.
         self._first = {
             task: [n.task for n in part.masks.networks].index(task) for task in self.tasks
@@ -101,8 +87,7 @@ class ElasticNetworks(SharedNetworks):
                         made[key] = LevelBlock(backbone, block, kept_RU[row])
                     self._at[row, number] = made[key]
         self._tie()
-        self._leave_out(state)
-        self._choice: tuple[str, NDArray[np.int64], bool] | None = None
+        self._leave_out(where["state"])
         self.selector = Selector(
             tasks=len(self.tasks),
             budgets=len(part.cost_weights),
@@ -110,8 +95,8 @@ class ElasticNetworks(SharedNetworks):
             levels=part.levels,
             width=part.width,
             tau=part.tau,
-            seed=[seed, 1],
-        ).to(device)
+            seed=[where["seed"], 1],
+        ).to(where["device"])
         self.share_nh = self._shares()
 
     def row_of(self, task: str, level: int) -> int:
@@ -154,12 +139,22 @@ class ElasticNetworks(SharedNetworks):
             levels_Bn: Of the blocks.
             training: Whether batch norms use the statistics of images run together.
         """
+        level_Bn = levels_Bn.cpu().numpy()
+
+        def block(number: int, x: Tensor) -> Tensor:
+            def at_level(level: int, part: Tensor) -> Tensor:
+                row = self.row_of(task, level)
+                return self._at[row, number](
+                    self.shared,
+                    {**self.rows[row].own, **self.rows[row].buffers},
+                    part,
+                    training=training and self.backbone.can_normalise(len(part)),
+                )
+
+            return by_choice(level_Bn[:, number], x, at_level)
+
         tensors, head = self.outside(task)
-        self._choice = task, levels_Bn.cpu().numpy(), training
-        try:
-            features = self._frame(tensors, images, training=training)
-        finally:
-            self._choice = None
+        features = self._frame(tensors, images, block, training=training)
         return F.linear(features.float(), *head)
 
     def outside(self, task: str) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor]]:
@@ -188,21 +183,6 @@ class ElasticNetworks(SharedNetworks):
         if self.budget_of(row) is not None:
             raise ValueError(f"{self.part.masks.networks[row]} is chosen per image, no one network")
         return super().alone(row)
-
-    def _run_block(self, number: int, x: Tensor) -> Tensor:
-        """A block, at the levels that were chosen for its images."""
-        assert self._choice is not None
-        task, levels_Bn, training = self._choice
-
-        def run(level: int, part: Tensor) -> Tensor:
-            row = self.row_of(task, level)
-            own = {**self.rows[row].own, **self.rows[row].buffers}
-            # A batch norm needs two numbers for a channel.
-            smallest = self.backbone.smallest_map
-            enough = smallest is None or len(part) * smallest >= 2
-            return self._at[row, number](self.shared, own, part, training=training and enough)
-
-        return by_choice(levels_Bn[:, number], x, run)
 
     def parameters(
         self, rows: Sequence[int], changes: str

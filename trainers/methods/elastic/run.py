@@ -85,12 +85,8 @@ class ElasticRun(PhaseRun):
         return torch.optim.Adam(self._part.selector.parameters(), lr=self._phase.rate)
 
     def _prepare(self) -> list[nn.Parameter]:
-        selects = self._phase.trains == "selector"
-        self._part.selector.train(selects)
-        if not selects:
-            return []
-        rows = range(len(self._part.rows))
-        return [*self._part.freeze(rows), *_frozen(self._part)]
+        self._part.selector.train(self._phase.trains == "selector")
+        return []  # what a selector's choices come to is computed without gradients
 
     def _rate(self) -> float:
         if self._phase.trains == "networks":
@@ -130,15 +126,8 @@ class ElasticRun(PhaseRun):
             own = logits[:, budget]
             log_p, came_to = [], []
             for _ in range(phase.samples):
-                which, uniform = torch.rand(
-                    (2, *own.shape[:2]), generator=self._generator, device=images.device
-                )
-                any_ = policy.draw_any(
-                    torch.rand(own.shape[:2], generator=self._generator, device=images.device),
-                    own.shape[-1],
-                )
+                models = policy.act(own.detach(), epsilon, self._generator)
                 with torch.no_grad(), self._precision():
-                    models = policy.explore(policy.draw(own, uniform), which, any_, epsilon)
                     found = part.chosen(images, task, models)
                 each = F.cross_entropy(found.float(), labels, reduction="none")
                 share = share_nh[torch.arange(len(share_nh)), models].mean(1)
@@ -149,11 +138,3 @@ class ElasticRun(PhaseRun):
             losses[part.row_of(task, part.part.levels + budget)] = loss.mean()
         total.backward()
         return losses
-
-
-def _frozen(part: ElasticNetworks) -> list[nn.Parameter]:
-    """The heads, without gradients while the selector is trained."""
-    found = list({id(p): p for row in part.rows for p in row.head if p.requires_grad}.values())
-    for parameter in found:
-        parameter.requires_grad_(False)
-    return found
