@@ -23,7 +23,7 @@ from search.commands.train import train_methods
 from search.config import parse_config
 from search.report import by_level, difference, measure_of
 from search.stats import Estimate, paired_interval
-from search.study import Study, method_points
+from search.study import Study, chosen_points, method_points
 
 #: What is said to be better, and than what: methods with levels (-1 is the highest).
 ORDERINGS = {
@@ -42,12 +42,43 @@ ORDERINGS = {
     "sequential DVN, all units, >= NestedNet": (("dvn_sequential", -1), ("nested_sequential", -1)),
     "LwF >= feature extraction": (("lwf", -1), ("feature_extraction", -1)),
     "DA-CNN >= feature extraction": (("da_cnn", -1), ("feature_extraction", -1)),
+    "DEN >= single networks": (("den", -1), ("single", -1)),
+    "DEN >= NestedNet": (("den", -1), ("nested_net", -1)),
+    "DEN >= PackNet+": (("den", -1), ("packnet_grouped", -1)),
+    "rho .1 >= rho .3": (("den", -1), ("den_middle", -1)),
+    "rho .3 >= rho 1": (("den_middle", -1), ("den_small", -1)),
+    "tau .75 at first >= uniform": (("den_middle", -1), ("den_uniform", -1)),
+    "four levels >= two": (("den_middle", -1), ("den_two", -1)),
+    "four levels >= five": (("den_middle", -1), ("den_five", -1)),
+    "Auto-VirtualNet's highest budget >= the next": (
+        ("auto_virtualnet", -1),
+        ("auto_virtualnet", -2),
+    ),
+    "Auto-VirtualNet >= DEN": (("auto_virtualnet", -1), ("den", -1)),
+    "Auto-VirtualNet >= one network for all": (("auto_virtualnet", -1), ("shared", -1)),
+    "Auto-VirtualNet >= routing": (("auto_virtualnet", -1), ("routing", -1)),
+    "Auto-VirtualNet >= cross-stitch": (("auto_virtualnet", -1), ("cross_stitch", -1)),
 }
-#: Likewise, where a task's network is held against the level that has as many weights.
+#: What is said to have fewer multiply-accumulates, and than what.
+SMALLER = {
+    "size falls from rho .1 to .3": (("den_middle", -1), ("den", -1)),
+    "size falls from rho .3 to 1": (("den_small", -1), ("den_middle", -1)),
+    "size falls with the budget, highest to next": (
+        ("auto_virtualnet", -2), ("auto_virtualnet", -1),
+    ),
+    "size falls with the budget, next to third": (
+        ("auto_virtualnet", -3), ("auto_virtualnet", -2),
+    ),
+}  # fmt: skip
+#: What is said to be better, and than what, each network of the third held against the network of
+#: the other method, for the same task, that has most nearly as many weights.
 EQUAL = {
-    "DVN >= NestedNet, task by task at equal weights": ("dvn", "nested_net"),
-    "DVN >= PackNet+, task by task at equal weights": ("dvn", "packnet_grouped"),
-}
+    "DVN >= NestedNet, task by task at equal weights": ("dvn", "nested_net", "nested_net"),
+    "DVN >= PackNet+, task by task at equal weights": ("dvn", "packnet_grouped", "packnet_grouped"),
+    "Auto-VirtualNet >= DVN, task by task at equal weights": (
+        "auto_virtualnet", "dvn", "auto_virtualnet",
+    ),
+}  # fmt: skip
 
 
 def main() -> int:
@@ -65,11 +96,13 @@ def main() -> int:
         if options.quick:
             studies.append(train_methods(tiny(folder), say=lambda line: None))
         for study in studies:
-            points = method_points(study)
+            points, chosen = method_points(study), chosen_points(study)
             print(f"## {study.name}\n")
             print_levels(points)
+            if not chosen.empty:
+                print_chosen(chosen)
             found[study.name] = [
-                print_ordering(words, estimate) for words, estimate in orderings(points)
+                print_ordering(words, estimate) for words, estimate in orderings(points, chosen)
             ]
             print()
     if options.json:
@@ -91,7 +124,7 @@ def tiny(folder: str) -> Any:
                 "stream": True, "trunk": "train",
             },
             "train": {"sgd": {"steps": 4, "batch_size": 8}},
-            "methods": {"shared": {}, "single": {}, "dvn": {}, "nested_net": {}},
+            "methods": {"shared": {}, "dvn": {}, "nested_net": {}, "auto_virtualnet": {}},
             "seeds": [0, 1],
         }
     )  # fmt: skip
@@ -115,35 +148,78 @@ def print_levels(points: pd.DataFrame) -> None:
     print()
 
 
-def orderings(points: pd.DataFrame) -> Iterator[tuple[str, Estimate]]:
+def print_chosen(chosen: pd.DataFrame) -> None:
+    """A Markdown table of the levels that are chosen per image, means over tasks and seeds."""
+    own = chosen[chosen["split"] == split_of(chosen)]
+    numbers = ["chosen", "shuffled", "random", "macs", "selector_macs", "different"]
+    print("| method | level | chosen | shuffled | random | MACs | selector's | structures |")
+    print("|---|---|---|---|---|---|---|---|")
+    for (method, level), row in (
+        own.groupby(["method", "level"], sort=False)[numbers].mean().iterrows()
+    ):
+        print(
+            f"| {method} | {level} | {row['chosen']:.3f} | {row['shuffled']:.3f} | "
+            f"{row['random']:.3f} | {row['macs'] / 1e6:.3g}M | {row['selector_macs'] / 1e6:.2g}M | "
+            f"{row['different']:.1f} |"
+        )
+    print()
+
+
+def split_of(chosen: pd.DataFrame) -> str:
+    """Which split selectors are compared on."""
+    return "test" if (chosen["split"] == "test").any() else "validation"
+
+
+def orderings(points: pd.DataFrame, chosen: pd.DataFrame) -> Iterator[tuple[str, Estimate]]:
     """What the papers say of the methods that there are, with the differences."""
     split = measure_of(points)
     methods = set(points["method"])
     for words, (better, worse) in ORDERINGS.items():
         if {better[0], worse[0]} <= methods:
             yield words, difference(points, better, worse, split)
-    for words, (levels, one) in EQUAL.items():
-        if {levels, one} <= methods:
-            yield words, at_equal_weights(points, levels, one, split)
+    for words, (smaller, larger) in SMALLER.items():
+        if {smaller[0], larger[0]} <= methods:
+            found = difference(points, larger, smaller, "macs")
+            whole = points["macs"].max()
+            yield (
+                f"{words} (of the largest network's multiply-accumulates)",
+                Estimate(value=found.value / whole, low=found.low / whole, high=found.high / whole),
+            )
+    picked = set(zip(chosen["method"], chosen["level"], strict=True))
+    selects = {method for method, _ in picked}
+    is_meant = [  # of methods with a selector what it chooses, without the fixed levels
+        method not in selects or (method, level) in picked
+        for method, level in zip(points["method"], points["level"], strict=True)
+    ]
+    for words, (better_one, worse_one, held) in EQUAL.items():
+        if {better_one, worse_one} <= methods:
+            yield words, at_equal_weights(points[is_meant], better_one, worse_one, held, split)
+    own = chosen[chosen["split"] == split_of(chosen)] if len(chosen) else chosen
+    for (method, level), rows in own.groupby(["method", "level"], sort=False):
+        by_seed = rows.groupby("seed")[["chosen", "shuffled", "random"]].mean()
+        for other in ("random", "shuffled"):
+            estimate = paired_interval(by_seed["chosen"].to_numpy(), by_seed[other].to_numpy())
+            yield f"{method}, level {level}: chosen >= {other} at equal cost", estimate
 
 
-def at_equal_weights(points: pd.DataFrame, levels: str, one: str, split: str) -> Estimate:
-    """A method of several levels against one, at each task's level with as many weights."""
-    ours, theirs = [], []
-    for _, own in points[points["method"] == one].groupby("seed"):
+def at_equal_weights(
+    points: pd.DataFrame, better: str, worse: str, held: str, split: str
+) -> Estimate:
+    """One method against another, each network of `held` against the nearest of the other."""
+    differences: list[float] = []
+    other = worse if held == better else better
+    for _, own in points[points["method"] == held].groupby("seed"):
         seed = own["seed"].iloc[0]
-        all_levels = points[(points["method"] == levels) & (points["seed"] == seed)]
-        if all_levels.empty:
+        others = points[(points["method"] == other) & (points["seed"] == seed)]
+        if others.empty:
             continue
-        pairs = []
+        more = []
         for network in own.itertuples():
-            task = all_levels[all_levels["task"] == network.task]
-            nearest = (task["parameters"] - network.parameters).abs().idxmin()
-            pairs.append((task.loc[nearest, split], getattr(network, split)))
-        a, b = zip(*pairs, strict=True)
-        ours.append(sum(a) / len(a))
-        theirs.append(sum(b) / len(b))
-    return paired_interval(ours, theirs)
+            of_task = others[others["task"] == network.task]
+            nearest = (of_task["parameters"] - network.parameters).abs().idxmin()
+            more.append(getattr(network, split) - of_task.loc[nearest, split])
+        differences.append(sum(more) / len(more) * (1 if held == better else -1))
+    return paired_interval(differences, [0.0] * len(differences))
 
 
 def print_ordering(words: str, found: Estimate) -> dict[str, Any]:

@@ -248,6 +248,7 @@ examples:
     train.add_argument(
         "--method",
         nargs="+",
+        action="extend",
         default=[],
         dest="methods",
         metavar="NAME",
@@ -256,6 +257,7 @@ examples:
     train.add_argument(
         "--pick",
         nargs="+",
+        action="extend",
         dest="picks",
         metavar="{knee,best,CANDIDATE}",
         help=f"one or more to train: {PICKS}",

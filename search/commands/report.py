@@ -11,13 +11,14 @@ from search.calibration import picture, read_trust
 from search.candidates import Candidate, front
 from search.config import COSTS, reveal
 from search.report import (
+    chosen_images_figure,
     front_figure,
     front_html,
     front_table,
     methods_figure,
     selection_figure,
 )
-from search.study import Study, chosen_points, method_curves, method_points
+from search.study import Study, chosen_points, method_curves, method_points, read_tasks
 
 
 def make_tracker(study: Study) -> Any:
@@ -51,8 +52,9 @@ def write_report(study: Study) -> list[Path]:
 
     Returns:
         The paths: front.csv, front.png and front.html; the picture of a calibration if there is
-        one, which the page shows, too; of methods methods.csv and methods.png, and selection.csv
-        and selection.png where networks are chosen per image.
+        one, which the page shows, too; of methods methods.csv and methods.png, and where networks
+        are chosen per image selection.csv, selection.png and, unless the images are there no more,
+        chosen_images.png.
     """
     return _write(study, study.candidates())[1]
 
@@ -104,9 +106,28 @@ def _write(study: Study, candidates: list[Candidate]) -> tuple[pd.DataFrame, lis
         with write_atomically(paths[-1]) as partial:
             methods_figure(points, partial)
         if not (chosen := chosen_points(study)).empty:
-            paths += [study.folder / name for name in ("selection.csv", "selection.png")]
-            with write_atomically(paths[-2]) as partial:
-                chosen.to_csv(partial, index=False)
-            with write_atomically(paths[-1]) as partial:
-                selection_figure(chosen, partial)
+            paths += _write_chosen(study, chosen)
     return table, paths
+
+
+def _write_chosen(study: Study, chosen: pd.DataFrame) -> list[Path]:
+    """Write what selectors choose, and for which images, where it is not written yet."""
+    names = ("selection.csv", "selection.png", "chosen_images.png")
+    paths = [study.folder / name for name in names]
+    text = chosen.to_csv(index=False)
+    is_new = not paths[0].is_file() or paths[0].read_text() != text
+    if is_new or not paths[1].is_file():
+        with write_atomically(paths[1]) as partial:
+            selection_figure(chosen, partial)
+    if is_new or not paths[2].is_file():
+        try:
+            tasks = read_tasks(study.config, say=lambda line: None)
+        except ValueError:
+            paths.pop().unlink(missing_ok=True)
+        else:
+            with write_atomically(paths[2]) as partial:
+                chosen_images_figure(chosen, tasks, partial)
+    if is_new:  # when the pictures are: they are made again after a kill
+        with write_atomically(paths[0]) as partial:
+            partial.write_text(text)
+    return paths

@@ -5,7 +5,7 @@ Nothing here changes a study.
 
 from search.report.figures import COLOURS, COST, GREY, INK, QUALITY
 from search.report.methods import by_level, difference, measure_of, methods_figure
-from search.report.selection import selection_figure
+from search.report.selection import chosen_images_figure, selection_figure
 from search.report.tables import front_figure, front_html, front_table, summary
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "INK",
     "QUALITY",
     "by_level",
+    "chosen_images_figure",
     "difference",
     "front_figure",
     "front_html",

@@ -53,12 +53,12 @@ def difference(
 
     Args:
         points: As for `by_level`.
-        better: Method and level; -1 is its highest.
+        better: Method and level; -1 is its highest, -2 the next.
         worse: Likewise.
-        split: validation or test.
+        split: validation or test, or another column of numbers.
 
     Raises:
-        KeyError: There is no such method.
+        KeyError: There is no such method, or it has no such level.
         ValueError: They have no seeds in common.
     """
     by_seed = _by_seed(points)
@@ -143,5 +143,7 @@ def _of(by_seed: "pd.DataFrame", method: str, level: int) -> "pd.DataFrame":
     own = by_seed[by_seed["method"] == method]
     if own.empty:
         raise KeyError(f"there is no method {method}; there are {sorted(set(by_seed['method']))}")
-    wanted = own["level"].max() if level == -1 else level
-    return own[own["level"] == wanted].set_index("seed")
+    levels = sorted(set(own["level"]))
+    if level not in range(-len(levels), len(levels)):
+        raise KeyError(f"{method} has levels {levels}, not {level}")
+    return own[own["level"] == levels[level]].set_index("seed")

@@ -1,8 +1,9 @@
-"""What selectors choose: the levels of blocks by method, level and task."""
+"""What selectors choose: levels of blocks by method, level and task, and for which images."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -10,6 +11,11 @@ from search.report.figures import INK
 
 if TYPE_CHECKING:  # slow to import, so it is done where it is needed
     import pandas as pd
+
+    from trainers.data import Task
+
+#: Structures of a task whose images are shown.
+SHOWN = 4
 
 
 def selection_figure(chosen: "pd.DataFrame", path: Path) -> None:
@@ -23,11 +29,7 @@ def selection_figure(chosen: "pd.DataFrame", path: Path) -> None:
     """
     from matplotlib.figure import Figure
 
-    split = "test" if (chosen["split"] == "test").any() else "validation"
-    own = chosen[chosen["split"] == split]
-    own = own[own["seed"] == own.groupby("method")["seed"].transform("min")]
-    lines = list(own.groupby(["method", "level"], sort=False))
-    tasks = list(dict.fromkeys(own["task"]))
+    split, lines, tasks = _lines(chosen)
     figure = Figure(
         figsize=(1.2 + 2.6 * len(tasks), 0.9 + 1.7 * len(lines)), dpi=150, layout="constrained"
     )
@@ -54,3 +56,70 @@ def selection_figure(chosen: "pd.DataFrame", path: Path) -> None:
     if shade is not None:
         figure.colorbar(shade, ax=grid, shrink=0.7, aspect=30)
     figure.savefig(path, format="png")
+
+
+def chosen_images_figure(chosen: "pd.DataFrame", tasks: "Mapping[str, Task]", path: Path) -> None:
+    """Draw images by the structure that is chosen for them, a panel for each level and task.
+
+    Of every method the first seed; of every panel the structures of most images, a line for each.
+
+    Args:
+        chosen: As `chosen_points` gives it.
+        tasks: With the images, by name.
+        path: A PNG.
+    """
+    from matplotlib.figure import Figure
+
+    split, lines, names = _lines(chosen)
+    figure = Figure(
+        figsize=(1.2 + 3.4 * len(names), 0.9 + 1.9 * len(lines)), dpi=150, layout="constrained"
+    )
+    grid = figure.subplots(len(lines), len(names), squeeze=False)
+    for axes_of_line, ((method, level), rows) in zip(grid, lines, strict=True):
+        for axes, name in zip(axes_of_line, names, strict=True):
+            row = rows[rows["task"] == name].iloc[0]
+            _mosaic(axes, row, tasks[name])
+            axes.set_title(f"{name}: {row['different']} structures", fontsize=8.5, loc="left")
+        axes_of_line[0].set_ylabel(f"{method}-{level}", fontsize=9)
+    figure.suptitle(
+        f"First {split} images of each structure: levels of blocks, images that have it",
+        fontsize=10, x=0.01, ha="left",
+    )  # fmt: skip
+    figure.savefig(path, format="png")
+
+
+def _mosaic(axes: Any, row: "pd.Series[Any]", task: "Task") -> None:
+    """A task's images, a line for every structure."""
+    import torch
+
+    structures = json.loads(row["structures"])[:SHOWN]
+    examples = json.loads(row["examples"])[:SHOWN]
+    size, most = task.size, max(len(each) for each in examples)
+    picture = np.full((SHOWN * size, most * size, 3), 255, dtype=np.uint8)
+    for line, positions in enumerate(examples):
+        images, _ = task.splits[row["split"]].take(torch.tensor(positions))
+        for at, image in enumerate(images.cpu().numpy()):
+            picture[line * size : (line + 1) * size, at * size : (at + 1) * size] = np.moveaxis(
+                image, 0, -1
+            )
+    axes.imshow(picture)
+    axes.set_xticks([])
+    axes.set_yticks(
+        [(line + 0.5) * size for line in range(len(structures))],
+        ["".join(map(str, levels)) + f"\n{count}" for levels, count in structures],
+        fontsize=6.5,
+        color=INK,
+    )
+    for side in axes.spines.values():
+        side.set_visible(False)
+
+
+def _lines(
+    chosen: "pd.DataFrame",
+) -> "tuple[str, list[tuple[tuple[str, int], pd.DataFrame]], list[str]]":
+    """The split, the rows of every method's level with the first seed, and the tasks."""
+    split = "test" if (chosen["split"] == "test").any() else "validation"
+    own = chosen[chosen["split"] == split]
+    own = own[own["seed"] == own.groupby("method")["seed"].transform("min")]
+    lines: Any = list(own.groupby(["method", "level"], sort=False))
+    return split, lines, list(dict.fromkeys(own["task"]))

@@ -38,7 +38,7 @@ POINT_COLUMNS = [
 CHOSEN_COLUMNS = [
     "method", "seed", "level", "task", "split", "chosen", "shuffled", "random", "macs",
     "random_macs", "selector_macs", "parameters", "selector_parameters", "different", "images",
-    "levels", "structures",
+    "levels", "structures", "examples",
 ]  # fmt: skip
 
 
@@ -144,11 +144,11 @@ def chosen_points(study: Study, say: Say = print) -> "pd.DataFrame":
 
     Returns:
         A row for each (method, seed, level, task) that is chosen per image, and split: accuracy
-        (chosen), shuffled (each image with another one's network) and random (all levels as
-        likely); macs and parameters of an image's network (means, without the selector),
-        random_macs, selector_macs and selector_parameters; different structures, images; levels,
-        the shares of images by block and level, and structures with their numbers of images, the
-        most frequent first, both as JSON.
+        (chosen), shuffled (each image with another one's network) and random (levels drawn, of
+        as many multiply-accumulates); macs and parameters of an image's network (means, without the
+        selector), random_macs, selector_macs and selector_parameters; different structures, images;
+        levels, the shares of images by block and level, structures with their numbers of images,
+        the most frequent first, and examples, positions in the split of images of each, as JSON.
     """
     import pandas as pd
 
@@ -158,7 +158,7 @@ def chosen_points(study: Study, say: Say = print) -> "pd.DataFrame":
             if (found := training.choices[split].get(str(network))) is not None:
                 accuracy = training.accuracy.get(split, {}).get(str(network), np.nan)
                 own = {**found, "chosen": accuracy}
-                for each in ("levels", "structures"):
+                for each in ("levels", "structures", "examples"):
                     own[each] = json.dumps(found[each])
                 keys = [training.method, training.seed, level, task, split]
                 rows.append([*keys, *(own[name] for name in CHOSEN_COLUMNS[len(keys) :])])

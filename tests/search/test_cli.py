@@ -325,3 +325,8 @@ def test_the_resolved_config_is_kept(study: Study) -> None:
 )
 def test_run_py_puts_together_what_ray_submit_splits(typed: list[str]) -> None:
     assert rejoined(" ".join(typed).split(" ")) == typed
+
+
+def test_names_are_taken_from_every_option() -> None:
+    read = build_parser().parse_args(["train", "x", "--method", "a", "b", "--method", "c"])
+    assert read.methods == ["a", "b", "c"]

@@ -1,5 +1,6 @@
 """Methods of a study: trained, recorded, mirrored, exported, killed and gone on with."""
 
+import json
 import os
 import signal
 import subprocess
@@ -141,7 +142,11 @@ def test_networks_that_are_chosen_per_image(tmp_path: Path, cluster: None) -> No
         assert found["den-0-3"].accuracy[task] == pytest.approx(measured.loc[task, "chosen"])
         assert found["den-0-3"].costs is not None
         assert found["den-0-3"].costs.macs[task] == round(measured.loc[task, "macs"])
-    assert (study.folder / "selection.png").stat().st_size > 1000
+    for name in ("selection.png", "chosen_images.png"):
+        assert (study.folder / name).stat().st_size > 1000
+    for examples, structures in zip(chosen["examples"], chosen["structures"], strict=True):
+        for positions, (_, count) in zip(json.loads(examples), json.loads(structures), strict=True):
+            assert len(positions) == min(count, 8)
     checks = export(study, "den-0-3", tmp_path / "chosen", say=lambda line: None)
     tested = chosen[chosen["split"] == "test"].set_index("task")
     for task, check in checks.items():

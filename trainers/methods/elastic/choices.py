@@ -15,8 +15,8 @@ from trainers.network import to_channels_last
 
 #: Of random selectors.
 SEED = 0
-#: Structures that are kept of a split: those of most images.
-MOST = 20
+#: Structures that are kept of a split, those of most images, and images of each.
+MOST, EXAMPLES = 20, 8
 
 
 @torch.no_grad()
@@ -32,20 +32,22 @@ def measure_choices(part: ElasticNetworks, row: int, task: Task, split: str) -> 
     Returns:
         parameters and macs of an image's network (means, without the selector), and of the
         selector; `shuffled`, the accuracy where each image has the network that was chosen for
-        another one (the same networks, so the same cost); `random`, where all levels are as likely,
-        with its `random_macs`; `levels`, for each block the share of images at each level;
-        `structures`, levels of blocks with the number of images, of the most frequent; `different`,
-        how many structures there are; images.
+        another one (the same networks, so the same cost); `random`, where levels are drawn, those
+        of more or fewer channels so much more often that `random_macs` come to as many; `levels`,
+        for each block the share of images at each level; `structures`, levels of blocks with the
+        number of images, of the most frequent; `examples`, for each of these the positions of its
+        first images in the split; `different`, how many structures there are; images.
     """
     batches = _batches(part, task, split)
     chosen_Bn = _chosen(part, row, task, batches)
     rng = np.random.default_rng(SEED)
-    random_Bn = rng.integers(0, part.part.levels, chosen_Bn.shape)
+    means = _mean_costs(part, task, chosen_Bn)
+    random_Bn = _random(part, task, chosen_Bn.shape, means["macs"], rng)
     shuffled_Bn = chosen_Bn[rng.permutation(len(chosen_Bn))]
-    structures, counts = np.unique(chosen_Bn, axis=0, return_counts=True)
+    structures, of_B, counts = np.unique(chosen_Bn, axis=0, return_inverse=True, return_counts=True)
     first = np.argsort(-counts, kind="stable")[:MOST]
     return {
-        **_mean_costs(part, task, chosen_Bn),
+        **means,
         "shuffled": _accuracy(part, task.name, batches, shuffled_Bn),
         "random": _accuracy(part, task.name, batches, random_Bn),
         "random_macs": float(_costs(part, task, random_Bn)[1].mean()),
@@ -54,6 +56,7 @@ def measure_choices(part: ElasticNetworks, row: int, task: Task, split: str) -> 
             for block in range(chosen_Bn.shape[1])
         ],
         "structures": [[structures[at].tolist(), int(counts[at])] for at in first],
+        "examples": [np.flatnonzero(of_B.reshape(-1) == at)[:EXAMPLES].tolist() for at in first],
         "different": len(structures),
         "images": len(chosen_Bn),
     }
@@ -89,6 +92,36 @@ def _chosen(
     return np.concatenate(
         [part.choose(images, task.name)[:, budget].cpu().numpy() for images, _ in batches]
     )
+
+
+def _random(
+    part: ElasticNetworks, task: Task, shape: tuple[int, ...], macs: float, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """(B, n): levels l drawn by e^(a l), a such that networks come to so many MACs on average.
+
+    What a block costs does not depend on the others, so that means add up.
+    """
+    levels, blocks = part.part.levels, shape[1]
+    alone = np.zeros((1 + blocks * levels, blocks), dtype=np.int64)
+    alone[1 + np.arange(blocks * levels), np.repeat(np.arange(blocks), levels)] = np.tile(
+        np.arange(levels), blocks
+    )
+    macs_S = _costs(part, task, alone)[1].astype(float)
+    more_l = (macs_S[1:] - macs_S[0]).reshape(blocks, levels).sum(0)
+
+    def shares(tilt: float) -> NDArray[np.float64]:
+        weight_l = np.exp(tilt * np.arange(levels) - max(0.0, tilt * (levels - 1)))
+        found: NDArray[np.float64] = weight_l / weight_l.sum()
+        return found
+
+    low, high = -50.0, 50.0  # beyond them all blocks have the same level
+    for _ in range(60):
+        tilt = (low + high) / 2
+        if macs_S[0] + shares(tilt) @ more_l < macs:
+            low = tilt
+        else:
+            high = tilt
+    return rng.choice(levels, size=shape, p=shares((low + high) / 2))
 
 
 def _mean_costs(

@@ -103,38 +103,52 @@ class ElasticRun(PhaseRun):
         return losses
 
     def _step_of_networks(self, task: str, images: Tensor, labels: Tensor) -> dict[int, Tensor]:
-        """The losses of one model for every image and budget, summed."""
-        part, losses = self._part, {}
-        models = draws_of(self._phase, part, images, task, self._generator)
-        for budget in range(models.shape[1]):
-            with self._precision():
-                logits = part.chosen(images, task, models[:, budget], training=True)
-            loss = cross_entropy(logits, labels, self._sgd.label_smoothing)
-            loss.backward()
-            losses[part.row_of(task, part.part.levels + budget)] = loss.detach()
-        return losses
+        """The losses of one model for every image and budget; what is trained on is their mean."""
+        part = self._part
+        models_BGn = draws_of(self._phase, part, images, task, self._generator)
+        count = models_BGn.shape[1]
+        models = models_BGn.transpose(0, 1).flatten(0, 1)
+        with self._precision():
+            logits = part.chosen(images.repeat(count, 1, 1, 1), task, models, training=True)
+        smoothing = self._sgd.label_smoothing
+        cross_entropy(logits, labels.repeat(count), smoothing).backward()
+        each = logits.detach().unflatten(0, (count, len(images)))
+        return {
+            part.row_of(task, part.part.levels + budget): cross_entropy(own, labels, smoothing)
+            for budget, own in enumerate(each)
+        }
 
     def _step_of_selector(self, task: str, images: Tensor, labels: Tensor) -> dict[int, Tensor]:
         """What models that the selector draws come to, in accuracy and size (DEN, eq. 4-7)."""
         part, phase = self._part, self._phase
         epsilon = phase.epsilon * (1 - self._step / self._sgd.steps)
         logits = part.logits_of(images, task)
-        share_nh = torch.as_tensor(part.share_nh, dtype=torch.float32, device=images.device)
+        models_SBGn = torch.stack(
+            [policy.act(logits.detach(), epsilon, self._generator) for _ in range(phase.samples)]
+        )
+        loss_SGB = self._come_to(task, images, labels, models_SBGn.transpose(1, 2))
+        log_p_SBG = policy.log_probability(
+            logits.expand(phase.samples, *logits.shape), models_SBGn, epsilon
+        ).sum(-1)
         total = images.new_zeros(())
         losses = {}
-        for budget, weight in enumerate(part.part.cost_weights):
-            own = logits[:, budget]
-            log_p, came_to = [], []
-            for _ in range(phase.samples):
-                models = policy.act(own.detach(), epsilon, self._generator)
-                with torch.no_grad(), self._precision():
-                    found = part.chosen(images, task, models)
-                each = F.cross_entropy(found.float(), labels, reduction="none")
-                share = share_nh[torch.arange(len(share_nh)), models].mean(1)
-                came_to.append(each + weight * share**2)
-                log_p.append(policy.log_probability(own, models, epsilon).sum(-1))
-            loss = torch.stack(came_to)
-            total = total + policy.surrogate(torch.stack(log_p), loss, baseline=phase.baseline)
-            losses[part.row_of(task, part.part.levels + budget)] = loss.mean()
+        for budget in range(len(part.part.cost_weights)):
+            own = loss_SGB[:, budget]
+            total = total + policy.surrogate(log_p_SBG[..., budget], own, baseline=phase.baseline)
+            losses[part.row_of(task, part.part.levels + budget)] = own.mean()
         total.backward()
         return losses
+
+    @torch.no_grad()
+    def _come_to(self, task: str, images: Tensor, labels: Tensor, models_SGBn: Tensor) -> Tensor:
+        """(S, G, B): the loss and the price of size of S models for every budget and image."""
+        part = self._part
+        shape = models_SGBn.shape[:3]
+        count = shape[0] * shape[1]
+        with self._precision():
+            found = part.chosen(images.repeat(count, 1, 1, 1), task, models_SGBn.flatten(0, 2))
+        loss = F.cross_entropy(found.float(), labels.repeat(count), reduction="none")
+        share_nh = torch.as_tensor(part.share_nh, dtype=torch.float32, device=images.device)
+        share_SGB = share_nh[torch.arange(len(share_nh)), models_SGBn].mean(-1)
+        weight_G = torch.tensor(part.part.cost_weights, device=images.device)
+        return loss.view(shape) + weight_G[:, None] * share_SGB**2

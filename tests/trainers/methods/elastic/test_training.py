@@ -106,6 +106,9 @@ def test_what_is_measured_of_choices(finished: Callable[..., Finished]) -> None:
     assert found["parameters"] == pytest.approx(
         float(counted.parameters.mean()) + (part.backbone.features + 1) * task.num_classes
     )
+    for (structure, _), positions in zip(found["structures"], found["examples"], strict=True):
+        assert (levels[positions] == structure).all()
+    assert found["random_macs"] == pytest.approx(found["macs"], rel=0.1)
     parameters, macs = part.selector.costs(task.size)
     head = part.selector.heads[0]
     assert macs < sum(p.numel() for p in part.selector.parameters()) * 64
