@@ -3,7 +3,8 @@
 python benchmarks/orderings.py STUDY ... [--json FILE] [--quick]
 
 For every study a table of its methods' levels, then what the papers say of them: the difference of
-test accuracies, the mean over tasks, seed by seed, with Student's 95 % interval. An ordering holds
+test accuracies, the mean over tasks, seed by seed, with Student's 95 % interval (of sizes, in
+hundredths of the whole network's multiply-accumulates). An ordering holds
 where the interval is above 0, fails where it is below, and is open else. Studies are those of
 `apportion train`, of the scenarios' reduced configs or of others with methods of these names.
 """
@@ -14,6 +15,7 @@ import math
 import sys
 import tempfile
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -45,15 +47,15 @@ ORDERINGS = {
     "DEN >= single networks": (("den", -1), ("single", -1)),
     "DEN >= NestedNet": (("den", -1), ("nested_net", -1)),
     "DEN >= PackNet+": (("den", -1), ("packnet_grouped", -1)),
+    "DEN >= one network for all": (("den", -1), ("shared", -1)),
+    "DEN >= routing": (("den", -1), ("routing", -1)),
+    "DEN >= cross-stitch": (("den", -1), ("cross_stitch", -1)),
+    "rho .1 >= rho 1": (("den", -1), ("den_small", -1)),
     "rho .1 >= rho .3": (("den", -1), ("den_middle", -1)),
     "rho .3 >= rho 1": (("den_middle", -1), ("den_small", -1)),
     "tau .75 at first >= uniform": (("den_middle", -1), ("den_uniform", -1)),
     "four levels >= two": (("den_middle", -1), ("den_two", -1)),
     "four levels >= five": (("den_middle", -1), ("den_five", -1)),
-    "Auto-VirtualNet's highest budget >= the next": (
-        ("auto_virtualnet", -1),
-        ("auto_virtualnet", -2),
-    ),
     "Auto-VirtualNet >= DEN": (("auto_virtualnet", -1), ("den", -1)),
     "Auto-VirtualNet >= one network for all": (("auto_virtualnet", -1), ("shared", -1)),
     "Auto-VirtualNet >= routing": (("auto_virtualnet", -1), ("routing", -1)),
@@ -61,15 +63,10 @@ ORDERINGS = {
 }
 #: What is said to have fewer multiply-accumulates, and than what.
 SMALLER = {
+    "size falls from rho .1 to 1": (("den_small", -1), ("den", -1)),
     "size falls from rho .1 to .3": (("den_middle", -1), ("den", -1)),
     "size falls from rho .3 to 1": (("den_small", -1), ("den_middle", -1)),
-    "size falls with the budget, highest to next": (
-        ("auto_virtualnet", -2), ("auto_virtualnet", -1),
-    ),
-    "size falls with the budget, next to third": (
-        ("auto_virtualnet", -3), ("auto_virtualnet", -2),
-    ),
-}  # fmt: skip
+}
 #: What is said to be better, and than what, each network of the third held against the network of
 #: the other method, for the same task, that has most nearly as many weights.
 EQUAL = {
@@ -179,12 +176,7 @@ def orderings(points: pd.DataFrame, chosen: pd.DataFrame) -> Iterator[tuple[str,
             yield words, difference(points, better, worse, split)
     for words, (smaller, larger) in SMALLER.items():
         if {smaller[0], larger[0]} <= methods:
-            found = difference(points, larger, smaller, "macs")
-            whole = points["macs"].max()
-            yield (
-                f"{words} (of the largest network's multiply-accumulates)",
-                Estimate(value=found.value / whole, low=found.low / whole, high=found.high / whole),
-            )
+            yield words, smaller_by(points, smaller, larger)
     picked = set(zip(chosen["method"], chosen["level"], strict=True))
     selects = {method for method, _ in picked}
     is_meant = [  # of methods with a selector what it chooses, without the fixed levels
@@ -194,12 +186,27 @@ def orderings(points: pd.DataFrame, chosen: pd.DataFrame) -> Iterator[tuple[str,
     for words, (better_one, worse_one, held) in EQUAL.items():
         if {better_one, worse_one} <= methods:
             yield words, at_equal_weights(points[is_meant], better_one, worse_one, held, split)
+    for method in sorted(selects):  # budgets, the highest last
+        levels = sorted(level for name, level in picked if name == method)
+        for low, high in pairwise(levels):
+            words = f"{method}'s level {high} >= {low}"
+            yield words, difference(points, (method, high), (method, low), split)
+            smaller = smaller_by(points, (method, low), (method, high))
+            yield f"{method}'s level {low} smaller than {high}", smaller
     own = chosen[chosen["split"] == split_of(chosen)] if len(chosen) else chosen
     for (method, level), rows in own.groupby(["method", "level"], sort=False):
         by_seed = rows.groupby("seed")[["chosen", "shuffled", "random"]].mean()
         for other in ("random", "shuffled"):
             estimate = paired_interval(by_seed["chosen"].to_numpy(), by_seed[other].to_numpy())
             yield f"{method}, level {level}: chosen >= {other} at equal cost", estimate
+
+
+def smaller_by(points: pd.DataFrame, smaller: tuple[str, int], larger: tuple[str, int]) -> Estimate:
+    """How many multiply-accumulates less, as a share of the larger method's whole network."""
+    found = difference(points, larger, smaller, "macs")
+    own = points[points["method"] == larger[0]]
+    whole = own.groupby("level")["macs"].mean().max()
+    return Estimate(value=found.value / whole, low=found.low / whole, high=found.high / whole)
 
 
 def at_equal_weights(

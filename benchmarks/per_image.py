@@ -5,9 +5,10 @@ python benchmarks/per_image.py [--batch N] [--rounds N] [--json FILE] [--quick]
 A WRN-32-1 and a ResNet-14 of width 32 at 32 pixels with three parts in each block, on one thread:
 every image with the whole network, with a level of each block drawn at random, or with the levels
 that a selector begins with (tau .75), run together block by block as in training and evaluation;
-and image by image. The undivided network is the reference, in evaluation and for a step (forward
-and backward): multiplying by masks would cost at least as much as that. All take turns, in an order
-drawn anew every round; what images' networks have of its multiply-accumulates stands beside it.
+image by image; and the undivided network with every block's hidden maps multiplied by masks of each
+image's channels, whose norms all levels share. The undivided network is the reference, in
+evaluation and for a step (forward and backward). All take turns, in an order drawn anew every
+round; what images' networks have of its multiply-accumulates stands beside it.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from partitioning import Masks
 from trainers import policy
@@ -99,9 +100,24 @@ def measure(model: str, batch: int, rounds: int) -> list[dict[str, Any]]:
         ways[name] = lambda training, own=own: part.chosen(  # type: ignore[misc]
             images, "task", own, training=training
         )
+    masked = masked_norms(part, module, levels["at random"])
+
+    def by_masks(training: bool) -> Tensor:
+        hooks = [
+            norm.register_forward_hook(lambda _, args, out, mask=mask: out * mask)
+            for norm, mask in masked
+        ]
+        try:
+            return undivided(training)
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    ways["at random, by masks"] = by_masks
     ways["at random, one by one"] = lambda training: one_by_one()
     macs = {name: _macs(part, own) for name, own in levels.items()}
-    macs |= {"undivided": macs["whole"], "at random, one by one": macs["at random"]}
+    macs |= {"undivided": macs["whole"]}
+    macs |= {f"at random, {how}": macs["at random"] for how in ("by masks", "one by one")}
     timed = [(name, training) for name in ways for training in (False, True)]
     timed.remove(("at random, one by one", True))
     times: dict[tuple[str, bool], list[float]] = {key: [] for key in timed}
@@ -133,6 +149,24 @@ def measure(model: str, batch: int, rounds: int) -> list[dict[str, Any]]:
             f"network, {rows[-1]['ms']:.2f} ms; {rows[-1]['macs']:.2f} of its MACs"
         )
     return rows
+
+
+def masked_norms(
+    part: ElasticNetworks, module: nn.Module, levels_Bn: Tensor
+) -> list[tuple[nn.Module, Tensor]]:
+    """Norms of hidden maps, with masks (B, C, 1, 1) of what each image has of their channels."""
+    kept_BU = part.kept_by("task", levels_Bn.numpy())
+    units = {each.group.name: each.units for each in part.backbone.division.groups}
+    found = []
+    for block in part.blocks:
+        norms = [
+            m for m in module.get_submodule(block.name).modules() if isinstance(m, nn.BatchNorm2d)
+        ]
+        for name in block.groups:
+            mask_BC = torch.from_numpy(kept_BU[:, units[name]]).float()
+            norm = next(norm for norm in norms if norm.num_features == mask_BC.shape[1])
+            found.append((norm, mask_BC[:, :, None, None]))
+    return found
 
 
 def _macs(part: ElasticNetworks, levels_Bn: Tensor) -> float:

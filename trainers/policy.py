@@ -59,9 +59,9 @@ def draw_whole_or_any(uniform_B: Tensor, uniform_Bn: Tensor, levels: int, tau: f
     return torch.where((uniform_B < tau).unsqueeze(-1), levels - 1, any_Bn)
 
 
-def explore(levels_: Tensor, uniform: Tensor, any_: Tensor, epsilon: float) -> Tensor:
-    """Levels, of which each is another one, `any_`, where a draw is below epsilon."""
-    return torch.where(uniform < epsilon, any_, levels_)
+def explore(chosen: Tensor, uniform: Tensor, any_: Tensor, epsilon: float) -> Tensor:
+    """What is chosen, but `any_` where a draw in [0, 1) is below epsilon."""
+    return torch.where(uniform < epsilon, any_, chosen)
 
 
 def act(logits: Tensor, epsilon: float, generator: torch.Generator) -> Tensor:

@@ -62,7 +62,7 @@ def method_candidates(
         quality = float(np.mean(list(accuracy.values())))
         masks, counted = _level_costs(config, plan, networks, classes, training)
         measured = Measurement(
-            steps=config.train.sgd.steps,
+            steps=training.steps,
             fidelity="full",
             quality=quality,
             accuracy=accuracy,

@@ -55,7 +55,6 @@ def plan_auto_virtualnet(problem: Problem, settings: AutoVirtualnetSettings) -> 
         settings,
         order_TU=neighbours_first(settings.groups)[tasks % settings.groups],
         cost_weights=settings.cost_weights,
-        tau=1 - settings.dropped,
         first=ElasticPhase(
             part="all", rows=(), draw="each_whole_or_any", whole=1 - settings.dropped
         ),

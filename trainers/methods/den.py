@@ -45,6 +45,5 @@ def plan_den(problem: Problem, settings: DenSettings) -> Plan:
         settings,
         order_TU=np.tile(np.arange(settings.groups), (len(problem.tasks), 1)),
         cost_weights=(settings.cost_weight,),
-        tau=settings.whole,
         first=ElasticPhase(part="all", rows=(), draw="whole_or_any", whole=settings.whole),
     )

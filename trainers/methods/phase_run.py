@@ -281,7 +281,8 @@ class PhaseRun:
         self.kept = kept
         for at, parameter in enumerate(self._parameters()):
             state = {
-                name.rpartition("/")[2]: array.to(self._device)
+                # Adam counts its steps on the CPU.
+                name.rpartition("/")[2]: array.to(self._device) if array.ndim else array
                 for name, array in arrays.items()
                 if name.startswith(f"momentum/{at}/")
             }

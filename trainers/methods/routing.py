@@ -20,7 +20,7 @@ from torch.func import functional_call
 
 from partitioning.settings import POSITIVE, at_least, checked, interval
 from trainers import policy
-from trainers.methods.copies import PREFIX, CopiedNetworks
+from trainers.methods.copies import CopiedNetworks
 from trainers.methods.elastic.frame import Frame, by_choice
 from trainers.methods.networks import Part, SharedNetworks
 from trainers.methods.phase_run import PhaseRun
@@ -155,7 +155,7 @@ class RoutingNetworks(CopiedNetworks):
                 if name.startswith(f"{self.blocks[number]}."):
                     of = "row0" if f"row0.{name}" in found else "shared"
                     found[f"{of}.{name}"] = tensor.detach().cpu().contiguous()
-        return {n: t for n, t in found.items() if not n.startswith(f"shared.{PREFIX}")}
+        return found
 
     @torch.no_grad()
     def stored(self, rows: Sequence[int]) -> int:
@@ -169,7 +169,8 @@ class RoutingNetworks(CopiedNetworks):
         }
         size = {name: self.shared[name].numel() for name in self.plain}
         blocks = sum(n for name, _ in chosen for of, n in size.items() if of.startswith(f"{name}."))
-        outside = sum(n for name, n in size.items() if not self._frame.within(name))
+        read = {key for row in rows for n, key in self._keys(row).items() if n in self.plain}
+        outside = sum(self.shared[key].numel() for key in read if not self._frame.within(key))
         own = sum(t.numel() for row in rows for t in self.rows[row].parameters())
         return outside + blocks + own
 

@@ -56,6 +56,7 @@ from search.strategies.agent.distributions import DISTRIBUTIONS, Continuous, Dis
 from search.strategies.agent.network import Agent
 from search.strategies.protocol import Outcome, Problem
 from search.strategies.streams import Stream, seed_of
+from trainers import policy
 
 USES = ("cost", "vector")
 # What the others of a baseline must weigh; their own cost weight weighs each of its candidates up
@@ -236,7 +237,7 @@ class PolicyGradient:
         with torch.no_grad():
             policy_SBD = self._distribution.sample(self._agent(settings.cost_weights), drawn_SBD)
         explored_SBD = self._distribution.explore(drawn_SBD)
-        values_SBD = torch.where(chosen_SBD < self._epsilon, explored_SBD, policy_SBD)
+        values_SBD = policy.explore(policy_SBD, chosen_SBD, explored_SBD, self._epsilon)
         # Sample by sample, so that a generation cut off by the end of the search covers all
         # cost weights alike.
         return values_SBD.flatten(0, 1).numpy()

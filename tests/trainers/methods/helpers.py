@@ -177,8 +177,8 @@ def same(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
 def same_result(first: MethodResult, second: MethodResult) -> bool:
     """Whether two trainings came to the same, the way there among it."""
     return same(first.state, second.state) and (
-        (first.curve, first.after, first.accuracy, first.steps)
-        == (second.curve, second.after, second.accuracy, second.steps)
+        (first.curve, first.after, first.accuracy, first.choices, first.steps)
+        == (second.curve, second.after, second.accuracy, second.choices, second.steps)
     )
 
 

@@ -44,7 +44,9 @@ class ElasticPart(Part):
 
     def form(self, rows: Sequence[int]) -> list[object]:
         """All that decides what some rows compute, beside masks and weights."""
-        own = [self.levels, list(self.cost_weights), self.width, self.tau]
+        own: list[object] = [self.levels, len(self.cost_weights), self.width, self.tau]
+        if any(self.masks.networks[row].level >= self.levels for row in rows):
+            own += self.cost_weights  # which say nothing of fixed levels
         return [*super().form(rows), *own]
 
     def networks(self, backbone: Backbone, classes: Sequence[int], **where: Any) -> SharedNetworks:
@@ -97,7 +99,8 @@ class ElasticNetworks(SharedNetworks):
             tau=part.tau,
             seed=[where["seed"], 1],
         ).to(where["device"])
-        self.share_nh = self._shares()
+        #: By task (n, h): share of a block's weights that a level uses, d of DEN's eq. 5.
+        self.share = {task: self._shares(task) for task in self.tasks}
 
     def row_of(self, task: str, level: int) -> int:
         """The row of a task's level."""
@@ -261,11 +264,10 @@ class ElasticNetworks(SharedNetworks):
                         own.zero_()
                         own.requires_grad_(False)
 
-    def _shares(self) -> NDArray[np.float64]:
-        """(n, h): share of a block's weights that a level uses, d of DEN's eq. 5."""
-        found = np.zeros((len(self.blocks), self.part.levels))
+    def _shares(self, task: str) -> Tensor:
+        found = torch.zeros(len(self.blocks), self.part.levels)
         for level in range(self.part.levels):
-            used = self.used(self.row_of(self.tasks[0], level))
+            used = self.used(self.row_of(task, level))
             for number, block in enumerate(self.blocks):
                 own = [u for n, u in used.items() if n.startswith(f"{block.name}.") and u.ndim > 1]
                 own = [u for u in own if u.numel()]

@@ -26,6 +26,8 @@ class SelectorSettings:
         selector_steps: Of all stages together, as a share of `train.sgd.steps`.
         selector_rate: Adam's learning rate. The papers have 1e-5, for many thousand steps.
         selector_width: Channels of the selector's first block.
+        selector_whole: With how much more probability the selector's first choices are whole
+            blocks.
         samples: Models that are drawn for an image in a step of the selector.
         baseline: Whether the mean of an image's other samples is taken off what a model came to;
             the papers take nothing off.
@@ -36,6 +38,7 @@ class SelectorSettings:
     selector_steps: Annotated[float, POSITIVE] = 0.5
     selector_rate: Annotated[float, POSITIVE] = 1e-3
     selector_width: Annotated[int, at_least(1)] = 16
+    selector_whole: Annotated[float, interval("[0, 1)")] = 0.75
     samples: Annotated[int, at_least(1)] = 2
     baseline: bool = True
     epsilon: Annotated[float, interval("[0, 1]")] = 0.2
@@ -47,7 +50,6 @@ def elastic_plan(
     *,
     order_TU: IntArray,
     cost_weights: Sequence[float],
-    tau: float,
     first: ElasticPhase,
 ) -> Plan:
     """What is trained: networks as `first` says, the selector, and both again in every stage.
@@ -57,7 +59,6 @@ def elastic_plan(
         settings: Of the selector.
         order_TU: The order in which every task takes parts of blocks.
         cost_weights: Of the selector's solutions.
-        tau: With how much more weight the selector begins with whole blocks.
         first: What the networks are trained on before there is a selector.
 
     Raises:
@@ -69,7 +70,7 @@ def elastic_plan(
         levels=levels,
         cost_weights=tuple(cost_weights),
         width=settings.selector_width,
-        tau=tau,
+        tau=settings.selector_whole,
     )
     fixed, chosen = (
         tuple(

@@ -85,7 +85,6 @@ class ElasticRun(PhaseRun):
         return torch.optim.Adam(self._part.selector.parameters(), lr=self._phase.rate)
 
     def _prepare(self) -> list[nn.Parameter]:
-        self._part.selector.train(self._phase.trains == "selector")
         return []  # what a selector's choices come to is computed without gradients
 
     def _rate(self) -> float:
@@ -148,7 +147,7 @@ class ElasticRun(PhaseRun):
         with self._precision():
             found = part.chosen(images.repeat(count, 1, 1, 1), task, models_SGBn.flatten(0, 2))
         loss = F.cross_entropy(found.float(), labels.repeat(count), reduction="none")
-        share_nh = torch.as_tensor(part.share_nh, dtype=torch.float32, device=images.device)
+        share_nh = part.share[task].to(images.device)
         share_SGB = share_nh[torch.arange(len(share_nh)), models_SGBn].mean(-1)
         weight_G = torch.tensor(part.part.cost_weights, device=images.device)
         return loss.view(shape) + weight_G[:, None] * share_SGB**2

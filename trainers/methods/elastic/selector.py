@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -18,7 +19,8 @@ class Selector(nn.Module):
     """Three residual blocks and a linear layer for every task (Auto-VirtualNet, section 4.1).
 
     Deep elastic networks say only that it is a small network of convolutions; theirs is the same
-    here, with one budget.
+    here, with one budget. Group norms keep what it says of an image from depending on others, of
+    its own task or of others, that it is trained or asked with.
 
     Args:
         tasks: T.
@@ -47,8 +49,9 @@ class Selector(nn.Module):
             torch.default_generator.manual_seed(int(np.random.default_rng(seed).integers(2**31)))
             widths = (width, width, 2 * width, 4 * width)
             self.stem = nn.Conv2d(3, width, 3, stride=2, padding=1, bias=False)
-            self.norm = nn.BatchNorm2d(width)
+            self.norm = _group_norm(width)
             self.blocks = nn.Sequential(*(BasicBlock(i, o, 2) for i, o in pairwise(widths)))
+            _by_image(self.blocks)
         count = budgets * blocks * levels
         self.heads = nn.ModuleList(nn.Linear(widths[-1], count) for _ in range(tasks))
         with torch.no_grad():
@@ -67,10 +70,20 @@ class Selector(nn.Module):
         from torch.utils.flop_counter import FlopCounterMode
 
         here = next(self.parameters()).device
-        training = self.training
-        self.eval()
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             self(torch.zeros(1, 3, size, size, device=here), 0)
-        self.train(training)
         others = sum(p.numel() for head in list(self.heads)[1:] for p in head.parameters())
         return sum(p.numel() for p in self.parameters()) - others, counter.get_total_flops() // 2
+
+
+def _by_image(module: nn.Module) -> None:
+    """Put group norms in the place of batch norms."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm2d):
+            setattr(module, name, _group_norm(child.num_features))
+        else:
+            _by_image(child)
+
+
+def _group_norm(channels: int) -> nn.GroupNorm:
+    return nn.GroupNorm(math.gcd(8, channels), channels)

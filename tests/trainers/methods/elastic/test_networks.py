@@ -1,5 +1,6 @@
 """Networks that are put together per image against fixed levels, formulas and one by one."""
 
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,6 @@ def networks_of(backbone: Backbone, method: str = "den", **settings: Any) -> Ela
             for parameter in row.head:
                 parameter.copy_(torch.randn(parameter.shape, generator=generator))
             row.row.module.eval()
-    found.selector.eval()
     return found
 
 
@@ -109,14 +109,14 @@ def test_the_lowest_level_beside_a_shortcut_is_the_shortcut(model: str) -> None:
     block = part._at[row, 1]
     assert torch.equal(block(part.shared, own, x, training=False), x)
     assert torch.equal(block(part.shared, own, x, training=True), x)
-    assert part.share_nh[1, 0] == 0
+    assert part.share["one"][1, 0] == 0
 
 
 @torch.no_grad()
 def test_blocks_in_a_row_keep_a_part_of_their_channels() -> None:
     part = networks_of(backbone_of("simple_convnet"), groups=2)
     assert part.part.levels == 2
-    assert np.allclose(part.share_nh[0], [0.5, 1])
+    assert np.allclose(part.share["one"][0], [0.5, 1])
 
 
 def test_one_level_is_nothing_to_choose() -> None:
@@ -125,10 +125,11 @@ def test_one_level_is_nothing_to_choose() -> None:
     assert networks_of(backbone_of("resnet14"), groups=1).part.levels == 2
 
 
-@pytest.mark.parametrize("model", BESIDE_SHORTCUTS)
+@pytest.mark.parametrize("model", ["resnet14", "wrn32"])
 def test_densities_are_those_of_parameters(model: str) -> None:
+    """By hand, of two convolutions and the shortcut's."""
     part = networks_of(backbone_of(model))
-    for number, block in enumerate(part.blocks):
+    for task, (number, block) in product(TASKS, enumerate(part.blocks)):
         weights = {
             name: tensor.numel()
             for name, tensor in part.shared.items()
@@ -136,13 +137,25 @@ def test_densities_are_those_of_parameters(model: str) -> None:
         }
         beside = sum(count for name, count in weights.items() if "shortcut" in name)
         whole = sum(weights.values())
-        for level in range(4):
+        for level in range(part.part.levels):
             width = next(g.width for g in part.backbone.groups if g.name == block.groups[0])
             share = -(-level * width // 3) / width
-            if model == "resnext29":
-                continue  # of three convolutions, two share a group
             wanted = (beside + share * (whole - beside)) / whole
-            assert part.share_nh[number, level] == pytest.approx(wanted)
+            assert float(part.share[task][number, level]) == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("model", SIZES)
+def test_densities_are_each_tasks_own(model: str) -> None:
+    """Where channels cannot be split evenly, a task that begins with another part has more."""
+    part = networks_of(backbone_of(model), "auto_virtualnet")
+    for task, (number, block) in product(TASKS, enumerate(part.blocks)):
+        for level in range(part.part.levels):
+            used = part.used(part.row_of(task, level))
+            own = [u for n, u in used.items() if n.startswith(f"{block.name}.") and u.ndim > 1]
+            wanted = sum(int(u.sum()) for u in own) / sum(u.numel() for u in own)
+            assert float(part.share[task][number, level]) == pytest.approx(wanted)
+    if model == "wrn32":
+        assert not torch.equal(part.share["one"], part.share["two"])
 
 
 def test_streams_stay_whole_where_they_are_divided() -> None:

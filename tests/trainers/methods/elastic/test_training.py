@@ -83,12 +83,46 @@ def test_a_heavy_cost_makes_networks_small(tmp_path: Path) -> None:
     assert macs[1] < 0.5 * macs[0]
 
 
+@torch.no_grad()
+def let_images_differ(part: ElasticNetworks) -> None:
+    """Have the selector go by the image: features' differences from their mean, at random."""
+    generator = torch.Generator().manual_seed(1)
+    for parameter in part.selector.parameters():
+        parameter.normal_(generator=generator)
+    for number, head in enumerate(part.selector.heads):
+        data, _ = toy_tasks()[part.tasks[number]].splits["test"].batch(0, 40)
+        seen: list[torch.Tensor] = []
+        hook = head.register_forward_pre_hook(lambda _, args, seen=seen: seen.append(args[0]))
+        part.choose(normalise(data, toy_tasks()[part.tasks[number]]), part.tasks[number])
+        hook.remove()
+        head.bias.copy_(-head.weight @ seen[0].mean(0))
+
+
+def test_measuring_changes_nothing_and_choices_are_each_images_own(
+    finished: Callable[..., Finished],
+) -> None:
+    done = finished("den")
+    part = elastic(networks_of(done.plan, done.result.state))
+    before = part.state()
+    task = toy_tasks()["digits"]
+    row = part.row_of("digits", part.part.levels)
+    let_images_differ(part)
+    moved = part.state()
+    measure_choices(part, row, task, "test")
+    assert all(torch.equal(tensor, moved[name]) for name, tensor in part.state().items())
+    data, _ = task.splits["test"].batch(0, 40)
+    images = normalise(data, task)
+    together = part.choose(images, "digits")
+    assert len(together.unique(dim=0)) > 1
+    alone = torch.cat([part.choose(images[at : at + 1], "digits") for at in range(40)])
+    assert torch.equal(together, alone)
+    assert before.keys() == moved.keys()
+
+
 def test_what_is_measured_of_choices(finished: Callable[..., Finished]) -> None:
     done = finished("auto_virtualnet")
     part = elastic(networks_of(done.plan, done.result.state))
-    with torch.no_grad():
-        for parameter in part.selector.parameters():  # so that images differ
-            parameter.normal_(generator=torch.Generator().manual_seed(1))
+    let_images_differ(part)
     task = toy_tasks()["digits"]
     row = part.row_of("digits", part.part.levels + 1)
     found = measure_choices(part, row, task, "test")
@@ -123,10 +157,7 @@ def test_the_exported_selector_chooses_what_was_chosen(
 ) -> None:
     done = finished(method)
     part = elastic(networks_of(done.plan, done.result.state))
-    with torch.no_grad():
-        for parameter in part.selector.parameters():
-            parameter.normal_(generator=torch.Generator().manual_seed(1))
-    part.selector.eval()
+    let_images_differ(part)
     task = toy_tasks()["colours"]
     row = part.row_of("colours", part.part.levels)
     check = export_chosen(part, row, task, tmp_path / "colours")
