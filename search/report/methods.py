@@ -73,7 +73,7 @@ def methods_figure(points: "pd.DataFrame", path: Path) -> None:
     """Draw accuracy against multiply-accumulates: the mean over tasks, then every task.
 
     Small marks are networks, one for each (task, level, method, seed), large ones their means over
-    seeds; lines join the levels of a method.
+    seeds; lines join the levels of a method, dotted ones those that are chosen per image.
 
     Args:
         points: As for `by_level`.
@@ -108,7 +108,8 @@ def _draw(axes: "Axes", own: "pd.DataFrame", split: str, methods: Sequence[str])
     axes.set_axisbelow(True)
     axes.tick_params(labelsize=9, colors=INK)
     axes.margins(0.07)
-    means = own.groupby(["method", "level"], sort=False)[["macs", split]].mean().reset_index()
+    keys = ["method", "level", "chosen"]
+    means = own.groupby(keys, sort=False)[["macs", split]].mean().reset_index()
     on = non_dominated(means[split].to_numpy(), means["macs"].to_numpy())
     best = means[on].sort_values("macs")
     x = np.append(best["macs"], means["macs"].max()) / 1e6
@@ -124,17 +125,22 @@ def _draw(axes: "Axes", own: "pd.DataFrame", split: str, methods: Sequence[str])
         }
         seeds, mean = (each[each["method"] == method] for each in (own, means))
         axes.scatter(seeds["macs"] / 1e6, seeds[split], s=9, alpha=0.4, linewidths=0, **style)
-        axes.plot(
-            mean["macs"] / 1e6, mean[split], markersize=6, linewidth=1.4, label=method,
-            markeredgecolor="white", markeredgewidth=0.6, zorder=3, **style,
-        )  # fmt: skip
+        for chosen, rows in mean.groupby("chosen"):
+            line = rows.sort_values("macs") if chosen else rows
+            look: dict[str, Any] = {"markeredgecolor": "white", "markeredgewidth": 0.6}
+            if chosen:
+                look = {"markerfacecolor": "white", "markeredgewidth": 1.4, "linestyle": ":"}
+            axes.plot(
+                line["macs"] / 1e6, line[split], markersize=6, linewidth=1.4, zorder=3,
+                label=f"{method}, chosen per image" if chosen else method, **style | look,
+            )  # fmt: skip
     axes.yaxis.label.set_color(GREY)
 
 
 def _by_seed(points: "pd.DataFrame") -> "pd.DataFrame":
     """Means over tasks, of every seed."""
     numbers = ["validation", "test", "parameters", "macs", "stored"]
-    keys = ["method", "seed", "level"]
+    keys = ["method", "seed", "level", "chosen"]
     found = points.groupby(keys, sort=False)[numbers]
     return found.agg(lambda column: column.mean(skipna=False)).reset_index()  # of all tasks or none
 

@@ -79,13 +79,18 @@ def chosen_images_figure(chosen: "pd.DataFrame", tasks: "Mapping[str, Task]", pa
         for axes, name in zip(axes_of_line, names, strict=True):
             row = rows[rows["task"] == name].iloc[0]
             _mosaic(axes, row, tasks[name])
-            axes.set_title(f"{name}: {row['different']} structures", fontsize=8.5, loc="left")
+            axes.set_title(f"{name}: {_counted(int(row['different']))}", fontsize=8.5, loc="left")
         axes_of_line[0].set_ylabel(f"{method}-{level}", fontsize=9)
     figure.suptitle(
-        f"First {split} images of each structure: levels of blocks, images that have it",
+        f"First {split} images of each structure\n(levels of blocks; images that have it)",
         fontsize=10, x=0.01, ha="left",
     )  # fmt: skip
     figure.savefig(path, format="png")
+
+
+def _counted(structures: int) -> str:
+    shown = f", the first {SHOWN}" if structures > SHOWN else ""
+    return f"{structures} structure{'s' * (structures > 1)}{shown}"
 
 
 def _mosaic(axes: Any, row: "pd.Series[Any]", task: "Task") -> None:
@@ -95,7 +100,7 @@ def _mosaic(axes: Any, row: "pd.Series[Any]", task: "Task") -> None:
     structures = json.loads(row["structures"])[:SHOWN]
     examples = json.loads(row["examples"])[:SHOWN]
     size, most = task.size, max(len(each) for each in examples)
-    picture = np.full((SHOWN * size, most * size, 3), 255, dtype=np.uint8)
+    picture = np.full((len(structures) * size, most * size, 3), 255, dtype=np.uint8)
     for line, positions in enumerate(examples):
         images, _ = task.splits[row["split"]].take(torch.tensor(positions))
         for at, image in enumerate(images.cpu().numpy()):

@@ -32,7 +32,7 @@ if TYPE_CHECKING:  # slow to import, so it is done where it is needed
 #: Of the table of all networks of a study's methods.
 POINT_COLUMNS = [
     "method", "seed", "level", "task", "candidate", "validation", "test", "parameters", "macs",
-    "stored",
+    "stored", "chosen",
 ]  # fmt: skip
 
 CHOSEN_COLUMNS = [
@@ -106,8 +106,9 @@ def method_points(study: Study, say: Say = print) -> "pd.DataFrame":
 
     Returns:
         A row for each (method, seed, level, task): these, candidate, validation and test accuracy
-        (NaN where there is no test split), parameters and macs of the network, and stored, the
-        numbers that all networks of the method together keep.
+        (NaN where there is no test split), parameters and macs of the network, stored, the numbers
+        that all networks of the method together keep, and chosen, whether a selector chooses it for
+        every image: then costs are means, with the selector.
     """
     import pandas as pd
 
@@ -130,6 +131,7 @@ def method_points(study: Study, say: Say = print) -> "pd.DataFrame":
                     "parameters": candidate.costs.parameters[task],
                     "macs": candidate.costs.macs[task],
                     "stored": training.stored,
+                    "chosen": str(network) in training.choices.get("validation", {}),
                 }
             )
     return pd.DataFrame(rows, columns=POINT_COLUMNS)
@@ -291,8 +293,8 @@ def _level_costs(
     for task, part, row in rows:
         own = plan.parts[part]
         if (measured := chosen.get(str(networks[task]))) is not None:
-            parameters[task] = round(measured["parameters"])
-            macs[task] = round(measured["macs"])
+            parameters[task] = round(measured["parameters"] + measured["selector_parameters"])
+            macs[task] = round(measured["macs"] + measured["selector_macs"])
             continue
         macs[task] = macs[task] * own.copies + own.layers(row) * square
         if own.pruned or own.layers(row) or own.copies > 1:

@@ -68,9 +68,10 @@ class Plan:
         """
         found = tuple(round(phase.steps * whole) for phase in self.phases)
         if min(found) < 1:
+            least = min(phase.steps for phase in self.phases)
             raise ValueError(
                 f"{whole} steps (train.sgd.steps) are too few for {len(found)} phases, of which "
-                "one would have none"
+                f"one would have none: its share of them is {least:.3g}"
             )
         return found
 

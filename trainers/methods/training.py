@@ -188,7 +188,8 @@ def train_method(
             path = files[number].with_name(f"underway-{digests[number][:20]}.safetensors")
             phase.train(path, digests[number], progress, every)
             phase.kept.accuracy = _measure(plan.phases[number], networks, tasks, device)
-            phase.kept.choices = _choices(plan.phases[number], networks, tasks, device)
+            if number == len(plan.phases) - 1:  # nobody asks what was chosen before
+                phase.kept.choices = _choices(plan.phases[number], networks, tasks, device)
             phase.save(files[number], digests[number])
             path.unlink(missing_ok=True)
             known.append(phase.kept)
