@@ -22,7 +22,8 @@ def points(seeds: int = 3, test: bool = True) -> pd.DataFrame:
                         "method": method, "seed": seed, "level": level, "task": task,
                         "candidate": f"{method}-{seed}-{level}", "validation": value - 0.02,
                         "test": value if test else np.nan, "parameters": 100 * (level + 1),
-                        "macs": 1000 * (level + 1), "stored": 250, "chosen": (method, level) == ("two", 1),
+                        "macs": 1000 * (level + 1), "stored": 250,
+                        "chosen": (method, level) == ("two", 1),
                     }
                 )  # fmt: skip
     return pd.DataFrame(rows)
