@@ -71,16 +71,17 @@ def chosen_images_figure(chosen: "pd.DataFrame", tasks: "Mapping[str, Task]", pa
     from matplotlib.figure import Figure
 
     split, lines, names = _lines(chosen)
+    high = [0.3 + 0.42 * min(SHOWN, int(rows["different"].max())) for _, rows in lines]
     figure = Figure(
-        figsize=(1.2 + 3.4 * len(names), 0.9 + 1.9 * len(lines)), dpi=150, layout="constrained"
+        figsize=(1.2 + 3.4 * len(names), 0.9 + sum(high)), dpi=150, layout="constrained"
     )
-    grid = figure.subplots(len(lines), len(names), squeeze=False)
+    grid = figure.subplots(len(lines), len(names), squeeze=False, height_ratios=high)
     for axes_of_line, ((method, level), rows) in zip(grid, lines, strict=True):
         for axes, name in zip(axes_of_line, names, strict=True):
             row = rows[rows["task"] == name].iloc[0]
             _mosaic(axes, row, tasks[name])
-            axes.set_title(f"{name}: {_counted(int(row['different']))}", fontsize=8.5, loc="left")
-        axes_of_line[0].set_ylabel(f"{method}-{level}", fontsize=9)
+            what = f"{method}-{level}, {name}: {_counted(int(row['different']))}"
+            axes.set_title(what, fontsize=8, loc="left")
     figure.suptitle(
         f"First {split} images of each structure\n(levels of blocks; images that have it)",
         fontsize=10, x=0.01, ha="left",
