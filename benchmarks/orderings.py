@@ -23,7 +23,7 @@ import pandas as pd
 
 from search.commands.train import train_methods
 from search.config import parse_config
-from search.report import by_level, difference, measure_of
+from search.report import by_level, difference, measure_of, of_compared_split
 from search.stats import Estimate, paired_interval
 from search.study import Study, chosen_points, method_points
 
@@ -147,7 +147,7 @@ def print_levels(points: pd.DataFrame) -> None:
 
 def print_chosen(chosen: pd.DataFrame) -> None:
     """A Markdown table of the levels that are chosen per image, means over tasks and seeds."""
-    own = chosen[chosen["split"] == split_of(chosen)]
+    _, own = of_compared_split(chosen)
     numbers = ["chosen", "shuffled", "random", "macs", "selector_macs", "different"]
     print("| method | level | chosen | shuffled | random | MACs | selector's | structures |")
     print("|---|---|---|---|---|---|---|---|")
@@ -160,11 +160,6 @@ def print_chosen(chosen: pd.DataFrame) -> None:
             f"{row['different']:.1f} |"
         )
     print()
-
-
-def split_of(chosen: pd.DataFrame) -> str:
-    """Which split selectors are compared on."""
-    return "test" if (chosen["split"] == "test").any() else "validation"
 
 
 def orderings(points: pd.DataFrame, chosen: pd.DataFrame) -> Iterator[tuple[str, Estimate]]:
@@ -193,7 +188,7 @@ def orderings(points: pd.DataFrame, chosen: pd.DataFrame) -> Iterator[tuple[str,
             yield words, difference(points, (method, high), (method, low), split)
             smaller = smaller_by(points, (method, low), (method, high))
             yield f"{method}'s level {low} smaller than {high}", smaller
-    own = chosen[chosen["split"] == split_of(chosen)] if len(chosen) else chosen
+    _, own = of_compared_split(chosen)
     for (method, level), rows in own.groupby(["method", "level"], sort=False):
         by_seed = rows.groupby("seed")[["chosen", "shuffled", "random"]].mean()
         for other in ("random", "shuffled"):

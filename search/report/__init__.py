@@ -5,7 +5,11 @@ Nothing here changes a study.
 
 from search.report.figures import COLOURS, COST, GREY, INK, QUALITY
 from search.report.methods import by_level, difference, measure_of, methods_figure
-from search.report.selection import chosen_images_figure, selection_figure
+from search.report.selection import (
+    chosen_images_figure,
+    of_compared_split,
+    selection_figure,
+)
 from search.report.tables import front_figure, front_html, front_table, summary
 
 __all__ = [
@@ -22,6 +26,7 @@ __all__ = [
     "front_table",
     "measure_of",
     "methods_figure",
+    "of_compared_split",
     "selection_figure",
     "summary",
 ]

@@ -89,6 +89,16 @@ def chosen_images_figure(chosen: "pd.DataFrame", tasks: "Mapping[str, Task]", pa
     figure.savefig(path, format="png")
 
 
+def of_compared_split(chosen: "pd.DataFrame") -> "tuple[str, pd.DataFrame]":
+    """The split that selectors are compared on, test where there is one, and its rows.
+
+    Args:
+        chosen: As `chosen_points` gives it.
+    """
+    split = "test" if (chosen["split"] == "test").any() else "validation"
+    return split, chosen[chosen["split"] == split]
+
+
 def _counted(structures: int) -> str:
     shown = f", the first {SHOWN}" if structures > SHOWN else ""
     return f"{structures} structure{'s' * (structures > 1)}{shown}"
@@ -124,8 +134,7 @@ def _lines(
     chosen: "pd.DataFrame",
 ) -> "tuple[str, list[tuple[tuple[str, int], pd.DataFrame]], list[str]]":
     """The split, the rows of every method's level with the first seed, and the tasks."""
-    split = "test" if (chosen["split"] == "test").any() else "validation"
-    own = chosen[chosen["split"] == split]
+    split, own = of_compared_split(chosen)
     own = own[own["seed"] == own.groupby("method")["seed"].transform("min")]
     lines: Any = list(own.groupby(["method", "level"], sort=False))
     return split, lines, list(dict.fromkeys(own["task"]))
