@@ -9,7 +9,17 @@ from torch import Tensor, nn
 
 from partitioning import Masks, VirtualNetwork
 from trainers.data import Task, normalise
-from trainers.networks import Backbone, Stack, Store, bound, make_stores, tensors_of
+from trainers.networks import (
+    LAYERS,
+    Backbone,
+    Stack,
+    Store,
+    bound,
+    make_stores,
+    named_below,
+    tensors_of,
+)
+from trainers.optim import buffers_of, load_buffers, sgd_step
 
 
 class Whole(nn.Module):
@@ -65,7 +75,9 @@ class Network:
         shared: Whole tensors by name: the weights that rows share, and the norms that each row of
             the tail begins with.
         norms: For each row, whole tensors by name: the norms of its trunk.
-        seed: Of the heads.
+        begun: For each row, whole tensors by name: its head and the norms of its tail; None has
+            heads drawn, and takes norms that are shared.
+        seed: Of heads that are drawn.
         device: Where it is kept.
     """
 
@@ -77,6 +89,7 @@ class Network:
         *,
         shared: Mapping[str, Tensor],
         norms: Sequence[Mapping[str, Tensor]],
+        begun: Sequence[Mapping[str, Tensor]] | None = None,
         seed: int,
         device: torch.device,
     ) -> None:
@@ -87,7 +100,7 @@ class Network:
             backbone.tail, backbone.division, backbone.divided, shared, 1, device
         )
         whole = {n: _placed(shared[n], device) for n in tensors_of(backbone.trunk) if n in shared}
-        read_R = backbone.read_by_head(kept_RU)
+        read_RF = backbone.features_of(kept_RU)
         self.trunks: list[nn.Module] = []
         self.stacks: list[Stack] = []
         self.heads: list[nn.Module] = []
@@ -99,17 +112,38 @@ class Network:
                 backbone.division,
                 kept_RU[row : row + 1],
                 self.stores,
-                shared,
+                shared if begun is None else {**shared, **begun[row]},
                 free_KU=None if free_RU is None else free_RU[row : row + 1],
             )
             self.stacks.append(stack)
-            head = backbone.new_head(int(read_R[row]), count, [seed, row])
+            if begun is None:
+                head = backbone.new_head(int(read_RF[row].sum()), count, [seed, row])
+            else:
+                weight, bias = (begun[row][name] for name in backbone.of_head)
+                read_F = torch.from_numpy(read_RF[row])
+                head = dict(zip(backbone.of_head, (weight[:, read_F], bias), strict=True))
             self.heads.append(_linear(*(head[name] for name in backbone.of_head)).to(device))
             for parameter, decays in zip(self.heads[row].parameters(), (True, False), strict=True):
                 stack.learn([parameter], decays=decays)
         for trunk in self.trunks:
             trunk.requires_grad_(False)
+        self._thawed: list[torch.optim.SGD] = []
         self.gather()
+
+    def thaw(self) -> None:
+        """Train the trunk from now on, too: its weights, and each row's norms there."""
+        layers = {f"{n}.weight" for n, m in self.trunks[0].named_modules() if isinstance(m, LAYERS)}
+        fixed = {n for n, p in self.backbone.trunk.named_parameters() if not p.requires_grad}
+        for trunk in self.trunks:
+            for name, parameter in trunk.named_parameters():
+                parameter.requires_grad_(name not in fixed)
+            named = [(n, p) for n, p in trunk.named_parameters() if p.requires_grad]
+            groups = [
+                {"params": [p for n, p in named if (n in layers) == decays], "decays": decays}
+                for decays in (True, False)
+            ]
+            if named:
+                self._thawed.append(torch.optim.SGD(groups, foreach=True))
 
     def gather(self) -> None:
         """Read shared weights as they are now, for all rows."""
@@ -117,23 +151,31 @@ class Network:
             stack.gather()
 
     def train(self, row: int) -> None:
-        """Be ready for a step of a row; the trunk's norms stay frozen."""
+        """Be ready for a step of a row; a frozen trunk's norms stay as they are."""
+        self.trunks[row].train(bool(self._thawed))
         self.stacks[row].module.train()
         self.stacks[row].gather()
 
     def step(self, row: int, learning_rate: float, momentum: float, weight_decay: float) -> None:
-        """Update with the gradients of a loss of a row, then clear them."""
+        """Update with the gradients of losses of a row, then clear them."""
         self.stacks[row].step(learning_rate, momentum, weight_decay)
+        if self._thawed:
+            sgd_step(self._thawed[row], learning_rate, momentum, weight_decay)
 
     def eval(self) -> None:
         """Be as in evaluation, with weights as they are now."""
-        for stack in self.stacks:
+        for trunk, stack in zip(self.trunks, self.stacks, strict=True):
+            trunk.eval()
             stack.module.eval()
         self.gather()
 
     def __call__(self, images: Tensor, row: int) -> Tensor:
         """Map normalised images (B, 3, S, S) to logits (B, classes of the row)."""
-        _, features = self.stacks[row](self.trunks[row](images))
+        return self.behind(self.trunks[row](images), row)
+
+    def behind(self, maps: Tensor, row: int) -> Tensor:
+        """Map what a row's trunk gives for images to logits (B, classes of the row)."""
+        _, features = self.stacks[row](maps)
         logits: Tensor = self.heads[row](features)
         return logits
 
@@ -147,28 +189,42 @@ class Network:
         )
         return trunk, tail, head
 
-    def state(self) -> dict[str, Tensor]:
-        """All its tensors by name, on the CPU: shared ones once, and those of every row."""
+    def live(self) -> dict[str, Tensor]:
+        """All its tensors by name, as they are: shared ones once, and those of every row."""
         trunk = tensors_of(self.trunks[0])
         found = {f"shared.{n}": t for n, t in trunk.items() if n not in self.backbone.own}
         found |= {f"shared.{name}": store.whole() for name, store in self.stores.items()}
         for row, tensors in enumerate(self._own()):
             found |= {f"row{row}.{name}": tensor for name, tensor in tensors.items()}
-        return {name: tensor.detach().cpu().contiguous() for name, tensor in found.items()}
+        return {name: tensor.detach() for name, tensor in found.items()}
+
+    def state(self) -> dict[str, Tensor]:
+        """Copies of all its tensors by name, on the CPU."""
+        return {name: tensor.cpu().contiguous() for name, tensor in self.live().items()}
 
     @torch.no_grad()
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Take the tensors of another network with the same masks, as `state` gave them."""
-        for trunk in self.trunks:
-            for name, tensor in tensors_of(trunk).items():
-                if name not in self.backbone.own:
-                    tensor.copy_(state[f"shared.{name}"])
-        for name, store in self.stores.items():
-            store.whole().copy_(state[f"shared.{name}"])
-        for row, tensors in enumerate(self._own()):
-            for name, tensor in tensors.items():
-                tensor.copy_(state[f"row{row}.{name}"])
+        for name, tensor in self.live().items():
+            tensor.copy_(state[name])
         self.gather()
+
+    def momentum(self) -> dict[str, Tensor]:
+        """What its optimisers know of the steps before, by name, as it is."""
+        found: dict[str, Tensor] = {}
+        for row, stack in enumerate(self.stacks):
+            of_row = {f"stack.{name}": tensor for name, tensor in stack.momentum().items()}
+            if self._thawed:
+                of_row |= {f"trunk.{n}": t for n, t in buffers_of(self._thawed[row]).items()}
+            found |= {f"row{row}.{name}": tensor for name, tensor in of_row.items()}
+        return found
+
+    def go_on(self, momentum: Mapping[str, Tensor]) -> None:
+        """Take what `momentum` gave; of a thawed trunk after `thaw`."""
+        for row, stack in enumerate(self.stacks):
+            stack.go_on(named_below(f"row{row}.stack", momentum))
+            if self._thawed:
+                load_buffers(self._thawed[row], named_below(f"row{row}.trunk", momentum))
 
     def _own(self) -> list[dict[str, Tensor]]:
         """The tensors that each row has alone."""
@@ -251,6 +307,17 @@ def to_channels_last(images: Tensor) -> Tensor:
 def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
     """Mean cross-entropy in nats of logits (B, K) against labels (B,)."""
     return F.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
+
+
+def distillation(logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
+    """Cross-entropy, in nats, of what a network gives with what a teacher gives, both softened.
+
+    Args:
+        logits: (B, K).
+        targets: (B, K), the teacher's logits.
+        temperature: What both are divided by (Hinton et al. 2015, eq. 1).
+    """
+    return F.cross_entropy(logits.float() / temperature, (targets.float() / temperature).softmax(1))
 
 
 @torch.no_grad()

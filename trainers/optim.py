@@ -1,9 +1,12 @@
-"""Stochastic gradient descent: its settings, and the learning rate of every step."""
+"""Stochastic gradient descent: its settings, its steps, and what they leave behind."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
+
+import torch
+from torch import Tensor
 
 from partitioning.settings import (
     NOT_NEGATIVE,
@@ -81,3 +84,37 @@ def learning_rate_at(config: SGDConfig, step: int) -> float:
         return float(config.learning_rate * 0.1**drops)
     progress = (step - warm) / max(1.0, config.steps - warm)
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def sgd_step(
+    optimizer: torch.optim.SGD, learning_rate: float, momentum: float, weight_decay: float
+) -> None:
+    """A step of SGD in Nesterov's form, after which gradients are cleared.
+
+    Args:
+        optimizer: Its groups say by "decays" whether weight decay pulls on them.
+        learning_rate: Of the step.
+        momentum: In [0, 1).
+        weight_decay: Not negative.
+    """
+    for group in optimizer.param_groups:
+        group["lr"], group["momentum"] = learning_rate, momentum
+        group["nesterov"] = momentum > 0
+        group["weight_decay"] = weight_decay if group["decays"] else 0.0
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
+def buffers_of(optimizer: torch.optim.SGD) -> dict[str, Tensor]:
+    """The momentum of an optimiser's parameters, by their places."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    found = {str(n): optimizer.state[p].get("momentum_buffer") for n, p in enumerate(parameters)}
+    return {name: buffer for name, buffer in found.items() if buffer is not None}
+
+
+def load_buffers(optimizer: torch.optim.SGD, buffers: Mapping[str, Tensor]) -> None:
+    """Take what `buffers_of` gave."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for name, buffer in buffers.items():
+        parameter = parameters[int(name)]
+        optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(buffer)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from partitioning import DamagedFileError, write_json
@@ -21,13 +20,12 @@ from trainers.methods.networks import SharedNetworks
 from trainers.methods.phase_files import Kept, Point, load_phase, save_phase
 from trainers.methods.plan import Plan
 from trainers.methods.surgery import combined
-from trainers.network import cross_entropy, to_channels_last
+from trainers.network import cross_entropy, distillation, to_channels_last
 from trainers.optim import SGDConfig, learning_rate_at
+from trainers.pace import Pace
 
 #: Softens what old networks give (Hinton et al. 2015, as Li and Hoiem 2016 use it).
 TEMPERATURE = 2.0
-#: What is under way is kept no more often than after so many times what that took.
-AT_MOST = 20
 #: Points of a phase's curve.
 POINTS = 50
 
@@ -90,8 +88,7 @@ class PhaseRun:
         """Train to the end, from what is under way if there is any."""
         started = time.perf_counter()
         self._resume(path, digest)
-        already = self.kept.seconds
-        saved, took = time.perf_counter(), 0.0
+        already, pace = self.kept.seconds, Pace(every)
         self._hold()
         frozen = self._prepare()
         steps = self._sgd.steps
@@ -99,12 +96,10 @@ class PhaseRun:
             self._advance()
             if self._step % max(1, steps // POINTS) == 0 or self._step == steps:
                 self._note(progress)
-            now = time.perf_counter()
-            if now - saved >= max(every, AT_MOST * took if every else 0.0) and self._step < steps:
-                self.kept.seconds = already + now - started
-                self._keep(path, digest)
-                saved = time.perf_counter()
-                took = saved - now
+            if self._step < steps and pace.due():
+                self.kept.seconds = already + time.perf_counter() - started
+                with pace.kept():
+                    self._keep(path, digest)
         for parameter in frozen:
             parameter.requires_grad_(True)
         self.kept.seconds = already + time.perf_counter() - started
@@ -180,7 +175,7 @@ class PhaseRun:
             ((images, _),) = batches.values()  # of the one new task
             with torch.no_grad(), self._precision():
                 targets = self._teachers[self._tasks[row]](images)
-            loss = distillation(self._logits(images, row), targets)
+            loss = distillation(self._logits(images, row), targets, TEMPERATURE)
             loss.backward()
             losses[row] = loss.detach()
         return losses
@@ -301,13 +296,3 @@ class PhaseRun:
 
     def _parameters(self) -> list[nn.Parameter]:
         return [p for group in self._optimizer.param_groups for p in group["params"]]
-
-
-def distillation(logits: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy, in nats, of what a network gives with what an old one gave, both softened.
-
-    Args:
-        logits: (B, K).
-        targets: (B, K), the old network's logits.
-    """
-    return F.cross_entropy(logits.float() / TEMPERATURE, (targets.float() / TEMPERATURE).softmax(1))

@@ -16,10 +16,10 @@ from trainers.networks.division import (
 )
 from trainers.networks.preprocessing import own_inputs
 from trainers.networks.recording import RecordingError
-from trainers.networks.row import Row, bound, resized, tensors_of
+from trainers.networks.row import Row, bound, mend, resized, tensors_of
 from trainers.networks.soundness import half, with_units
 from trainers.networks.sources import SOURCES, ModelError, build_model
-from trainers.networks.stack import BATCH_NORMS, Stack, Store, make_stores, own_tensors
+from trainers.networks.stack import BATCH_NORMS, Stack, Store, make_stores, named_below, own_tensors
 
 __all__ = [
     "BATCH_NORMS",
@@ -51,6 +51,8 @@ __all__ = [
     "find_division",
     "half",
     "make_stores",
+    "mend",
+    "named_below",
     "network_inputs",
     "own_inputs",
     "own_tensors",

@@ -289,12 +289,16 @@ class Backbone:
                     f"cannot normalise one image of; got {count}"
                 )
 
-    def read_by_head(self, kept_RU: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """(R,): features that the head of each row reads."""
+    def features_of(self, kept_RU: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """(R, F): which features the head of each row reads."""
         owner = self.feature_owner
         if owner is None:
-            return np.full(len(kept_RU), self.features)
-        return np.asarray(used_by(owner, self.division.alone(kept_RU)).sum(axis=1), dtype=np.int64)
+            return np.ones((len(kept_RU), self.features), dtype=np.bool_)
+        return used_by(owner, self.division.alone(kept_RU))
+
+    def read_by_head(self, kept_RU: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """(R,): how many features the head of each row reads."""
+        return np.asarray(self.features_of(kept_RU).sum(axis=1), dtype=np.int64)
 
     def initial(self, classes: int, seed: int) -> dict[str, Tensor]:
         """The tensors that the network begins with, and a head.

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -204,7 +205,32 @@ def _copied(model: nn.Module, visit: Callable[[nn.Module, str], None]) -> nn.Mod
                 key: None if child is None else copied(child)
                 for key, child in module._modules.items()
             }
+            mend(found)
             visit(found, names[module])
         return copies[module]
 
     return copied(model)
+
+
+class Conv2d(nn.Conv2d):
+    """torch's, which takes of its maps what it reads before it computes where it is pointwise.
+
+    On processors oneDNN's gradient of such a convolution's weights writes past its room where there
+    are fewer input channels than a block (8 with AVX2, 16 with AVX-512) and the maps are channels
+    last, which ends in wrong gradients or a dead process (github.com/uxlfoundation/oneDNN,
+    issue 6035, in torch 2.13). Without a stride it does not.
+    """
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        pointwise = self.kernel_size == (1, 1) and self.padding == (0, 0) and self.groups == 1
+        if not pointwise or self.stride == (1, 1):
+            found: Tensor = super()._conv_forward(input, weight, bias)
+            return found
+        rows, columns = self.stride
+        return F.conv2d(input[..., ::rows, ::columns], weight, bias)
+
+
+def mend(module: nn.Module) -> None:
+    """Make a convolution of torch's one of those here; others stay as they are."""
+    if type(module) is nn.Conv2d:
+        module.__class__ = Conv2d

@@ -23,6 +23,7 @@ from torch.func import functional_call, vmap
 
 from trainers.networks.division import LAYERS, NORMS, Division, Owner
 from trainers.networks.row import Places, bound, find_places, places_of, resized
+from trainers.optim import buffers_of, load_buffers, sgd_step
 
 #: Those that normalise by the statistics of a batch.
 BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)
@@ -68,6 +69,8 @@ class Part:
 
     Attributes:
         leaf: The value, without the dimension of candidates where there is one.
+        exact: What the store has of it, as last gathered or updated, in the store's order.
+        momentum: Of the row, likewise; None before the first step.
     """
 
     def __init__(
@@ -84,16 +87,16 @@ class Part:
         self._store, self._index, self._decays = store, index, decays
         self._real, self._free = real, free
         self._laid = value.permute(store.order)
-        self._exact = store.data
-        self._momentum: Tensor | None = None
+        self.exact = store.data
+        self.momentum: Tensor | None = None
 
     @torch.no_grad()
     def gather(self) -> None:
         """Read the part as other rows have left it."""
         if self._index is not None:
             flat = self._store.data.flatten(0, len(self._store.dims))
-            self._exact = flat.index_select(0, self._index).view(self._laid.shape)
-        self._laid.copy_(self._exact if self._real is None else self._exact * self._real)
+            self.exact = flat.index_select(0, self._index).view(self._laid.shape)
+        self._laid.copy_(self.exact if self._real is None else self.exact * self._real)
 
     @torch.no_grad()
     def step(self, learning_rate: float, momentum: float, weight_decay: float) -> None:
@@ -103,22 +106,22 @@ class Part:
         given = self.leaf.grad
         given = given if given.ndim == self._laid.ndim else given[None]
         # Laid out and rounded as the layer wants it.
-        gradient = torch.empty_like(self._exact).copy_(given.permute(self._store.order))
+        gradient = torch.empty_like(self.exact).copy_(given.permute(self._store.order))
         if self._decays and weight_decay:
-            gradient.add_(self._exact, alpha=weight_decay)
+            gradient.add_(self.exact, alpha=weight_decay)
         if self._free is not None:
             gradient.mul_(self._free)
         if momentum:
-            if self._momentum is None:
-                self._momentum = torch.zeros_like(gradient)
-            self._momentum.mul_(momentum).add_(gradient)
-            gradient.add_(self._momentum, alpha=momentum)
-        self._exact.sub_(gradient, alpha=learning_rate)
+            if self.momentum is None:
+                self.momentum = torch.zeros_like(gradient)
+            self.momentum.mul_(momentum).add_(gradient)
+            gradient.add_(self.momentum, alpha=momentum)
+        self.exact.sub_(gradient, alpha=learning_rate)
         self.leaf.grad = None
         if self._index is not None:
             divided = len(self._store.dims)
             flat = self._store.data.flatten(0, divided)
-            flat.index_copy_(0, self._index, self._exact.flatten(0, divided))
+            flat.index_copy_(0, self._index, self.exact.flatten(0, divided))
 
 
 def own_tensors(model: nn.Module) -> set[str]:
@@ -253,12 +256,22 @@ class Stack:
         for part in self.parts.values():
             part.step(learning_rate, momentum, weight_decay)
         if self._optimizer is not None:
-            for group in self._optimizer.param_groups:
-                group["lr"], group["momentum"] = learning_rate, momentum
-                group["nesterov"] = momentum > 0
-                group["weight_decay"] = weight_decay if group["decays"] else 0.0
-            self._optimizer.step()
-            self._optimizer.zero_grad(set_to_none=True)
+            sgd_step(self._optimizer, learning_rate, momentum, weight_decay)
+
+    def momentum(self) -> dict[str, Tensor]:
+        """What the steps before left behind, by name, as it is."""
+        found = {f"part.{n}": p.momentum for n, p in self.parts.items() if p.momentum is not None}
+        if self._optimizer is not None:
+            found |= {f"own.{n}": tensor for n, tensor in buffers_of(self._optimizer).items()}
+        return found
+
+    def go_on(self, momentum: Mapping[str, Tensor]) -> None:
+        """Take what `momentum` gave of a row with the same masks."""
+        for name, tensor in named_below("part", momentum).items():
+            part = self.parts[name]
+            part.momentum = torch.empty_like(part.exact).copy_(tensor)
+        if self._optimizer is not None:
+            load_buffers(self._optimizer, named_below("own", momentum))
 
     def __call__(self, x: Tensor) -> Any:
         """What the model gives, with weights as last gathered; behind K where there are several."""
@@ -365,3 +378,9 @@ def _empty(sizes: Sequence[int], kind: torch.dtype, device: torch.device) -> Ten
         found = torch.empty(candidates, outputs, *kernel, inputs, dtype=kind, device=device)
         return found.permute(0, 1, 4, 2, 3)
     return torch.empty(*sizes, dtype=kind, device=device)
+
+
+def named_below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors whose name begins with a prefix and a dot, by what follows."""
+    at = len(prefix) + 1
+    return {name[at:]: t for name, t in tensors.items() if name.startswith(f"{prefix}.")}

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainers import policy
-from trainers.networks import BasicBlock
+from trainers.networks import BasicBlock, mend
 
 
 class Selector(nn.Module):
@@ -50,7 +50,9 @@ class Selector(nn.Module):
             widths = (width, width, 2 * width, 4 * width)
             self.stem = nn.Conv2d(3, width, 3, stride=2, padding=1, bias=False)
             self.norm = _group_norm(width)
-            self.blocks = nn.Sequential(*(BasicBlock(i, o, 2) for i, o in pairwise(widths)))
+            self.blocks = nn.Sequential(*(BasicBlock(i, o, 2) for i, o in pairwise(widths))).apply(
+                mend
+            )
             _by_image(self.blocks)
         count = budgets * blocks * levels
         self.heads = nn.ModuleList(nn.Linear(widths[-1], count) for _ in range(tasks))
