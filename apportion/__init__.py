@@ -46,13 +46,13 @@ if TYPE_CHECKING:
     from search.commands.report import write_report
     from search.commands.search import ArmsError, search
     from search.commands.sync import sync
-    from search.commands.train import MethodsError, train, train_methods
+    from search.commands.train import train, train_methods, training_settings
     from search.comparison import CompareError, Comparison, show_comparison
     from search.config import ConfigError, StudyConfig, load_config, parse_config
     from search.record import RecordError
     from search.report import front_table
     from search.strategies import STRATEGIES
-    from search.study import Study, StudyError, TrainedPick, method_points
+    from search.study import Study, StudyError, TrainedPick, TrainingsError, method_points
     from trainers.export import ExportCheck, ExportError, read_export
     from trainers.methods import METHODS
     from trainers.networks import BackboneConfig, build_backbone
@@ -74,13 +74,13 @@ _HOMES = {
     "search.commands.report": ("write_report",),
     "search.commands.search": ("ArmsError", "search"),
     "search.commands.sync": ("sync",),
-    "search.commands.train": ("MethodsError", "train", "train_methods"),
+    "search.commands.train": ("train", "train_methods", "training_settings"),
     "search.comparison": ("CompareError", "Comparison", "show_comparison"),
     "search.config": ("ConfigError", "StudyConfig", "load_config", "parse_config"),
     "search.record": ("RecordError",),
     "search.report": ("front_table",),
     "search.strategies": ("STRATEGIES",),
-    "search.study": ("Study", "StudyError", "TrainedPick", "method_points"),
+    "search.study": ("Study", "StudyError", "TrainedPick", "TrainingsError", "method_points"),
     "trainers.export": ("ExportCheck", "ExportError", "read_export"),
     "trainers.methods": ("METHODS",),
     "trainers.networks": ("BackboneConfig", "build_backbone"),
@@ -104,7 +104,6 @@ __all__ = [
     "FormatError",
     "MaskFileError",
     "Masks",
-    "MethodsError",
     "RecordError",
     "SharingMatrixError",
     "Solution",
@@ -114,6 +113,7 @@ __all__ = [
     "StudyConfig",
     "StudyError",
     "TrainedPick",
+    "TrainingsError",
     "VirtualNetwork",
     "__version__",
     "build_backbone",
@@ -139,6 +139,7 @@ __all__ = [
     "sync",
     "train",
     "train_methods",
+    "training_settings",
     "vector_to_matrix",
     "write_report",
 ]

@@ -15,7 +15,7 @@ from search.config import dump_config, load_config
 from search.record import Record, RecordError, read_record
 from search.record.lines import sealed
 from search.study import Foundation, Study, StudyError, run_here
-from search.study.training import _made_of, train_candidate
+from search.study.training import ToTrain, _made_of, settings_folder, train_candidates
 from tests.helpers.small_networks import candidate
 from tests.helpers.studies import simulated
 from trainers.export import read_export
@@ -111,18 +111,20 @@ def test_a_crash_before_the_version_was_written(record: Path) -> None:
 
 def test_a_training_of_another_version(tmp_path: Path) -> None:
     settings = simulated(output=str(tmp_path))
-    saved = {"accuracy": {"test": {"a": 0.5}}, "weights": "w"}
+    saved = {"accuracy": {"test": {"a": 0.5}}, "weights": "w", "points": []}
     saved |= _made_of(settings, candidate(0), {})
     weights = Trained(state={}, accuracy=0.5, digest="w")
-    store(weights, tmp_path / "seed0.safetensors")
+    own = settings_folder(tmp_path, "random-0-0", settings)
+    own.mkdir(parents=True)
+    store(weights, own / "seed0.safetensors")
     base = Foundation(tasks={}, trunk=weights, teachers={})
 
     def train(header: dict[str, str | int]) -> None:
-        write_json(tmp_path / "seed0.json", header | saved)
-        trained = train_candidate(
-            settings, "random-0-0", candidate(0), tmp_path,
-            seeds=1, say=print, run=run_here, base=base,
-        )  # fmt: skip
+        write_json(own / "seed0.json", header | saved)
+        wanted = ToTrain(
+            candidate="random-0-0", masks=candidate(0), config=settings, how=settings, base=base
+        )
+        (trained,) = train_candidates([wanted], tmp_path, seeds=[0], say=print, run=run_here)
         assert trained.accuracy == {0: saved["accuracy"]}
 
     train(TRAINING.header)

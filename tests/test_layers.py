@@ -32,7 +32,11 @@ OWNERS = {
     "torchjd": {"trainers/methods/surgery.py"},
     "torch_pruning": {"trainers/networks/division.py"},
     "timm": {"trainers/networks/sources.py"},
-    "torchvision": {"trainers/networks/sources.py", "trainers/networks/preprocessing.py"},
+    "torchvision": {
+        "trainers/networks/sources.py",
+        "trainers/networks/preprocessing.py",
+        "trainers/joint/augmentation.py",
+    },
     "transformers": {"trainers/networks/sources.py", "trainers/networks/preprocessing.py"},
     "yaml": {"search/commands/cluster.py", "search/config/", "search/study/"},
 }

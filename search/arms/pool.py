@@ -92,7 +92,7 @@ class Evaluator:
                 tasks,
                 self._base.trunk,
                 self._base.teachers,
-                replace(config.train, sgd=replace(config.train.sgd, steps=steps)),
+                config.train.seen_once(replace(config.train.sgd, steps=steps)),
                 backbone=config.backbone,
                 seed=config.proxy.seed,
                 compute=config.compute,

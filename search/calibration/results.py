@@ -1,7 +1,6 @@
 """A study's calibration, candidate by candidate; every result is kept as soon as it is there."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +41,7 @@ def calibration_folder(study: Study) -> Path:
 
 def full_training(config: StudyConfig) -> TrainConfig:
     """How a calibration trains in full."""
-    return replace(config.train, sgd=config.calibration.sgd or config.train.sgd)
+    return config.train.seen_once(config.calibration.sgd or config.train.sgd)
 
 
 def settings_digest(config: StudyConfig) -> str:

@@ -99,7 +99,11 @@ def run_front(options: argparse.Namespace) -> None:
 
 def run_train(options: argparse.Namespace) -> None:
     """`apportion train`."""
-    from search.commands.train import train, train_methods  # loads Ray, which takes seconds
+    from search.commands.train import (  # loads Ray, which takes seconds
+        train,
+        train_methods,
+        training_settings,
+    )
 
     is_study = _is_study(options)
     if options.picks is None:
@@ -112,9 +116,10 @@ def run_train(options: argparse.Namespace) -> None:
     if not is_study or options.methods:
         raise ConfigError("--pick is for the candidates of a study: give its folder, no --method")
     study, seeds = Study(options.study), 1 if options.seeds is None else options.seeds
-    for pick in study.picks(options.picks):
-        print_trained(train(study, pick.id, seeds=seeds))
-    print_tried(study.tried(), CONSOLE)
+    settings = training_settings(study, options.set)
+    for trained in train(study, options.picks, seeds=seeds, settings=settings, say=_say(CONSOLE)):
+        print_trained(trained)
+    print_tried(study.tried(settings), CONSOLE)
 
 
 def run_export(options: argparse.Namespace) -> None:

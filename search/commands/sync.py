@@ -3,6 +3,7 @@
 from search.candidates import scored
 from search.commands.compare import compare
 from search.commands.report import finish_mirror, make_tracker
+from search.commands.watching import mirror_trainings
 from search.config import dump_config
 from search.mirror import set_aside_damaged
 from search.study import Say, Study
@@ -24,6 +25,7 @@ def sync(study: Study, *, say: Say = print) -> None:
     tracker.start(dump_config(study.config))
     candidates = study.candidates()
     tracker.sync(candidates)
+    mirror_trainings(study, tracker)
     finish_mirror(study, "FINISHED" if scored(candidates) else "FAILED", tracker, candidates)
     if (study.folder / "compare").is_dir():
         compare(study)

@@ -1,18 +1,16 @@
 """`apportion train`: a candidate trained in full, or all methods of a study, on the cluster."""
 
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 
-from partitioning import DamagedFileError, read_json
 from search.arms import begin_arms, cluster_jobs, cluster_run, record
 from search.candidates import Candidate, scored
 from search.commands.recorded import begin_study, recorded, tell_missed
 from search.commands.scores import require_scores
-from search.config import ConfigError, StudyConfig
+from search.commands.watching import Curves, watched
+from search.config import ConfigError, StudyConfig, differences, load_config
 from search.record import require_no_writer
 from search.strategies import TaskKnowledge
 from search.study import (
@@ -20,7 +18,8 @@ from search.study import (
     Say,
     Study,
     TrainedPick,
-    attempt_method,
+    TrainingsError,
+    attempt,
     check_inputs,
     check_methods,
     data_basis,
@@ -31,34 +30,69 @@ from search.study import (
     read_tasks,
     refresh_masks,
 )
-from trainers.methods import METHODS
+from trainers.methods import METHODS, train_method
 
-#: Seconds between two lines about the same training, and between two looks at how far it is.
-SAID_EVERY, LOOKED_EVERY = 30.0, 1.0
-
-
-class MethodsError(RuntimeError):
-    """Trainings of methods were cut short: of memory, a device or a disk; the rest is kept."""
+#: Sections of a config that say how a candidate is trained in full.
+HOW = ("train", "compute", "schedule")
 
 
-def train(study: Study, pick: str, *, seeds: int = 1, say: Say = print) -> TrainedPick:
-    """Train a candidate in full on the cluster, seeds side by side.
+def train(
+    study: Study,
+    picks: Sequence[str],
+    *,
+    seeds: int = 1,
+    settings: StudyConfig | None = None,
+    say: Say = print,
+) -> list[TrainedPick]:
+    """Train candidates in full on the cluster, all with all seeds side by side.
 
-    Trainings that are in the study's folder already are not repeated.
+    Trainings that are in the study's folder already are not repeated, and those that were cut off
+    go on where they were. Each is a run in MLflow, under its candidate, with curves as it runs.
 
     Args:
         study: With scored candidates.
-        pick: "knee" (the front's bend), "best" (the highest quality) or a candidate's name.
-        seeds: Number of trainings, with seeds 0 to seeds - 1.
+        picks: "knee" (the front's bend), "best" (the highest quality) or candidates' names.
+        seeds: Number of trainings of each, with seeds 0 to seeds - 1.
+        settings: How they are trained, as `training_settings` gives it; None for the study's own.
         say: Called with one line per thing that was done.
 
     Returns:
-        Accuracies by seed, split and task, and their means.
+        For each pick accuracies by seed, split and task, and their means.
 
     Raises:
         StudyError: There is no such candidate.
+        FloatingPointError: A training diverged; the others have ended.
+        TrainingsError: One was cut short: of memory, a device or a disk; likewise.
     """
-    return study.train(pick, seeds=seeds, say=say, run=cluster_run(study.config))
+    config = settings or study.config
+    chosen = [one.id for one in study.picks(picks)]
+    curves = Curves(study, say)
+    try:
+        return study.train_all(
+            chosen, seeds=seeds, settings=config, say=say, run=cluster_run(config), watch=curves
+        )
+    finally:
+        curves.finish()
+
+
+def training_settings(study: Study, overrides: Sequence[str]) -> StudyConfig:
+    """A study's config with another way to train its candidates in full.
+
+    Args:
+        study: The study.
+        overrides: `key=value` or `@FILE`, of the sections train, compute and schedule.
+
+    Raises:
+        ConfigError: A value is refused, or something else would change.
+    """
+    config = load_config(study.folder / "config.yaml", overrides)
+    own = replace(study.config, **{name: getattr(config, name) for name in HOW})
+    if other := differences(replace(config, **{n: getattr(own, n) for n in HOW}), own):
+        raise ConfigError(
+            f"--set with --pick is for {', '.join(HOW[:-1])} and {HOW[-1]}, which say how a "
+            f"candidate is trained in full; another study has another {other[0].split(':')[0]}"
+        )
+    return own
 
 
 def train_methods(config: StudyConfig, wanted: Sequence[str] = (), *, say: Say = print) -> Study:
@@ -78,7 +112,7 @@ def train_methods(config: StudyConfig, wanted: Sequence[str] = (), *, say: Say =
         ValueError: Something in the config, the data or the folder cannot be used; raised before
             any compute starts.
         RecordError: Another process writes this study's record.
-        MethodsError: A training was cut short: of memory, a device or a disk.
+        TrainingsError: A training was cut short: of memory, a device or a disk.
         NoScoresError: Every training failed.
     """
     if missing := [name for name in wanted if name not in config.methods]:
@@ -120,8 +154,8 @@ def train_methods(config: StudyConfig, wanted: Sequence[str] = (), *, say: Say =
         for training in done:  # recorded but for those that a kill came before
             record(recording.writer, method_candidates(config, training, classes, started))
         say(f"training {len(jobs)} of {len(arms)} (a method with a seed each)")
-        with _watched({key: job["progress"] for key, job in jobs.items()}, say):
-            for key, result in cluster_jobs(config.schedule)(attempt_method, jobs):
+        with watched({key: job["progress"] for key, job in jobs.items()}, say):
+            for key, result in cluster_jobs(config.schedule)(partial(attempt, train_method), jobs):
                 name, _, number = key.rpartition("-")
                 seed = int(number)
                 if isinstance(result, Failure):
@@ -140,7 +174,7 @@ def train_methods(config: StudyConfig, wanted: Sequence[str] = (), *, say: Say =
         complete = not cut_short and scored(study.candidates())
         recording.status = "FINISHED" if complete else "FAILED"
     if cut_short:
-        raise MethodsError(f"{cut_short[0]} (run it again to go on)")
+        raise TrainingsError(f"{cut_short[0]} (run it again to go on)")
     tell_missed(study, recording.failure, say)
     require_scores(study)
     return study
@@ -151,32 +185,3 @@ def _failed(name: str, seed: int, error: str, started: float) -> Candidate:
         strategy=name, seed=seed, index=0, vector=(), names=(), error=error,
         started=started, finished=time.time(),
     )  # fmt: skip
-
-
-@contextmanager
-def _watched(files: Mapping[str, Path], say: Say) -> Iterator[None]:
-    """Say from time to time how far trainings are, by the files in which they tell."""
-    ended = threading.Event()
-    said: dict[str, tuple[float, int]] = {}
-
-    def look() -> None:
-        while not ended.wait(LOOKED_EVERY):
-            for key, file in files.items():
-                try:
-                    found = read_json(file)
-                except (OSError, DamagedFileError):
-                    continue
-                at, step = said.get(key, (0.0, -1))
-                if found["step"] != step and time.monotonic() - at >= SAID_EVERY:
-                    say(
-                        f"{key}: step {found['step']} of {found['steps']}, loss {found['loss']:.3f}"
-                    )
-                    said[key] = time.monotonic(), found["step"]
-
-    watcher = threading.Thread(target=look, daemon=True, name="progress")
-    watcher.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        watcher.join()

@@ -13,6 +13,7 @@ from search.config.secrets import without_secrets
 from search.config.sections import EntryConfig
 from search.config.study_config import StudyConfig
 from search.strategies import STRATEGIES
+from trainers.joint import RECIPES
 from trainers.methods import METHODS
 
 #: Sections whose entries go by a name, which is also the kind unless they say it: what one is
@@ -83,11 +84,26 @@ def _parsed(raw: Mapping[str, Any], before: Sequence[str]) -> StudyConfig:
     """A study's config; the values of problems that are known before are BROKEN."""
     raw, found = dict(raw), list(before)
     expand_paths(raw, found)
+    _apply_recipe(raw, found)
     for section in NAMED:
         if section in raw:
             raw[section] = _named(section, raw[section], found)
     config: StudyConfig = build(StudyConfig, raw, "", found)
     return config
+
+
+def _apply_recipe(raw: dict[str, Any], found: list[str]) -> None:
+    """Put the settings of `train.recipe` in its place; those that are set beside it stay."""
+    train = raw.get("train")
+    if not isinstance(train, Mapping) or "recipe" not in train:
+        return
+    own = {key: value for key, value in train.items() if key != "recipe"}
+    recipe = train["recipe"]
+    if recipe not in RECIPES:
+        if recipe is not BROKEN:
+            found.append(f"train.recipe: {unknown('recipe', str(recipe), RECIPES)}")
+        recipe = next(iter(RECIPES))
+    raw["train"] = {**RECIPES[recipe], **own}
 
 
 def _named(section: str, raw: Any, found: list[str]) -> Any:
@@ -167,6 +183,10 @@ def overridden(raw: Mapping[str, Any], override: str) -> dict[str, Any]:
     found = dict(raw)
     for key, value in _settings(override).items():
         found = _replaced(found, key.strip().split("."), value, key)
+        if key.strip() == "train.recipe":  # in place of what a recipe before it said
+            decided = {each for settings in RECIPES.values() for each in settings}
+            kept = {name: own for name, own in found["train"].items() if name not in decided}
+            found["train"] = kept
     return found
 
 

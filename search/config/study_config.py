@@ -80,7 +80,9 @@ class StudyConfig:
             Empty scores every candidate in full.
         bracket: Candidates, consecutive in the order of asking, of which a share goes on to the
             next rung; no fewer than `schedule.cohort`.
-        train: How winners are trained in full.
+        train: How winners are trained in full. `recipe: paper` in it stands for the settings of
+            Newell et al. 2019, A.2 (labels alone, heads drawn, the last step's weights), `recipe:
+            distilled` for the defaults; what is set beside it is changed.
         space: What is searched.
         solver: Limits of the integer programme.
         strategies: The competing strategies, by the name they go by. One with a `grid`, a mapping

@@ -11,6 +11,7 @@ from itertools import combinations
 from typing import Any
 
 from search.candidates import Candidate
+from trainers.joint import Point
 
 # Limits of MLflow for one batch, for the text of a tag and for a name.
 MAX_METRICS = 1000
@@ -105,6 +106,17 @@ def tags(candidate: Candidate, *, front: bool) -> dict[str, str]:
         if len(realised) <= MAX_TAG:
             found["realised"] = realised
     return {key: text[:MAX_TAG] for key, text in found.items()}
+
+
+def of_point(point: Point) -> dict[str, float]:
+    """Metrics of a point of a training's curve, those that are finite."""
+    found = {f"loss/{safe(name)}": value for name, value in point.loss.items()}
+    found |= {f"accuracy/{safe(name)}": value for name, value in point.accuracy.items()}
+    if point.accuracy:
+        found["accuracy"] = sum(point.accuracy.values()) / len(point.accuracy)
+    found["learning_rate"] = point.learning_rate
+    found["images_per_second"] = point.images_per_second
+    return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
 def _halved(candidate: Candidate) -> bool:

@@ -32,6 +32,7 @@ from search.mirror.store import (
     follow_folder,
     identity,
 )
+from trainers.joint import Point
 
 STUDY, ID, KIND = "apportion.study", "apportion.id", "apportion.kind"
 PARENT = "mlflow.parentRunId"
@@ -92,12 +93,7 @@ class Tracker:
             TrackingError: MLflow cannot be reached.
         """
         with self._told():
-            if self.uri == default_uri(self.folder):
-                follow_folder(self.folder / "mlflow.db", self._artifacts)
-            self._client = connect_store(self.uri)
-            self._id = identity(self.folder / "mlflow.id")
-            self._experiment_id = self._find_experiment()
-            parent = self._index()
+            parent = self._open()
             if parent is None:
                 self.run_id = self._create("study", self.study, time.time(), {})
                 logged = {}
@@ -109,6 +105,29 @@ class Tracker:
             self._log(self.run_id, params=params)
             self._client.log_dict(self.run_id, dict(config), "config.yaml")
             self._describe()
+
+    def attach(self) -> bool:
+        """Finds the study's runs and changes none of them; returns whether there are any.
+
+        Raises:
+            TrackingError: MLflow cannot be reached.
+        """
+        if self.uri == default_uri(self.folder) and not (self.folder / "mlflow.db").is_file():
+            return False
+        with self._told():
+            parent = self._open()
+            if parent is not None:
+                self.run_id = parent.info.run_id
+            return parent is not None
+
+    def _open(self) -> Run | None:
+        """Connects to the store and takes stock of the study's runs; returns its parent run."""
+        if self.uri == default_uri(self.folder):
+            follow_folder(self.folder / "mlflow.db", self._artifacts)
+        self._client = connect_store(self.uri)
+        self._id = identity(self.folder / "mlflow.id")
+        self._experiment_id = self._find_experiment()
+        return self._index()
 
     def log(self, candidate: Candidate) -> None:
         """Mirrors a candidate, unless it is there already.
@@ -250,6 +269,58 @@ class Tracker:
         with self._told():
             self._log(self._runs[candidate], metrics=found)
 
+    def log_training(
+        self,
+        candidate: str,
+        seed: int,
+        settings: str,
+        described: Mapping[str, Any],
+        points: Sequence[Point],
+        accuracy: Mapping[str, Mapping[str, float]] | None = None,
+    ) -> None:
+        """Logs a full training, or as much as there is of it, as a run under its candidate.
+
+        Args:
+            candidate: its id.
+            seed: of the training.
+            settings: short name of how it is trained.
+            described: the same in full; kept as parameters.
+            points: of its curve; those that are there already are not logged again.
+            accuracy: by split and virtual network, once it has ended.
+
+        Raises:
+            TrackingError: MLflow cannot be reached.
+        """
+        key = candidate, str(seed), settings
+        with self._told():
+            run_id = self._trainings.get(key)
+            if run_id is None:
+                begun = points[0].when if points else time.time()
+                tags = {"candidate": candidate, "seed": str(seed), "settings": settings}
+                tags[PARENT] = self._runs.get(candidate, self.run_id)
+                name = f"{candidate} in full, seed {seed} ({settings})"
+                run_id = self._trainings[key] = self._create("training", name, begun, tags)
+                self._log(run_id, params=tracked.flat(described))
+            known = self._points.get(run_id, -1)
+            metrics = [
+                Metric(name, value, _milliseconds(point.when), point.step)
+                for point in points
+                if point.step > known
+                for name, value in tracked.of_point(point).items()
+            ]
+            end = _milliseconds(points[-1].when if points else time.time())
+            for split, own in (accuracy or {}).items():
+                named = {f"{split}/{tracked.safe(name)}": value for name, value in own.items()}
+                named[split] = sum(own.values()) / len(own)
+                step = points[-1].step if points else 0
+                metrics += [Metric(name, value, end, step) for name, value in named.items()]
+            if metrics:
+                self._log(run_id, metrics=metrics)
+            if points:
+                self._points[run_id] = points[-1].step
+            if accuracy is not None:
+                self._client.set_terminated(run_id, "FINISHED", end)
+
     def log_front(self, table: pd.DataFrame, files: Sequence[Path]) -> None:
         """Puts the front on the study's run, as front.csv and the files (pictures, pages).
 
@@ -336,11 +407,14 @@ class Tracker:
         self._front: set[str] = set()
         self._steps: dict[str, int] = {}  # candidates of which progress has been logged, by run
         self._comparison = None
+        self._trainings: dict[tuple[str, str, str], str] = {}
+        self._points: dict[str, int] = {}  # last steps of trainings that were logged, by run
         parent: Run | None = None
         seen = set()
         for run in self._all_runs():
             tags, run_id, ended = run.data.tags, run.info.run_id, run.info.status != "RUNNING"
-            which = tags[KIND], tags.get("strategy"), tags.get("seed"), tags.get("candidate")
+            names = (KIND, "strategy", "seed", "candidate", "settings")
+            which = tuple(tags.get(name) for name in names)
             if which in seen:
                 self._client.delete_run(run_id)  # a request that was sent twice
                 continue
@@ -351,6 +425,8 @@ class Tracker:
                 self._arms[tags["strategy"], int(tags["seed"])] = run_id
             elif tags[KIND] == "comparison":
                 self._comparison = run_id
+            elif tags[KIND] == "training":
+                self._trainings[tags["candidate"], tags["seed"], tags["settings"]] = run_id
             else:
                 (self._runs if ended else self._begun)[tags["candidate"]] = run_id
                 if tags.get("front") == tracked.flag(True):

@@ -11,6 +11,7 @@ from search.study.assembly import (
     check_strategies,
     cost_range,
 )
+from search.study.attempts import Failure, TrainingsError, attempt
 from search.study.basis import data_basis
 from search.study.features import feature_cache
 from search.study.folder import Study, StudyError, require_writable
@@ -36,31 +37,40 @@ from search.study.method_levels import (
 )
 from search.study.method_plans import check_methods, refresh_masks
 from search.study.method_trainings import (
-    Failure,
     MethodTraining,
-    attempt_method,
     keep_training,
     method_jobs,
     read_trainings,
 )
 from search.study.shelf import Say, move_aside
 from search.study.supplies import Supplies, foundations, supplies_by_seed
-from search.study.training import TrainedPick
+from search.study.training import (
+    KeptTraining,
+    Running,
+    TrainedPick,
+    Watch,
+    kept_trainings,
+    settings_name,
+)
 from search.study.tried import Tried
 
 __all__ = [
     "Failure",
     "Foundation",
     "Jobs",
+    "KeptTraining",
     "MethodTraining",
     "Run",
+    "Running",
     "Say",
     "Study",
     "StudyError",
     "Supplies",
     "TrainedPick",
+    "TrainingsError",
     "Tried",
-    "attempt_method",
+    "Watch",
+    "attempt",
     "baseline_names",
     "baselines",
     "batches",
@@ -79,6 +89,7 @@ __all__ = [
     "foundations",
     "given_weights_of",
     "keep_training",
+    "kept_trainings",
     "method_candidates",
     "method_curves",
     "method_jobs",
@@ -89,6 +100,7 @@ __all__ = [
     "refresh_masks",
     "require_writable",
     "run_here",
+    "settings_name",
     "supplies_by_seed",
     "task_knowledge",
 ]

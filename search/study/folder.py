@@ -4,6 +4,7 @@ import logging
 import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,14 @@ from search.strategies import TaskFacts, TaskKnowledge
 from search.study.basis import Basis, Check, changed, settings_basis
 from search.study.foundation import Foundation, Run, build_foundation, run_here
 from search.study.shelf import Say, own_folder
-from search.study.training import TrainedPick, export_trained, read_trained, train_candidate
+from search.study.training import (
+    ToTrain,
+    TrainedPick,
+    Watch,
+    export_trained,
+    read_trained,
+    train_candidates,
+)
 from search.study.tried import Tried, tried
 from trainers.export import ExportCheck
 
@@ -346,51 +354,81 @@ class Study:
         run: Run = run_here,
         base: Foundation | None = None,
     ) -> TrainedPick:
-        """Train a candidate in full, once per seed; trainings that are there are not repeated.
+        """Train a candidate in full; see `train_all`."""
+        return self.train_all([pick], seeds=seeds, say=say, run=run, base=base)[0]
+
+    def train_all(
+        self,
+        picks: Sequence[str],
+        *,
+        seeds: int | Sequence[int] = 1,
+        settings: StudyConfig | None = None,
+        say: Say = print,
+        run: Run = run_here,
+        base: Foundation | None = None,
+        watch: Watch = lambda running: nullcontext(),
+    ) -> list[TrainedPick]:
+        """Train candidates in full, each once per seed, side by side as `run` has room for.
+
+        Trainings that are there are not repeated, and those that were cut off go on.
 
         Args:
-            pick: "knee", "best" or a candidate's name.
-            seeds: Number of trainings, with seeds 0 to seeds - 1.
+            picks: "knee", "best" or candidates' names.
+            seeds: Number of trainings, with seeds 0 to seeds - 1; or the seeds.
+            settings: How they are trained: the study's config with other `train` and `compute`;
+                None for its own.
             say: Called with one line per thing that was done.
             run: Where training runs.
-            base: Tasks, trunk and teachers of the candidate's seed if they are loaded already.
+            base: Tasks, trunk and teachers of the candidates' seed if they are loaded already.
+            watch: Looks at trainings as they run.
 
         Raises:
             StudyError: There is no such candidate, or what it was scored on has changed.
+            FloatingPointError: A training diverged; the others have ended.
+            TrainingsError: One was cut short: of memory, a device or a disk; likewise.
         """
-        if seeds < 1:
+        wanted = range(seeds) if isinstance(seeds, int) else seeds
+        if not wanted:
             raise StudyError(f"seeds must be at least 1, got {seeds}")
         if self.config.methods:
             raise StudyError(
                 f"the candidates of {self.folder} are levels of methods, which are trained "
-                f"in full; export one with `apportion export {self.folder} --pick {pick} --out "
+                f"in full; export one with `apportion export {self.folder} --pick {picks[0]} --out "
                 "FOLDER`"
             )
-        candidate = self.pick(pick)
-        return train_candidate(
-            self.config.of_seed(candidate.seed),
-            candidate.id,
-            self.masks(candidate),
-            self.folder / "trained" / candidate.id,
-            seeds=seeds,
+        config = settings or self.config
+        return train_candidates(
+            [
+                ToTrain(
+                    candidate=one.id,
+                    masks=self.masks(one),
+                    config=self.config.of_seed(one.seed),
+                    how=config.of_seed(one.seed),
+                    base=base,
+                )
+                for one in {c.id: c for c in map(self.pick, picks)}.values()
+            ],
+            self.folder / "trained",
+            seeds=wanted,
             say=say,
             run=run,
-            base=base,
             scored_on=self._contents().scored_on,
             check=self.check(),
+            watch=watch,
         )
 
-    def tried(self, say: Say = print) -> list[Tried]:
+    def tried(self, settings: StudyConfig | None = None, say: Say = print) -> list[Tried]:
         """All candidates that were trained in full, held against sharing every channel.
 
         Args:
+            settings: How they were trained; None for the study's own.
             say: Called with a line for each training that is damaged, which is left out.
         """
         contents = self._contents()
         by_id = {candidate.id: candidate for candidate in contents.candidates}
         masks = {c.id: c.masks for c in contents.candidates if c.decoding is not None}
         folder = self.folder / "trained"
-        trained = read_trained(self.config, folder, masks, contents.scored_on, say)
+        trained = read_trained(settings or self.config, folder, masks, contents.scored_on, say)
         known = [by_id[pick.candidate] for pick in trained if pick.candidate in by_id]
         # Of foundations that arms share, one candidate that shares every channel stands for all.
         share_all = {self._foundation(c): c.id for c in known if c.label == SHARE_ALL}
@@ -410,18 +448,24 @@ class Study:
         pick: str,
         out: str | Path,
         *,
+        seed: int = 0,
+        settings: StudyConfig | None = None,
         say: Say = print,
         run: Run = run_here,
         base: Foundation | None = None,
+        watch: Watch = lambda running: nullcontext(),
     ) -> dict[str, ExportCheck]:
         """Write one compact network per task of a trained candidate, trained first if need be.
 
         Args:
             pick: "knee", "best" or a candidate's name.
             out: Folder of the compact networks.
+            seed: Of the training.
+            settings: How it is trained, as in `train_all`.
             say: Called with one line per thing that was done.
             run: Where training runs.
             base: Tasks, trunk and teachers of the candidate's seed if they are loaded already.
+            watch: Looks at the training as it runs.
 
         Raises:
             StudyError: There is no such candidate, what it was scored on has changed, or the
@@ -433,8 +477,11 @@ class Study:
         config = self.config.of_seed(candidate.seed)
         require_writable(out)
         base = base or build_foundation(config, run, say, check=self.check())
-        trained = self.train(candidate.id, say=say, run=run, base=base)
-        return export_trained(config, trained, self.masks(candidate), base, out, say=say)
+        (trained,) = self.train_all(
+            [candidate.id], seeds=[seed], settings=settings, say=say, run=run, base=base,
+            watch=watch,
+        )  # fmt: skip
+        return export_trained(config, trained, self.masks(candidate), base, out, seed=seed, say=say)
 
 
 def require_writable(folder: Path) -> None:

@@ -29,7 +29,6 @@ from trainers.methods import (
     load_parts,
     make_networks,
     phase_digests,
-    train_method,
 )
 from trainers.teachers import Trained, fingerprint, load, store
 from trainers.tensor_files import load_arrays
@@ -62,19 +61,6 @@ class MethodTraining:
     kept: Mapping[str, int]
     steps: int
     seconds: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Failure:
-    """Why a training came to nothing.
-
-    Attributes:
-        reason: In words.
-        final: Whether it would fail again: a candidate that failed is recorded.
-    """
-
-    reason: str
-    final: bool
 
 
 def method_jobs(
@@ -143,16 +129,6 @@ def method_jobs(
                 "progress": progress_file(study, name, seed).absolute(),
             }
     return found, done
-
-
-def attempt_method(**arguments: Any) -> MethodResult | Failure:
-    """`train_method`, or why it failed: of several methods one may."""
-    try:
-        return train_method(**arguments)
-    except FloatingPointError as error:
-        return Failure(reason=str(error), final=True)
-    except (RuntimeError, MemoryError, OSError) as error:  # of memory, a device, a disk
-        return Failure(reason=f"{type(error).__name__}: {error}", final=False)
 
 
 def progress_file(study: Study, name: str, seed: int) -> Path:

@@ -1,25 +1,83 @@
-"""Full training of a candidate, and the compact networks of a trained one.
+"""Full training of candidates, and the compact networks of a trained one.
 
-A training is two files in the study's `trained/<candidate>/`: `seed<N>.safetensors`, and
-`seed<N>.json`, which is written last and says that the training is whole.
+A training is two files in the study's `trained/<candidate>/<settings>/`: `seed<N>.safetensors`, and
+`seed<N>.json`, which is written last and says that the training is whole. Settings have a folder
+each, named after their hash, with `train.yaml`, which says what they are.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from partitioning import TRAINING, DamagedFileError, Masks, read_json, write_json
-from search.config import StudyConfig
+from partitioning import TRAINING, DamagedFileError, Masks, read_json, write_atomically, write_json
+from search.config import ConfigError, StudyConfig, dump_config, read_yaml_file, yaml_text
+from search.study.attempts import Failure, TrainingsError, attempt
 from search.study.basis import Basis, Check, accept, data_basis, training_basis
 from search.study.foundation import Foundation, Run, build_foundation, read_tasks
 from search.study.shelf import Say, move_aside
 from trainers.export import ExportCheck, export_networks
-from trainers.joint import TrainResult, train_jointly, trained_network
+from trainers.joint import (
+    Point,
+    TrainResult,
+    Underway,
+    points_of,
+    require_library,
+    train_jointly,
+    trained_network,
+)
 from trainers.teachers import Trained, fingerprint, load, store
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ToTrain:
+    """A candidate that is to be trained.
+
+    Attributes:
+        candidate: Its name.
+        masks: What it was scored with.
+        config: The study, that of the candidate's seed.
+        how: The same with how it is to be trained.
+        base: Its tasks, trunk and teachers; None has them made or loaded where a training is
+            missing, and the data alone read where none is.
+    """
+
+    candidate: str
+    masks: Masks
+    config: StudyConfig
+    how: StudyConfig
+    base: Foundation | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """A training that is run.
+
+    Attributes:
+        candidate: Its name.
+        seed: Of the training.
+        config: How it is trained.
+        progress: The file in which it says how far it is.
+    """
+
+    candidate: str
+    seed: int
+    config: StudyConfig
+    progress: Path
+
+    @property
+    def name(self) -> str:
+        """What it is called on the screen."""
+        return f"{self.candidate}, seed {self.seed}"
+
+
+#: Within it trainings, by what they are called, are looked at as they run.
+Watch = Callable[[Mapping[str, Running]], AbstractContextManager[object]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +88,7 @@ class TrainedPick:
         candidate: Its name.
         folder: Where its files are.
         accuracy: By seed, then split, then virtual network.
+        points: By seed: of its curve.
         mean: By split: mean accuracy over networks and seeds.
         std: By split: standard deviation over seeds of the mean over networks (ddof 1; NaN
             for one seed).
@@ -38,6 +97,7 @@ class TrainedPick:
     candidate: str
     folder: Path
     accuracy: Mapping[int, Mapping[str, Mapping[str, float]]]
+    points: Mapping[int, tuple[Point, ...]] = field(default_factory=dict)
 
     @property
     def mean(self) -> dict[str, float]:
@@ -62,65 +122,104 @@ class TrainedPick:
         return {split: [float(np.mean(list(r[split].values()))) for r in runs] for split in runs[0]}
 
 
-def train_candidate(
-    config: StudyConfig,
-    candidate: str,
-    masks: Masks,
+def train_candidates(
+    wanted: Sequence[ToTrain],
     folder: Path,
     *,
-    seeds: int,
+    seeds: Sequence[int],
     say: Say,
     run: Run,
-    base: Foundation | None,
     scored_on: Basis = MappingProxyType({}),
     check: Check = accept,
-) -> TrainedPick:
-    """Train masks in full, once per seed; trainings made of the same are not repeated.
+    watch: Watch = lambda running: nullcontext(),
+) -> list[TrainedPick]:
+    """Train candidates in full, once per seed, all side by side.
 
-    Those that are damaged are moved aside and repeated.
+    Trainings made of the same are not repeated, those that were cut off go on where they were, and
+    those that are damaged are moved aside and repeated. Where some fail the others end first.
 
     Args:
-        config: The study.
-        candidate: Its name.
-        masks: What it was scored with.
-        folder: Where its trainings are kept; made if missing.
-        seeds: Number of trainings, with seeds 0 to seeds - 1.
+        wanted: Which.
+        folder: Where a study's trainings are kept; made if missing.
+        seeds: Of the trainings.
         say: Called with one line per thing that was done.
         run: Where training runs.
-        base: Tasks, trunk and teachers; None has them made or loaded where a training is missing,
-            and the data alone read where none is.
-        scored_on: Digests of what the candidate was scored on, as the record keeps them.
+        scored_on: Digests of what the candidates were scored on, as the record keeps them.
         check: Refuses a foundation that is another now.
+        watch: Looks at trainings as they run.
 
     Raises:
         FormatError: A training that is there was written by an Apportion of another version.
+        FloatingPointError: A training diverged.
+        TrainingsError: One was cut short: of memory, a device or a disk.
+        MissingLibraryError: The settings need a library that is not installed.
     """
-    made_of = _made_of(config, masks, scored_on)
-    done = {seed: _finished(folder, seed, made_of, say) for seed in range(seeds)}
-    missing = [seed for seed, accuracy in done.items() if accuracy is None]
-    if not missing and base is None:  # it would check this
-        check(data_basis(read_tasks(config, say)))
-    if missing:
-        base = base or build_foundation(config, run, say, check=check)
-        folder.mkdir(parents=True, exist_ok=True)
-        masks.save(folder / "masks.json")
-        say(f"training {candidate} for {config.train.sgd.steps} steps")
-        jobs = {str(seed): _job(config, masks, base, seed) for seed in missing}
-        for key, result in run(train_jointly, jobs):
-            mean = _keep(result, folder, int(key), {"candidate": candidate, **made_of})
-            done[int(key)] = result.accuracy
-            say(f"trained {candidate}, seed {key}: {mean:.3f} mean validation accuracy")
-    accuracy = {seed: found for seed, found in done.items() if found is not None}
-    return TrainedPick(candidate=candidate, folder=folder, accuracy=accuracy)
+    known: dict[str, dict[int, _Kept]] = {}
+    jobs: dict[str, dict[str, Any]] = {}
+    running: dict[str, Running] = {}
+    bases: dict[int, Foundation] = {}
+    about: dict[str, dict[str, Any]] = {}
+    for one in wanted:
+        own = settings_folder(folder, one.candidate, one.how)
+        made_of = _made_of(one.how, one.masks, scored_on)
+        found = {seed: _finished(own, seed, made_of, say) for seed in seeds}
+        known[one.candidate] = {seed: kept for seed, kept in found.items() if kept is not None}
+        missing = [seed for seed in seeds if seed not in known[one.candidate]]
+        if not missing and one.base is None:  # it would check this
+            check(data_basis(read_tasks(one.config, say)))
+        if not missing:
+            continue
+        require_library(one.how.train)
+        ground = one.config.pretraining.seed
+        if ground not in bases:
+            bases[ground] = one.base or build_foundation(one.config, run, say, check=check)
+        own.mkdir(parents=True, exist_ok=True)
+        one.masks.save(own.parent / "masks.json")
+        _say_settings(own, one.how)
+        say(f"training {one.candidate} for {one.how.train.sgd.steps} steps")
+        for seed in missing:
+            at = Running(
+                candidate=one.candidate, seed=seed, config=one.how,
+                progress=own.absolute() / f"seed{seed}.progress.json",
+            )  # fmt: skip
+            about[at.name] = {"candidate": one.candidate, **made_of}
+            where = Underway(
+                path=own.absolute() / f"seed{seed}.underway",
+                digest=fingerprint(seed=seed, **about[at.name]),
+                progress=at.progress,
+            )
+            running[at.name] = at
+            jobs[at.name] = _job(one.how, one.masks, bases[ground], seed) | {"underway": where}
+    failures: dict[str, Failure] = {}
+    with watch(running):
+        for name, result in run(functools.partial(attempt, train_jointly), jobs) if jobs else ():
+            if isinstance(result, Failure):
+                failures[name] = result
+                say(f"{name}, failed: {result.reason}")
+                continue
+            at = running[name]
+            own = at.progress.parent
+            mean = _keep(result, own, at.seed, about[name])
+            known[at.candidate][at.seed] = _Kept(result.accuracy, result.points)
+            say(f"trained {name}: {mean:.3f} mean validation accuracy")
+    for name, failure in failures.items():
+        if failure.final:
+            raise FloatingPointError(failure.reason)
+        raise TrainingsError(f"{name}: {failure.reason} (run it again to go on)")
+    return [
+        _pick(one.candidate, settings_folder(folder, one.candidate, one.how),
+              {seed: known[one.candidate][seed] for seed in seeds})
+        for one in wanted
+    ]  # fmt: skip
 
 
 def read_trained(
     config: StudyConfig, folder: Path, masks: Mapping[str, Masks], scored_on: Basis, say: Say
 ) -> list[TrainedPick]:
-    """All candidates that were trained with the study's settings, with all their seeds.
+    """All candidates that were trained with a study's settings, with all their seeds.
 
     Args:
-        config: The study.
+        config: The study, with how they were trained.
         folder: Of the trainings, with a folder for every candidate.
         masks: Of the study's candidates, by name.
         scored_on: Digests of what they were scored on.
@@ -130,17 +229,72 @@ def read_trained(
         FormatError: A training was written by an Apportion of another version.
     """
     found = []
-    for own in sorted(folder.glob("*/")):
-        if own.name not in masks:
+    for candidate in sorted(path.name for path in folder.glob("*/")):
+        if candidate not in masks:
             continue
-        made_of = _made_of(config, masks[own.name], scored_on)
+        own = settings_folder(folder, candidate, config)
+        made_of = _made_of(config, masks[candidate], scored_on)
         names = (path.stem.removeprefix("seed") for path in own.glob("seed*.json"))
         seeds = sorted(int(name) for name in names if name.isdecimal())
         kept = {seed: _finished(own, seed, made_of, say, weights=False) for seed in seeds}
-        accuracy = {seed: runs for seed, runs in kept.items() if runs is not None}
-        if accuracy:
-            found.append(TrainedPick(candidate=own.name, folder=own, accuracy=accuracy))
+        known = {seed: runs for seed, runs in kept.items() if runs is not None}
+        if known:
+            found.append(_pick(candidate, own, known))
     return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptTraining:
+    """A finished training as it lies in a study's folder.
+
+    Attributes:
+        candidate: Its name.
+        seed: Of the training.
+        settings: Short name of how it was trained.
+        described: The same in full, as `train.yaml` has it.
+        accuracy: By split, then virtual network.
+        points: Of its curve.
+    """
+
+    candidate: str
+    seed: int
+    settings: str
+    described: Mapping[str, Any]
+    accuracy: Mapping[str, Mapping[str, float]]
+    points: tuple[Point, ...]
+
+
+def kept_trainings(folder: Path) -> list[KeptTraining]:
+    """All finished trainings, whatever their settings; those that are damaged are left out.
+
+    Args:
+        folder: Of a study's trainings.
+    """
+    found = []
+    for path in sorted(folder.glob("*/*/seed*.json")):
+        with suppress(DamagedFileError, KeyError, OSError, ConfigError):
+            saved = read_json(path)
+            found.append(
+                KeptTraining(
+                    candidate=saved["candidate"],
+                    seed=saved["seed"],
+                    settings=path.parent.name,
+                    described=read_yaml_file(path.parent / "train.yaml"),
+                    accuracy=saved["accuracy"],
+                    points=points_of(saved["points"]),
+                )
+            )
+    return found
+
+
+def settings_name(config: StudyConfig) -> str:
+    """What a study's folders call how it trains in full."""
+    return _settings(config)[:8]
+
+
+def settings_folder(folder: Path, candidate: str, config: StudyConfig) -> Path:
+    """Where a candidate's trainings with these settings are kept."""
+    return folder / candidate / settings_name(config)
 
 
 def export_trained(
@@ -150,23 +304,25 @@ def export_trained(
     base: Foundation,
     out: Path,
     *,
+    seed: int,
     say: Say,
 ) -> dict[str, ExportCheck]:
-    """Write one compact network per virtual network of a training, its first seed's.
+    """Write one compact network per virtual network of a training.
 
     Args:
         config: The study.
-        trained: With seed 0.
+        trained: With the seed.
         masks: What it was trained with.
         base: The tasks that every network is checked on.
         out: Folder of the networks.
+        seed: Of the training.
         say: Called with one line per network.
 
     Raises:
         ExportError: A compact network does not compute what the masked one does.
     """
     network = trained_network(
-        load(trained.weights(0)).state,
+        load(trained.weights(seed)).state,
         masks,
         base.tasks,
         base.trunk,
@@ -184,20 +340,49 @@ def _weights(folder: Path, seed: int) -> Path:
     return folder / f"seed{seed}.safetensors"
 
 
+def _settings(config: StudyConfig) -> str:
+    """Hash of how a study trains in full."""
+    return fingerprint(train=config.train, precision=config.compute.precision)
+
+
+def _say_settings(folder: Path, config: StudyConfig) -> None:
+    """Keep for people what a folder's name means."""
+    said = {"train": dump_config(config)["train"], "precision": config.compute.precision}
+    with write_atomically(folder / "train.yaml") as partial:
+        partial.write_text(yaml_text(said))
+
+
 def _made_of(config: StudyConfig, masks: Masks, scored_on: Basis) -> dict[str, str]:
     """Digests of all that decides a training but its seed."""
     basis = training_basis(scored_on, config.pretraining.seed)
     return {
         "masks": masks.digest(),
-        "settings": fingerprint(train=config.train),
+        "settings": _settings(config),
         "basis": fingerprint(**basis),
     }
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """What is kept of a finished training."""
+
+    accuracy: Mapping[str, Mapping[str, float]]
+    points: tuple[Point, ...]
+
+
+def _pick(candidate: str, folder: Path, kept: Mapping[int, _Kept]) -> TrainedPick:
+    return TrainedPick(
+        candidate=candidate,
+        folder=folder,
+        accuracy={seed: one.accuracy for seed, one in kept.items()},
+        points={seed: one.points for seed, one in kept.items()},
+    )
+
+
 def _finished(
     folder: Path, seed: int, made_of: Mapping[str, str], say: Say, *, weights: bool = True
-) -> Mapping[str, Mapping[str, float]] | None:
-    """Accuracies of a finished training that was made of this; None if there is none.
+) -> _Kept | None:
+    """A finished training that was made of this; None if there is none.
 
     One that is damaged is moved aside. Its weights are looked at where they are asked for.
 
@@ -214,14 +399,13 @@ def _finished(
             return None
         if weights:
             load(_weights(folder, seed), digest=saved["weights"])
-        accuracy: Mapping[str, Mapping[str, float]] = saved["accuracy"]
+        return _Kept(saved["accuracy"], points_of(saved["points"]))
     except DamagedFileError as error:
         for part in (path, _weights(folder, seed)):
             move_aside(part, error, say)
         return None
     except (KeyError, FileNotFoundError):
         return None
-    return accuracy
 
 
 def _job(config: StudyConfig, masks: Masks, base: Foundation, seed: int) -> dict[str, Any]:
@@ -249,7 +433,12 @@ def _keep(result: TrainResult, folder: Path, seed: int, about: Mapping[str, Any]
         "seed": seed,
         "accuracy": result.accuracy,
         "drawn": result.drawn,
+        "steps": result.steps,
+        "best_step": result.best_step,
         "seconds": result.seconds,
+        "points": [asdict(point) for point in result.points],
     }
     write_json(folder / f"seed{seed}.json", saved, sealed=True)
+    for left in ("underway", "progress.json"):
+        (folder / f"seed{seed}.{left}").unlink(missing_ok=True)
     return mean

@@ -127,7 +127,7 @@ def scores() -> dict[str, dict[str, Any]]:
                 "teachers": {"sgd": sgd},
                 "proxy": {"images": 64, "sgd": {"steps": 20, "batch_size": 4}},
                 "strategies": {"random": {}},
-                "train": {"sgd": {"steps": 40, "batch_size": 16}},
+                "train": {"recipe": "paper", "sgd": {"steps": 40, "batch_size": 16}},
                 "compute": {"device": "cpu", "threads": 1},
             }
         )

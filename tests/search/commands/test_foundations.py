@@ -152,11 +152,12 @@ def test_a_candidate_is_trained_on_its_seeds_foundation(
     expected = retrained(study, given, one)
     assert study.train(PICK, run=no_jobs).accuracy[0] == expected.accuracy
     # Without what the search had loaded, training and export make the same of it.
-    (study.folder / "trained" / PICK / "seed0.json").unlink()
+    trained = study.train(PICK, run=no_jobs)
+    (trained.folder / "seed0.json").unlink()
     study.export(PICK, tmp_path, say=silent)
     assert study.train(PICK, run=no_jobs).accuracy[0] == expected.accuracy
     assert (tmp_path / "digits" / "network.pt2").is_file()
-    weights = load(study.folder / "trained" / PICK / "seed0.safetensors").state
+    weights = load(trained.weights(0)).state
     trunk_of = study.config.network.trunk
     frozen = [name for name, each in trunk_of.named_parameters() if each.ndim == 4]
     assert "conv.weight" in frozen

@@ -12,7 +12,7 @@ from partitioning import TRAINING
 from search.config import parse_config
 from search.record import Record
 from search.study import Study
-from search.study.training import TrainedPick, _made_of
+from search.study.training import TrainedPick, _made_of, settings_folder
 from search.study.tried import tried
 from tests.helpers.candidates import decoding, whole_masks
 from tests.helpers.comparisons import make
@@ -123,9 +123,10 @@ def test_a_study_lists_what_was_trained_with_its_settings(tmp_path: Path) -> Non
         ("es-0-0", GOOD, made_of),
         ("es-0-1", CLOSE, {**made_of, "settings": "others"}),
     ):
-        (study.folder / "trained" / name).mkdir(parents=True)
+        own = settings_folder(study.folder / "trained", name, config)
+        own.mkdir(parents=True)
         for seed, value in enumerate(values):
-            saved = {**TRAINING.header, **given, "accuracy": {"test": {"a": value}}}
-            (study.folder / "trained" / name / f"seed{seed}.json").write_text(json.dumps(saved))
+            saved = {**TRAINING.header, **given, "accuracy": {"test": {"a": value}}, "points": []}
+            (own / f"seed{seed}.json").write_text(json.dumps(saved))
     assert [(e.candidate, e.seeds) for e in study.tried()] == [("es-0-0", 5), ("baselines-0-0", 5)]
     assert study.tried()[0].p < 0.01
