@@ -105,7 +105,8 @@ def run_train(options: argparse.Namespace) -> None:
         training_settings,
     )
 
-    is_study = _is_study(options)
+    # What is trained of a study may be trained otherwise; what it is, no option changes.
+    is_study = options.study.is_dir() if options.picks else _is_study(options)
     if options.picks is None:
         if options.seeds is not None:
             raise ConfigError("--seeds is for --pick; those of methods are the config's: seeds")
@@ -125,8 +126,11 @@ def run_train(options: argparse.Namespace) -> None:
 def run_export(options: argparse.Namespace) -> None:
     """`apportion export`."""
     from search.commands.publish import export
+    from search.commands.train import training_settings
 
-    export(Study(options.study), options.pick, options.out)
+    study = Study(options.study)
+    settings = training_settings(study, options.set) if options.set else None
+    export(study, options.pick, options.out, seed=options.seed, settings=settings)
 
 
 def run_report(options: argparse.Namespace) -> None:

@@ -222,10 +222,12 @@ def _add_using(commands: Commands) -> None:
         text="""\
 Train a candidate of a search in full, or the methods of a config, and say what they reach.
 
-With --pick, candidates of a study are trained, all tasks together. Trainings are kept in the
-study's folder under trained/; those that are there are not repeated. All candidates that were ever
-trained are listed against sharing every channel, with p corrected for how many they are: to train a
-few and report the best makes its lead partly chance.
+With --pick, candidates of a study are trained, all tasks together, as many at once as there is
+room for. Trainings are kept in the study's folder under trained/, those of other settings (--set
+train.KEY=VALUE) beside each other. Those that are there are not repeated, and what was cut off goes
+on. Each is a run in MLflow, with curves as it runs. All candidates that were trained with the same
+settings are listed against sharing every channel, with p corrected for how many they are: to train
+a few and report the best makes its lead partly chance.
 
 Without, the methods that a config names (or --method, of those below) are trained from scratch,
 each with every seed of the config. Every level of a method is a candidate of the study: it stands
@@ -237,6 +239,7 @@ methods:
 examples:
   apportion train studies/quickstart --pick knee
   apportion train studies/quickstart --pick share_all best --seeds 5
+  apportion train studies/quickstart --pick knee --set train.sgd.steps=2000 --set train.ema=0.999
   apportion train configs/methods_quick.yaml
   apportion train configs/methods_quick.yaml --method dvn --set train.sgd.steps=500""",
         interrupted="; what was trained is kept: run it again to go on",
@@ -280,6 +283,10 @@ example:
     _add_study(export)
     _add_pick(export)
     export.add_argument("--out", required=True, metavar="DIR", help="folder of the networks")
+    export.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of the training (default 0)"
+    )
+    _add_set(export)
 
 
 def _add_looking(commands: Commands) -> None:

@@ -243,8 +243,10 @@ class _Run:
                     taught = teacher.head(teacher.tail(own)[1])
         loss = cross_entropy(logits, targets, self._sgd.label_smoothing)
         if config.distillation:
+            imitated = distillation(logits, taught, config.softness)
+            imitated = imitated - distillation(taught, taught, config.softness)  # 0 is the teacher
             # Times the square, or its gradient would shrink with the softness (Hinton et al. 2015).
-            imitated = distillation(logits, taught, config.softness) * config.softness**2
+            imitated = imitated * config.softness**2
             loss = (1 - config.distillation) * loss + config.distillation * imitated
         return loss, logits
 
