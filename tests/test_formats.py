@@ -122,9 +122,14 @@ def test_a_training_of_another_version(tmp_path: Path) -> None:
     def train(header: dict[str, str | int]) -> None:
         write_json(own / "seed0.json", header | saved)
         wanted = ToTrain(
-            candidate="random-0-0", masks=candidate(0), config=settings, how=settings, base=base
+            candidate="random-0-0",
+            masks=candidate(0),
+            config=settings,
+            how=settings,
+            seeds=[0],
+            base=base,
         )
-        (trained,) = train_candidates([wanted], tmp_path, seeds=[0], say=print, run=run_here)
+        (trained,) = train_candidates([wanted], tmp_path, say=print, run=run_here)
         assert trained.accuracy == {0: saved["accuracy"]}
 
     train(TRAINING.header)

@@ -265,6 +265,13 @@ def accuracy(
     return correct / len(data)
 
 
+def accuracies_of(
+    network: nn.Module, task: Task, batch: int, splits: Sequence[str] = ("validation", "test")
+) -> dict[str, float]:
+    """The accuracy of a network in evaluation mode, by those of the splits that its task has."""
+    return {name: accuracy(network, task, batch, name) for name in splits if name in task.splits}
+
+
 def accuracies(
     logits: Callable[[Tensor, int], Tensor],
     networks: Sequence[VirtualNetwork],

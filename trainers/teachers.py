@@ -15,7 +15,7 @@ from torch import Tensor
 
 from trainers.data import Task, augment, draw_batch
 from trainers.device import ComputeConfig, autocast, resolve_device
-from trainers.network import Whole, accuracy, cross_entropy, to_channels_last
+from trainers.network import Whole, accuracies_of, accuracy, cross_entropy, to_channels_last
 from trainers.networks import LAYERS, NORMS, Backbone, BackboneConfig, build_backbone
 from trainers.optim import SGD, SGDConfig, learning_rate_at
 from trainers.tensor_files import CONTENT, load_arrays, save_arrays
@@ -272,6 +272,16 @@ def train_teacher(
     )
     digest = teacher_digest(config, trunk, task, teacher, seed=seed, precision=compute.precision)
     return Trained(state=network.state(), accuracy=measured, digest=digest)
+
+
+def measure_teacher(
+    config: BackboneConfig, teacher: Trained, task: Task, compute: ComputeConfig
+) -> dict[str, float]:
+    """The accuracy of a single-task network, by split of its task: validation, and test if any."""
+    backbone = build_backbone(config, task.size)
+    device = resolve_device(compute.device)
+    network = Whole(backbone, teacher.state, device).eval()
+    return accuracies_of(network, task.to(device), backbone.batch)
 
 
 def store(trained: Trained, path: Path) -> None:

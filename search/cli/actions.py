@@ -9,7 +9,13 @@ from collections.abc import Callable
 
 from rich.console import Console
 
-from search.cli.printing import print_front, print_methods, print_trained, print_tried
+from search.cli.printing import (
+    print_front,
+    print_methods,
+    print_standing,
+    print_trained,
+    print_tried,
+)
 from search.commands.scores import require_scores
 from search.config import ConfigError, StudyConfig, load_config, read_yaml
 from search.record import require_no_writer
@@ -99,6 +105,9 @@ def run_front(options: argparse.Namespace) -> None:
 
 def run_train(options: argparse.Namespace) -> None:
     """`apportion train`."""
+    if options.table:
+        _train_table(options)
+        return
     from search.commands.train import (  # loads Ray, which takes seconds
         train,
         train_methods,
@@ -121,6 +130,29 @@ def run_train(options: argparse.Namespace) -> None:
     for trained in train(study, options.picks, seeds=seeds, settings=settings, say=_say(CONSOLE)):
         print_trained(trained)
     print_tried(study.tried(settings), CONSOLE)
+
+
+def _train_table(options: argparse.Namespace) -> None:
+    """`apportion train --table`."""
+    from search.commands.calibrate import open_study  # loads Ray, which takes seconds
+    from search.commands.table import train_table
+    from search.commands.train import training_settings
+
+    if options.methods:
+        raise ConfigError("--table is for the candidates of a study, --method for methods")
+    if options.study.is_dir():
+        study = Study(options.study)
+        settings = training_settings(study, options.set)
+    else:
+        config = load_config(options.study, options.set)
+        require_no_writer(config.folder / "record.journal")
+        study, settings = open_study(config), None
+    seeds = 3 if options.seeds is None else options.seeds
+    table = train_table(
+        study, options.picks or (), seeds=seeds, settings=settings, say=_say(CONSOLE)
+    )
+    print_standing(table, CONSOLE)
+    print(f"table and picture: {study.folder / 'table'}")
 
 
 def run_export(options: argparse.Namespace) -> None:

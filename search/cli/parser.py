@@ -240,6 +240,7 @@ examples:
   apportion train studies/quickstart --pick knee
   apportion train studies/quickstart --pick share_all best --seeds 5
   apportion train studies/quickstart --pick knee --set train.sgd.steps=2000 --set train.ema=0.999
+  apportion train studies/quickstart --table --pick best knee --seeds 5
   apportion train configs/methods_quick.yaml
   apportion train configs/methods_quick.yaml --method dvn --set train.sgd.steps=500""",
         interrupted="; what was trained is kept: run it again to go on",
@@ -265,7 +266,15 @@ examples:
         metavar="{knee,best,CANDIDATE}",
         help=f"one or more to train: {PICKS}",
     )
-    train.add_argument("--seeds", type=int, metavar="N", help="trainings of each pick (default 1)")
+    train.add_argument(
+        "--seeds", type=int, metavar="N", help="trainings of each pick (default 1; of --table 3)"
+    )
+    train.add_argument(
+        "--table",
+        action="store_true",
+        help="train what picks are held against with the same recipe, too, and table all: "
+        "single-task networks, fixed ways of sharing, random masks, merged networks",
+    )
     export = _add(
         commands,
         "export",

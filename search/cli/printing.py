@@ -2,14 +2,17 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
 from search.candidates import describe
-from search.report import by_level
+from search.report import by_level, compared_split
 from search.study import Study, TrainedPick, Tried, method_points
+
+if TYPE_CHECKING:  # slow to import, so it is done where it is needed
+    import pandas as pd
 
 
 def print_front(summary: Mapping[str, Any], console: Console) -> None:
@@ -67,6 +70,35 @@ def print_tried(tried: Sequence[Tried], console: Console) -> None:
         table.add_row(entry.candidate, str(entry.seeds), *cells)
     console.print(table)
     print("p: Welch's t-test over seeds against share_all; adjusted by Holm's method over all")
+
+
+def print_standing(table: "pd.DataFrame", console: Console) -> None:
+    """Print what picks reach beside what they are held against, the mean over tasks and its costs.
+
+    Args:
+        table: As `search.report.standing` gives it.
+        console: Where to.
+    """
+    split = compared_split(table)
+    shown = Table(
+        title=f"mean {split} accuracy over tasks; Delta_m: relative to single-task networks, %",
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    shown.add_column("row", overflow="fold")
+    for name in ("seeds", "mean", "std", "Delta_m", "use", "weights", "stored", "MACs"):
+        shown.add_column(name, justify="right", no_wrap=True)
+    for row in table[table["split"] == split].to_dict("records"):
+        cells = [
+            f"{row['mean']:.4f}",
+            "-" if math.isnan(row["mean_std"]) else f"{row['mean_std']:.4f}",
+        ]
+        cells += [f"{row['delta_m']:+.1f}", f"{row['use']:.2f}"]
+        cells += map(_short, (row["parameters"], row["stored"], row["macs"]))
+        shown.add_row(row["row"], str(row["seeds"]), *cells)
+    console.print(shown)
 
 
 def print_methods(study: Study, console: Console) -> None:

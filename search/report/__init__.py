@@ -10,6 +10,13 @@ from search.report.selection import (
     of_compared_split,
     selection_figure,
 )
+from search.report.standing import (
+    Row,
+    compared_split,
+    standing,
+    standing_figure,
+    standing_markdown,
+)
 from search.report.tables import front_figure, front_html, front_table, summary
 
 __all__ = [
@@ -18,8 +25,10 @@ __all__ = [
     "GREY",
     "INK",
     "QUALITY",
+    "Row",
     "by_level",
     "chosen_images_figure",
+    "compared_split",
     "difference",
     "front_figure",
     "front_html",
@@ -28,5 +37,8 @@ __all__ = [
     "methods_figure",
     "of_compared_split",
     "selection_figure",
+    "standing",
+    "standing_figure",
+    "standing_markdown",
     "summary",
 ]

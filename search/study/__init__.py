@@ -26,6 +26,7 @@ from search.study.foundation import (
     given_weights_of,
     read_tasks,
     run_here,
+    single_networks,
     task_knowledge,
 )
 from search.study.method_levels import (
@@ -101,6 +102,7 @@ __all__ = [
     "require_writable",
     "run_here",
     "settings_name",
+    "single_networks",
     "supplies_by_seed",
     "task_knowledge",
 ]

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from partitioning import (
@@ -363,6 +364,7 @@ class Study:
         *,
         seeds: int | Sequence[int] = 1,
         settings: StudyConfig | None = None,
+        others: Mapping[str, tuple[Masks, Sequence[int]]] = MappingProxyType({}),
         say: Say = print,
         run: Run = run_here,
         base: Foundation | None = None,
@@ -377,6 +379,7 @@ class Study:
             seeds: Number of trainings, with seeds 0 to seeds - 1; or the seeds.
             settings: How they are trained: the study's config with other `train` and `compute`;
                 None for its own.
+            others: Masks that are no candidate's, by a name of their own, with seeds.
             say: Called with one line per thing that was done.
             run: Where training runs.
             base: Tasks, trunk and teachers of the candidates' seed if they are loaded already.
@@ -396,20 +399,23 @@ class Study:
                 f"in full; export one with `apportion export {self.folder} --pick {picks[0]} --out "
                 "FOLDER`"
             )
-        config = settings or self.config
+        how = settings or self.config
+        first = self.config.seeds[0]
+        known = {one.id: (self.masks(one), wanted, one.seed) for one in map(self.pick, picks)}
+        known |= {name: (masks, own, first) for name, (masks, own) in others.items()}
         return train_candidates(
             [
                 ToTrain(
-                    candidate=one.id,
-                    masks=self.masks(one),
-                    config=self.config.of_seed(one.seed),
-                    how=config.of_seed(one.seed),
+                    candidate=name,
+                    masks=masks,
+                    config=self.config.of_seed(ground),
+                    how=how.of_seed(ground),
+                    seeds=own,
                     base=base,
                 )
-                for one in {c.id: c for c in map(self.pick, picks)}.values()
+                for name, (masks, own, ground) in known.items()
             ],
             self.folder / "trained",
-            seeds=wanted,
             say=say,
             run=run,
             scored_on=self._contents().scored_on,

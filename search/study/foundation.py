@@ -121,6 +121,23 @@ def build_foundation(
     return Foundation(tasks=tasks, trunk=trunk, teachers=teachers)
 
 
+def single_networks(
+    config: StudyConfig, base: Foundation, seed: int, run: Run, say: Say
+) -> Mapping[str, Trained]:
+    """Single-task networks of a seed, by task: those of a foundation, or others made like them.
+
+    Args:
+        config: The study whose foundation it is.
+        base: Tasks, trunk and teachers.
+        seed: Of the networks; that of the foundation's teachers is `config.pretraining.seed`.
+        run: Where training runs.
+        say: Called with one line per thing that was done.
+    """
+    if seed == config.pretraining.seed:
+        return base.teachers
+    return _teachers(config, base.tasks, base.trunk, seed, run, say, accept)
+
+
 def task_knowledge(config: StudyConfig, base: Foundation, run: Run, say: Say) -> TaskKnowledge:
     """What strategies may know of the tasks before the search: facts, and how alike teachers are.
 

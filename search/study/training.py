@@ -43,6 +43,7 @@ class ToTrain:
         masks: What it was scored with.
         config: The study, that of the candidate's seed.
         how: The same with how it is to be trained.
+        seeds: Of its trainings.
         base: Its tasks, trunk and teachers; None has them made or loaded where a training is
             missing, and the data alone read where none is.
     """
@@ -51,6 +52,7 @@ class ToTrain:
     masks: Masks
     config: StudyConfig
     how: StudyConfig
+    seeds: Sequence[int]
     base: Foundation | None = None
 
 
@@ -126,7 +128,6 @@ def train_candidates(
     wanted: Sequence[ToTrain],
     folder: Path,
     *,
-    seeds: Sequence[int],
     say: Say,
     run: Run,
     scored_on: Basis = MappingProxyType({}),
@@ -141,7 +142,6 @@ def train_candidates(
     Args:
         wanted: Which.
         folder: Where a study's trainings are kept; made if missing.
-        seeds: Of the trainings.
         say: Called with one line per thing that was done.
         run: Where training runs.
         scored_on: Digests of what the candidates were scored on, as the record keeps them.
@@ -162,9 +162,9 @@ def train_candidates(
     for one in wanted:
         own = settings_folder(folder, one.candidate, one.how)
         made_of = _made_of(one.how, one.masks, scored_on)
-        found = {seed: _finished(own, seed, made_of, say) for seed in seeds}
+        found = {seed: _finished(own, seed, made_of, say) for seed in one.seeds}
         known[one.candidate] = {seed: kept for seed, kept in found.items() if kept is not None}
-        missing = [seed for seed in seeds if seed not in known[one.candidate]]
+        missing = [seed for seed in one.seeds if seed not in known[one.candidate]]
         if not missing and one.base is None:  # it would check this
             check(data_basis(read_tasks(one.config, say)))
         if not missing:
@@ -208,7 +208,7 @@ def train_candidates(
         raise TrainingsError(f"{name}: {failure.reason} (run it again to go on)")
     return [
         _pick(one.candidate, settings_folder(folder, one.candidate, one.how),
-              {seed: known[one.candidate][seed] for seed in seeds})
+              {seed: known[one.candidate][seed] for seed in one.seeds})
         for one in wanted
     ]  # fmt: skip
 
