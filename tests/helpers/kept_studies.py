@@ -82,7 +82,7 @@ def candidate(index: int, vector: Any, masks: Any, score: Any) -> Candidate:
         strategy="random", seed=0, index=index, vector=tuple(map(float, vector)),
         names=tuple(f"entry[{i}]" for i in range(len(vector))),
         quality=score.quality, cost=score.costs.mean_use, costs=score.costs,
-        decoding=Decoding(masks=masks, realised={}),
+        decoding=Decoding.of(masks),
         rungs=(Measurement(steps=1, quality=score.quality, accuracy=dict(score.accuracy)),),
     )  # fmt: skip
 

@@ -1,0 +1,199 @@
+"""`apportion train`: candidates trained as settings say, and the table of their rivals."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from mlflow import MlflowClient
+
+from partitioning import Masks
+from search.cli import main
+from search.commands.sync import sync
+from search.commands.table import random_masks_like
+from search.study import Study, kept_trainings
+from tests.helpers.commands import refused
+from tests.helpers.kept_studies import config, no_jobs, searched, silent, write_data
+from trainers.joint import Underway, train_jointly
+from trainers.merging import MERGERS
+from trainers.networks import BackboneError
+
+# Ray starts and ends processes of its own in this one.
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """A study of two candidates, with a mirror."""
+    folder = tmp_path_factory.mktemp("project")
+    write_data(folder / "data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        study = searched(config(folder))
+    sync(study, say=silent)
+    return study
+
+
+def trainings_in_mlflow(study: Study) -> dict[tuple[str, str, str], object]:
+    client = MlflowClient(study.store_uri)
+    runs = [r for e in client.search_experiments() for r in client.search_runs([e.experiment_id])]
+    by_id = {run.info.run_id: run for run in runs}
+    found = {}
+    for run in runs:
+        tags = run.data.tags
+        if tags["apportion.kind"] == "training":
+            assert by_id[tags["mlflow.parentRunId"]].data.tags["candidate"] == tags["candidate"]
+            key = tags["candidate"], tags["seed"], tags["settings"]
+            assert key not in found, "logged twice"
+            found[key] = run.data.metrics, run.info.status, run.data.params
+    return found
+
+
+def test_settings_lie_beside_each_other_and_in_mlflow(
+    study: Study, cluster: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = study.pick("best").id
+    folder = str(study.folder)
+    assert main(["train", folder, "--pick", one, "--seeds", "2"]) == 0
+    longer = ["--set", "train.sgd.steps=30", "--set", "train.recipe=paper"]
+    assert main(["train", folder, "--pick", one, *longer]) == 0
+    kept = kept_trainings(study.folder / "trained")
+    steps = [(training.seed, training.points[-1].step) for training in kept]
+    assert sorted(steps) == [(0, 20), (0, 30), (1, 20)]
+    described = {t.points[-1].step: t.described["train"] for t in kept}
+    assert (described[20]["initial"], described[30]["initial"]) == ("teachers", "trunk")
+    found = trainings_in_mlflow(study)
+    assert set(found) == {(t.candidate, str(t.seed), t.settings) for t in kept}
+    for training in kept:
+        metrics, status, params = found[one, str(training.seed), training.settings]
+        assert status == "FINISHED"
+        assert metrics["test/digits"] == training.accuracy["test"]["digits"]
+        assert {"loss/digits", "accuracy/digits", "learning_rate", "images_per_second"} <= set(
+            metrics
+        )
+        assert params["train.sgd.steps"] == str(training.points[-1].step)
+    # What is lost is made anew, and twice is once.
+    client = MlflowClient(study.store_uri)
+    for run in client.search_runs([e.experiment_id for e in client.search_experiments()]):
+        if run.data.tags["apportion.kind"] == "training":
+            client.delete_run(run.info.run_id)
+    assert not trainings_in_mlflow(study)
+    for _ in range(2):
+        sync(study, say=silent)
+        again = trainings_in_mlflow(study)
+        assert {k: v[0] for k, v in again.items()} == {k: v[0] for k, v in found.items()}
+    out = study.folder / "out"
+    assert main(["export", folder, "--pick", one, "--out", str(out), "--seed", "1"]) == 0
+    assert "trained" not in capsys.readouterr().out.splitlines()[-2:]
+    assert torch.export.load(out / "digits" / "network.pt2")
+
+
+def test_a_training_that_was_cut_off_goes_on(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process: cut off behind 12 steps, with what was kept there."""
+    one, cut = study.pick("best").id, {}
+
+    def kept_often(underway: Underway, **arguments: object) -> object:
+        where = Underway(
+            path=underway.path, digest=underway.digest, progress=underway.progress, every=0
+        )
+        cut["path"] = underway.path
+        return train_jointly(underway=where, **arguments)
+
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    whole = study.train_all([one], seeds=[7], say=silent)[0]
+    (whole.folder / "seed7.json").unlink()
+    monkeypatch.setattr("search.study.training.train_jointly", kept_often)
+    with monkeypatch.context() as patch:
+        patch.setattr("trainers.joint.training._Run._result", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            study.train_all([one], seeds=[7], say=silent)
+    assert cut["path"].is_file()
+    again = study.train_all([one], seeds=[7], say=silent)[0]
+    assert again.accuracy == whole.accuracy
+    assert not cut["path"].exists(), "what was under way is gone once it is done"
+
+
+def test_a_full_disk_loses_nothing_else(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two seeds one meets a full disk: the other is kept, and the reason is said."""
+    one = study.pick("best").id
+
+    def full(*, seed: int, **arguments: object) -> object:
+        if seed == 5:
+            raise OSError(28, "No space left on device")
+        return train_jointly(seed=seed, **arguments)
+
+    monkeypatch.setattr("search.study.training.train_jointly", full)
+    with pytest.raises(RuntimeError, match=r"seed 5: OSError.*No space left.*run it again"):
+        study.train_all([one], seeds=[5, 6], say=silent)
+    monkeypatch.undo()
+    found = study.train_all([one], seeds=[6], say=silent, run=no_jobs)
+    assert set(found[0].accuracy) == {6}
+
+
+def test_the_table(study: Study, cluster: None, capsys: pytest.CaptureFixture[str]) -> None:
+    one = study.pick("best").id
+    assert main(["train", str(study.folder), "--table", "--pick", one, "--seeds", "2"]) == 0
+    assert f"random like {one}" in capsys.readouterr().out
+    table = pd.read_csv(study.folder / "table" / "table.csv")
+    rows = ["single-task", "share_all", "independent", "share_half", *MERGERS]
+    assert list(table[table["split"] == "test"]["row"]) == [*rows, f"random like {one}", one]
+    assert set(table["seeds"]) == {2}
+    test = table[table["split"] == "test"].set_index("row")
+    own = study.train_all([one], seeds=2, say=silent)[0]
+    assert test.loc[one, "digits"] == pytest.approx(
+        np.mean([runs["test"]["digits"] for runs in own.accuracy.values()])
+    )
+    single, pick = test.loc["single-task"], test.loc[one]
+    assert pick["delta_m"] == pytest.approx(
+        100 * np.mean([(pick[t] - single[t]) / single[t] for t in ("parts", "digits")])
+    )
+    assert test.loc["single-task", "delta_m"] == 0
+    assert test.loc["single-task", "stored"] > test.loc["share_all", "stored"]
+    assert test.loc[f"random like {one}", "use"] == pytest.approx(test.loc[one, "use"])
+    assert (study.folder / "table" / "table.png").stat().st_size > 1000
+    shown = (study.folder / "table" / "table.md").read_text()
+    assert shown.count("\n| ") == 2 * len(test) + 2
+
+
+def test_random_masks_have_the_same_counts(study: Study) -> None:
+    masks = study.masks(study.pick("best"))
+    first, other = random_masks_like(masks, 0), random_masks_like(masks, 1)
+    assert first != other
+    assert first == random_masks_like(masks, 0)
+    for name, mask in masks.forward.items():
+        assert (first.forward[name].sum(axis=1) == mask.sum(axis=1)).all()
+    assert isinstance(first, Masks)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--pick", "best", "--set", "proxy.sgd.steps=3"], "--set with --pick is for train"),
+        (["--pick", "best", "--set", "train.patience=99"], "train.patience must be below"),
+        (["--pick", "best", "--set", "train.recipe=papper"], "did you mean 'paper'"),
+        (["--pick", "none-0-0"], "has no candidate 'none-0-0'"),
+        (["--pick", "best", "--seeds", "0"], "seeds must be at least 1"),
+        (["--table", "--seeds", "0"], "--seeds must be at least 1"),
+        (["--table", "--method", "den"], "--table is for the candidates"),
+        (["--set", "train.sgd.steps=3"], "--set changes a config"),
+    ],
+)
+def test_what_cannot_be_trained(
+    study: Study, options: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(study.folder.rglob("*"))
+    assert words in refused(capsys, "train", study.folder, *options)
+    assert sorted(study.folder.rglob("*")) == before
+
+
+def test_masks_of_another_backbone_are_refused(study: Study) -> None:
+    """Such as those of a study whose network was wider."""
+    one = study.masks(study.pick("best"))
+    groups = tuple(replace(group, width=2 * group.width) for group in one.groups)
+    forward = {name: np.repeat(mask, 2, axis=1) for name, mask in one.forward.items()}
+    wider = Masks(networks=one.networks, groups=groups, forward=forward)
+    with pytest.raises(BackboneError, match="the masks are of the groups"):
+        study.train_all([], others={"foreign": (wider, [0])}, say=silent)
