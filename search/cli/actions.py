@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from rich.console import Console
 
+from search.cli.parser import PICKS
 from search.cli.printing import (
     print_front,
     print_methods,
@@ -157,12 +158,18 @@ def _train_table(options: argparse.Namespace) -> None:
 
 def run_export(options: argparse.Namespace) -> None:
     """`apportion export`."""
-    from search.commands.publish import export
+    from search.commands.publish import export, training_of
     from search.commands.train import training_settings
 
-    study = Study(options.study)
+    if (options.pick is None) == (options.run is None):
+        raise ConfigError(f"give --pick, one of {PICKS}; or --run, the id of a training in MLflow")
+    study, pick, seed = Study(options.study), options.pick, options.seed or 0
     settings = training_settings(study, options.set) if options.set else None
-    export(study, options.pick, options.out, seed=options.seed, settings=settings)
+    if options.run is not None:
+        if options.set or options.seed is not None:
+            raise ConfigError("--run says seed and settings: leave out --seed and --set")
+        pick, seed, settings = training_of(study, options.run)
+    export(study, pick, options.out, seed=seed, settings=settings, register=options.register)
 
 
 def run_report(options: argparse.Namespace) -> None:

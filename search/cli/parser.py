@@ -283,17 +283,26 @@ examples:
 Write one compact network per task: the channels that the task does not use are gone.
 
 Each is a torch.export program that needs only torch, and is checked against the network that it was
-cut from. A candidate that has not been trained in full is trained first.""",
+cut from. A candidate that has not been trained in full is trained first. The networks are logged in
+MLflow, too, as models with their signatures, in the run of the training. With --run a network is
+made again from that run alone.""",
         epilog="""\
 example:
-  apportion export studies/quickstart --pick knee --out networks""",
+  apportion export studies/quickstart --pick knee --out networks
+  apportion export studies/quickstart --pick knee --out networks --register shop""",
         interrupted="; trainings that ended are kept: run it again",
     )
     _add_study(export)
-    _add_pick(export)
-    export.add_argument("--out", required=True, metavar="DIR", help="folder of the networks")
+    export.add_argument("--pick", metavar="{knee,best,CANDIDATE}", help=PICKS)
     export.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="of the training (default 0)"
+        "--run", metavar="ID", help="in place of --pick: of a training, as MLflow shows it"
+    )
+    export.add_argument("--out", required=True, metavar="DIR", help="folder of the networks")
+    export.add_argument("--seed", type=int, metavar="N", help="of the training (default 0)")
+    export.add_argument(
+        "--register",
+        metavar="NAME",
+        help="make each network a version of MLflow's registered model NAME-TASK",
     )
     _add_set(export)
 
@@ -415,12 +424,3 @@ def _add_set(command: argparse.ArgumentParser) -> None:
 
 def _add_study(command: argparse.ArgumentParser) -> None:
     command.add_argument("study", type=Path, metavar="STUDY", help="a study's folder")
-
-
-def _add_pick(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--pick",
-        required=True,
-        metavar="{knee,best,CANDIDATE}",
-        help=PICKS,
-    )

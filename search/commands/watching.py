@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 
 from partitioning import DamagedFileError, read_json
 from search.commands.report import make_tracker
-from search.config import dump_config
+from search.config import StudyConfig, dump_config
 from search.mirror import Tracker, TrackingError
 from search.study import Running, Say, Study, kept_trainings, settings_name
 from trainers.joint import points_of
@@ -132,6 +132,33 @@ class Curves:
             with self._told():
                 mirror_trainings(self._study, self._tracker)
 
+    def log_networks(
+        self,
+        candidate: str,
+        seed: int,
+        config: StudyConfig,
+        networks: Sequence[Path],
+        register: str | None,
+    ) -> bool:
+        """Log exported networks in the run of their training; returns whether all are there.
+
+        Args:
+            candidate: Its name.
+            seed: Of the training.
+            config: How it was trained.
+            networks: Their folders.
+            register: Prefix of the names that they are registered under; None does not.
+        """
+        for network in networks:
+            if self._tracker is None:
+                return False
+            with self._told():
+                name = f"{register}-{network.name}" if register else None
+                self._tracker.log_network(candidate, seed, settings_name(config), network, name)
+                if name:
+                    self._say(f"registered {name} in MLflow")
+        return self._tracker is not None
+
     @contextmanager
     def _told(self) -> Iterator[None]:
         try:
@@ -156,5 +183,5 @@ def mirror_trainings(study: Study, tracker: Tracker) -> None:
         )
 
 
-def _settings(config: Any) -> Mapping[str, Any]:
+def _settings(config: StudyConfig) -> Mapping[str, Any]:
     return {"train": dump_config(config)["train"], "precision": config.compute.precision}

@@ -6,11 +6,12 @@ Everything that knows MLflow is here; the record stays the truth.
 import os
 from typing import TYPE_CHECKING, Any
 
-# MLflow reads the first when it is imported; the second keeps a line per run off the screen, the
-# third keeps eight processes for jobs that are none of ours from a server. By the last two it gives
-# up within a minute: it is tried again later.
+# MLflow reads the first when it is imported; the next two keep a line per run and a bar per file
+# off the screen, the one after keeps eight processes for jobs that are none of ours from a server.
+# By the last two it gives up within a minute: it is tried again later.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")

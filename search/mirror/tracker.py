@@ -7,6 +7,7 @@ not unique on a shared server). So a mirror that was cut off goes on where it en
 was lost is rebuilt from the record (`Tracker.sync`). The only file that knows MLflow.
 """
 
+import json
 import math
 import sqlite3
 import tempfile
@@ -25,6 +26,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from search.candidates import REFERENCE, Candidate, Utilisation, history, shares, total
 from search.config import masked
 from search.mirror import shown as tracked
+from search.mirror.models import log_program
 from search.mirror.store import (
     TrackingError,
     connect_store,
@@ -297,6 +299,7 @@ class Tracker:
             if run_id is None:
                 begun = points[0].when if points else time.time()
                 tags = {"candidate": candidate, "seed": str(seed), "settings": settings}
+                tags["how"] = json.dumps(described)
                 tags[PARENT] = self._runs.get(candidate, self.run_id)
                 name = f"{candidate} in full, seed {seed} ({settings})"
                 run_id = self._trainings[key] = self._create("training", name, begun, tags)
@@ -320,6 +323,47 @@ class Tracker:
                 self._points[run_id] = points[-1].step
             if accuracy is not None:
                 self._client.set_terminated(run_id, "FINISHED", end)
+
+    def log_network(
+        self,
+        candidate: str,
+        seed: int,
+        settings: str,
+        network: Path,
+        register: str | None = None,
+    ) -> None:
+        """Logs an exported network as a model with its signature, in the run of its training.
+
+        Args:
+            candidate: its id.
+            seed: of the training.
+            settings: short name of how it was trained.
+            network: folder of the exported network, as `export_networks` writes it; named after it.
+            register: also make it a version of this registered model; None does not.
+
+        Raises:
+            TrackingError: MLflow cannot be reached, or the training has no run.
+        """
+        run_id = self._trainings.get((candidate, str(seed), settings))
+        if run_id is None:
+            raise TrackingError(f"MLflow has no run of the training of {candidate}, seed {seed}")
+        with self._told():
+            run = self._client.get_run(run_id)
+            log_program(self._client.tracking_uri, run_id, network, register)
+            # To log a model opens its run anew.
+            self._client.set_terminated(run_id, run.info.status, run.info.end_time)
+
+    def training(self, run_id: str) -> tuple[str, int, Any] | None:
+        """Candidate, seed and how it was trained, of a run; None where there is none such.
+
+        Raises:
+            TrackingError: MLflow cannot be reached.
+        """
+        if run_id not in self._trainings.values():
+            return None
+        with self._told():
+            tags = self._client.get_run(run_id).data.tags
+        return tags["candidate"], int(tags["seed"]), json.loads(tags["how"])
 
     def log_front(self, table: pd.DataFrame, files: Sequence[Path]) -> None:
         """Puts the front on the study's run, as front.csv and the files (pictures, pages).

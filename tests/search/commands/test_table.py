@@ -1,7 +1,11 @@
 """`apportion train`: candidates trained as settings say, and the table of their rivals."""
 
+import shutil
+import warnings
 from dataclasses import replace
+from pathlib import Path
 
+import mlflow
 import numpy as np
 import pandas as pd
 import pytest
@@ -87,6 +91,53 @@ def test_settings_lie_beside_each_other_and_in_mlflow(
     assert main(["export", folder, "--pick", one, "--out", str(out), "--seed", "1"]) == 0
     assert "trained" not in capsys.readouterr().out.splitlines()[-2:]
     assert torch.export.load(out / "digits" / "network.pt2")
+
+
+def test_networks_in_mlflow_and_one_made_again_from_its_run(
+    study: Study, cluster: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, folder = study.pick("best").id, str(study.folder)
+    changed = ["--set", "train.sgd.steps=25", "--seed", "3"]
+    first = ["export", folder, "--pick", one, "--out", str(tmp_path / "a"), *changed]
+    assert main([*first, "--register", "shop"]) == 0
+    ((key, (_, status, _)),) = (
+        (key, found) for key, found in trainings_in_mlflow(study).items() if key[1] == "3"
+    )
+    assert status == "FINISHED"
+    client = MlflowClient(study.store_uri)
+    (version,) = client.search_model_versions("name='shop-digits'")
+    (run,) = (
+        run
+        for e in client.search_experiments()
+        for run in client.search_runs([e.experiment_id], "tags.seed = '3'")
+    )
+    assert version.run_id == run.info.run_id
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(study.store_uri)
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            model = mlflow.pyfunc.load_model("models:/shop-digits/1")
+    finally:
+        mlflow.set_tracking_uri(before)
+    images = np.random.default_rng(0).integers(0, 256, (3, 3, 8, 8), dtype=np.uint8)
+    program = torch.export.load(tmp_path / "a" / "digits" / "network.pt2").module()
+    wanted = program(torch.from_numpy(images)).detach().numpy()
+    assert np.array_equal(model.predict(images), wanted)
+    with pytest.raises(mlflow.MlflowException, match="schema"):
+        model.predict(images.astype(np.float32))
+    # What was trained is gone: the run alone says how to make it.
+    shutil.rmtree(study.folder / "trained" / one / key[2])
+    again = ["export", folder, "--run", run.info.run_id, "--out", str(tmp_path / "b")]
+    assert main(again) == 0
+    made = [(tmp_path / name / "digits" / "weights.safetensors").read_bytes() for name in "ab"]
+    assert made[0] == made[1]
+    capsys.readouterr()
+    out = ["--out", str(tmp_path / "c")]
+    assert "has no run nonsense" in refused(capsys, "export", folder, "--run", "nonsense", *out)
+    assert "give --pick" in refused(capsys, "export", folder, *out)
+    assert "leave out --seed" in refused(
+        capsys, "export", folder, "--run", run.info.run_id, "--seed", "1", *out
+    )
 
 
 def test_a_training_that_was_cut_off_goes_on(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
