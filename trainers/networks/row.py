@@ -222,12 +222,12 @@ class Conv2d(nn.Conv2d):
     """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        pointwise = self.kernel_size == (1, 1) and self.padding == (0, 0) and self.groups == 1
-        if not pointwise or self.stride == (1, 1):
+        unpadded = self.padding in ((0, 0), "valid")
+        if self.kernel_size != (1, 1) or not unpadded or self.groups > 1 or self.stride == (1, 1):
             found: Tensor = super()._conv_forward(input, weight, bias)
             return found
-        rows, columns = self.stride
-        return F.conv2d(input[..., ::rows, ::columns], weight, bias)
+        read = F.avg_pool2d(input, 1, self.stride)  # unlike a slice, it keeps the layout
+        return F.conv2d(read, weight, bias)
 
 
 def mend(module: nn.Module) -> None:

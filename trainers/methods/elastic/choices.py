@@ -102,11 +102,11 @@ def _random(
     What a block costs does not depend on the others, so that means add up.
     """
     levels, blocks = part.part.levels, shape[1]
-    alone = np.zeros((1 + blocks * levels, blocks), dtype=np.int64)
-    alone[1 + np.arange(blocks * levels), np.repeat(np.arange(blocks), levels)] = np.tile(
-        np.arange(levels), blocks
-    )
-    macs_S = _costs(part, task, alone)[1].astype(float)
+    alone = [np.zeros(blocks, dtype=np.int64)]  # then each block at each level, others at 0
+    for block in range(blocks):
+        for level in range(levels):
+            alone.append(np.where(np.arange(blocks) == block, level, 0))
+    macs_S = _costs(part, task, np.stack(alone))[1].astype(float)
     more_l = (macs_S[1:] - macs_S[0]).reshape(blocks, levels).sum(0)
 
     def shares(tilt: float) -> NDArray[np.float64]:

@@ -124,16 +124,19 @@ class ChosenPerImage:
 
     @torch.no_grad()  # torch runs branches a thousand times slower where gradients may be wanted
     def __call__(self, images: Tensor) -> Tensor:
-        """Map uint8 RGB images (B, 3, S, S) to logits (B, classes)."""
+        """Map uint8 RGB images (B, 3, S, S) to logits (B, classes).
+
+        Raises:
+            ValueError: There are no images.
+        """
+        if not len(images):
+            raise ValueError("there are no images to classify")
         levels, which_B = self.selector(images).unique(dim=0, return_inverse=True)
-        logits: Tensor | None = None
-        for number, own in enumerate(levels):
-            at = (which_B == number).nonzero()[:, 0]
-            found = self.network(images[at], own)
-            if logits is None:
-                logits = found.new_empty(len(images), found.shape[1])
-            logits[at] = found
-        assert logits is not None, "there are no images"
+        groups = [(which_B == number).nonzero()[:, 0] for number in range(len(levels))]
+        found = [self.network(images[at], own) for at, own in zip(groups, levels, strict=True)]
+        logits = torch.empty(len(images), found[0].shape[1], dtype=found[0].dtype)
+        for at, own in zip(groups, found, strict=True):
+            logits[at] = own
         return logits
 
 

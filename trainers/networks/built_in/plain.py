@@ -76,10 +76,17 @@ class SimpleConvNet(nn.Module):
         )
         self.hidden = _hidden(width * (size // 16) ** 2, hidden)
         self.head = nn.Linear(hidden, classes)
+        self._size = size
         initialise(self)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map normalised images (B, 3, size, size) to logits (B, classes)."""
+        """Map normalised images (B, 3, size, size) to logits (B, classes).
+
+        Raises:
+            ValueError: They are of another size.
+        """
+        if images.shape[-1] // 16 != self._size // 16:
+            raise ValueError(f"set size in backbone.args, which is {self._size}")
         logits: Tensor = self.head(self.hidden(torch.flatten(self.blocks(images), 1)))
         return logits
 
