@@ -15,6 +15,7 @@ from search.config import dump_config, load_config
 from search.record import Record, RecordError, read_record
 from search.record.lines import sealed
 from search.study import Foundation, Study, StudyError, run_here
+from search.study.basis import foundation_basis
 from search.study.training import ToTrain, _made_of, settings_folder, train_candidates
 from tests.helpers.small_networks import candidate
 from tests.helpers.studies import simulated
@@ -112,8 +113,9 @@ def test_a_crash_before_the_version_was_written(record: Path) -> None:
 def test_a_training_of_another_version(tmp_path: Path) -> None:
     settings = simulated(output=str(tmp_path))
     saved = {"accuracy": {"test": {"a": 0.5}}, "weights": "w", "points": []}
-    saved |= _made_of(settings, candidate(0), {})
     weights = Trained(state={}, accuracy=0.5, digest="w")
+    ground = settings.pretraining.seed
+    saved |= _made_of(settings, candidate(0), foundation_basis({}, weights, {}, ground))
     own = settings_folder(tmp_path, "random-0-0", settings)
     own.mkdir(parents=True)
     store(weights, own / "seed0.safetensors")

@@ -69,10 +69,10 @@ def merge(
         backbone: The network.
 
     Returns:
-        All tensors by name but those that each task has of its own: norms and heads.
+        Those of the divided part by name, without norms and heads, which are each task's own.
     """
-    others = {*backbone.own, *backbone.of_head}
-    names = [n for n, t in trunk.state.items() if n not in others and t.is_floating_point()]
+    # Of the divided part alone: a frozen trunk's vectors are 0, and no part of what is trimmed.
+    names = [name for name, _ in backbone.tail.named_parameters() if name not in backbone.own]
     begun = torch.cat([trunk.state[name].flatten() for name in names])
     vectors = [
         torch.cat([one.state[name].flatten() for name in names]) - begun

@@ -128,9 +128,18 @@ def cluster_jobs(schedule: ScheduleConfig) -> Run:
             remote.remote(function, {k: shared.get(id(v), v) for k, v in arguments.items()}): key
             for key, arguments in jobs.items()
         }
+        broken: JobError | None = None
         while refs:
             (ready,), _ = ray.wait(list(refs), num_returns=1)
-            yield refs.pop(ready), _get(ready)
+            key = refs.pop(ready)
+            try:
+                result = _get(ready)
+            except JobError as error:  # the others end first
+                broken = broken or JobError(f"{key}: {error}")
+                continue
+            yield key, result
+        if broken is not None:
+            raise broken
 
     return run
 

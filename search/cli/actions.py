@@ -136,7 +136,7 @@ def run_train(options: argparse.Namespace) -> None:
 def _train_table(options: argparse.Namespace) -> None:
     """`apportion train --table`."""
     from search.commands.calibrate import open_study  # loads Ray, which takes seconds
-    from search.commands.table import train_table
+    from search.commands.table import table_folder, train_table
     from search.commands.train import training_settings
 
     if options.methods:
@@ -153,7 +153,7 @@ def _train_table(options: argparse.Namespace) -> None:
         study, options.picks or (), seeds=seeds, settings=settings, say=_say(CONSOLE)
     )
     print_standing(table, CONSOLE)
-    print(f"table and picture: {study.folder / 'table'}")
+    print(f"table and picture: {table_folder(study, settings or study.config)}")
 
 
 def run_export(options: argparse.Namespace) -> None:
@@ -164,6 +164,8 @@ def run_export(options: argparse.Namespace) -> None:
     if (options.pick is None) == (options.run is None):
         raise ConfigError(f"give --pick, one of {PICKS}; or --run, the id of a training in MLflow")
     study, pick, seed = Study(options.study), options.pick, options.seed or 0
+    if seed < 0:
+        raise ConfigError(f"--seed must be at least 0, got {seed}")
     settings = training_settings(study, options.set) if options.set else None
     if options.run is not None:
         if options.set or options.seed is not None:

@@ -17,6 +17,7 @@ from search.calibration import read_trust
 from search.candidates import describe, scored
 from search.commands.recorded import begin_study, recorded, tell_missed
 from search.commands.scores import require_scores
+from search.commands.watching import Curves
 from search.config import ConfigError, FinishConfig, StudyConfig
 from search.record import require_no_writer
 from search.study import (
@@ -95,7 +96,13 @@ def _train_and_export(
     """What the config wants of a finished front."""
     given = supplies.get(study.pick(finish.pick).seed)
     base = given.base if given else None  # of a seed that this search does not have any more
-    trained = study.train(finish.pick, seeds=finish.seeds, say=say, run=run, base=base)
+    curves = Curves(study, say)
+    try:
+        (trained,) = study.train_all(
+            [finish.pick], seeds=finish.seeds, say=say, run=run, base=base, watch=curves
+        )
+    finally:
+        curves.finish()
     if finish.export:
         out = study.folder / "exported" / trained.candidate
         study.export(trained.candidate, out, say=say, run=run, base=base)

@@ -1,13 +1,15 @@
 """`apportion train --table`: picks beside everything that they should be held against."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from partitioning import Masks, write_atomically
+from partitioning import Masks, VirtualNetwork, write_atomically
 from search.arms import cluster_run
-from search.candidates import Candidate
+from search.candidates import Candidate, scored
 from search.commands.watching import Curves
 from search.config import ConfigError, StudyConfig
 from search.report import Row, standing, standing_figure, standing_markdown
@@ -20,6 +22,8 @@ from search.study import (
     baselines,
     build_foundation,
     build_space,
+    say_settings,
+    settings_name,
     single_networks,
 )
 from trainers.cost import costs
@@ -57,11 +61,12 @@ def train_table(
         say: Called with one line per thing that was done.
 
     Returns:
-        As `search.report.standing` says. It is written to the study's folder `table`, too, as
+        As `search.report.standing` says. It is written to the study's `table/<settings>`, too, as
         table.csv, table.md and table.png.
 
     Raises:
-        ConfigError: The study has levels or methods, or scores are simulated.
+        ConfigError: The study has levels or methods, its scores are simulated, or its picks stand
+            on several foundations.
         StudyError: There is no such candidate.
         FloatingPointError: A training diverged; the others have ended.
         TrainingsError: One was cut short: of memory, a device or a disk; likewise.
@@ -73,41 +78,41 @@ def train_table(
         raise ConfigError(f"--seeds must be at least 1, got {seeds}")
     run = cluster_run(how)
     chosen = study.picks(picks)
-    own = config.of_seed(config.seeds[0])
+    ground = _ground(study, chosen)
+    own = config.of_seed(ground)
     base = build_foundation(own, run, say, check=study.check())
-    known, others = _masks(study, chosen, seeds)
+    known, others = _masks(study, chosen, ground, seeds)
     curves = Curves(study, say)
     try:
         trained = study.train_all(
             [candidate.id for candidate in known.values()],
-            seeds=seeds, settings=how, others=others, say=say, run=run, watch=curves,
-            base=base if config.foundations == "shared" else None,
+            seeds=seeds, settings=how, others=others, ground=ground, say=say, run=run, base=base,
+            watch=curves,
         )  # fmt: skip
     finally:
         curves.finish()
     by_name = {one.candidate: one for one in trained}
-    masks = {name: study.masks(candidate) for name, candidate in known.items()}
-    masks |= {name: found for name, (found, _) in others.items()}
-    ids = {name: candidate.id for name, candidate in known.items()}
     singles = {
         seed: single_networks(own, base, own.pretraining.seed + seed, run, say)
         for seed in range(seeds)
     }
-    rows = [
-        _single(how, base, singles, run),
-        *(_trained(name, how, base, masks[name], by_name[ids.get(name, name)]) for name in FIXED
-          if name in masks),
-        *(_merged(name, how, base, singles, run) for name in MERGERS),
-    ]  # fmt: skip
+    whole = _whole(how)
+    rows = [_single(how, base, whole, singles, run)]
+    for name in FIXED:
+        if name in known:
+            rows.append(_row(name, how, base, study.masks(known[name]), by_name[known[name].id]))
+        elif name in others:
+            rows.append(_row(name, how, base, others[name][0], by_name[name]))
+    rows += [_merged(name, how, base, whole, singles, run) for name in MERGERS]
     for candidate in chosen:
-        if candidate.label in FIXED:
-            continue
-        names = [_random(candidate, seed) for seed in range(seeds)]
-        rows.append(_gathered(how, base, candidate, [by_name[name] for name in names]))
-        name = candidate.id
-        rows.append(_trained(name, how, base, masks[name], by_name[name]))
+        if candidate.label not in FIXED:
+            drawn = [_random(candidate, seed) for seed in range(seeds)]
+            each = [_row(name, how, base, others[name][0], by_name[name]) for name in drawn]
+            rows.append(_gathered(f"random like {candidate.id}", each))
+            masks = study.masks(candidate)
+            rows.append(_row(candidate.id, how, base, masks, by_name[candidate.id]))
     table = standing(rows)
-    _write(study, table)
+    _write(table_folder(study, how), how, table)
     return table
 
 
@@ -125,13 +130,32 @@ def _random(candidate: Candidate, seed: int) -> str:
     return f"random_like_{candidate.id}_{seed}"
 
 
+def _ground(study: Study, chosen: Sequence[Candidate]) -> int:
+    """Seed of the foundation that all rows stand on.
+
+    Raises:
+        ConfigError: Picks stand on several.
+    """
+    found = {study.foundation_of(candidate): candidate.seed for candidate in chosen}
+    if len(found) > 1:
+        raise ConfigError(
+            "the rows of a table stand on one trunk and its teachers, and these picks are of arms "
+            f"of several (foundations: per_seed): {', '.join(c.id for c in chosen)}"
+        )
+    return next(iter(found.values()), study.config.seeds[0])
+
+
 def _masks(
-    study: Study, chosen: Sequence[Candidate], seeds: int
+    study: Study, chosen: Sequence[Candidate], ground: int, seeds: int
 ) -> tuple[dict[str, Candidate], dict[str, tuple[Masks, Sequence[int]]]]:
     """What is trained: candidates by the row's name, and masks that are none, with their seeds."""
-    known = {c.id: c for c in chosen if c.label not in FIXED}
-    labelled = {c.label: c for c in study.candidates() if c.label in FIXED and not c.failed}
-    known |= {str(label): candidate for label, candidate in labelled.items()}
+    scored_here = [
+        candidate
+        for candidate in (*chosen, *scored(study.candidates()))
+        if study.config.foundations == "shared" or candidate.seed == ground
+    ]
+    labelled = {str(c.label): c for c in reversed(scored_here) if c.label in FIXED}
+    known = labelled | {c.id: c for c in chosen if c.label not in FIXED}
     others: dict[str, tuple[Masks, Sequence[int]]] = {}
     space = build_space(study.config)
     vectors = baselines(study.config, space, study.config.seeds[0])
@@ -146,14 +170,33 @@ def _masks(
     return known, others
 
 
-def _trained(
+def _row(
     name: str, config: StudyConfig, base: Foundation, masks: Masks, trained: TrainedPick
 ) -> Row:
+    """A row of trainings. Their validation accuracies are those of the last step.
+
+    What was kept did best of several looks there, which other rows have not had.
+    """
+    accuracy = {
+        seed: {**runs, "validation": dict(trained.points[seed][-1].accuracy)}
+        for seed, runs in trained.accuracy.items()
+    }
+    return _costed(name, config, base, masks, accuracy)
+
+
+def _costed(
+    name: str,
+    config: StudyConfig,
+    base: Foundation,
+    masks: Masks,
+    accuracy: Mapping[int, Mapping[str, Mapping[str, float]]],
+) -> Row:
+    """A row with what its masks cost."""
     classes = [base.tasks[network.task].num_classes for network in masks.networks]
     found = costs(config.network, masks, classes)
     return Row(
         name=name,
-        accuracy=trained.accuracy,
+        accuracy=accuracy,
         use=found.mean_use,
         parameters=float(np.mean(list(found.parameters.values()))),
         macs=float(np.mean(list(found.macs.values()))),
@@ -161,28 +204,28 @@ def _trained(
     )
 
 
-def _gathered(
-    config: StudyConfig, base: Foundation, like: Candidate, trained: Sequence[TrainedPick]
-) -> Row:
-    """A row of masks that are others for every seed; they cost what the first does."""
-    first = random_masks_like(like.masks, 0)
-    merged = {seed: runs for one in trained for seed, runs in one.accuracy.items()}
-    one = TrainedPick(candidate="", folder=trained[0].folder, accuracy=merged)
-    return _trained(f"random like {like.id}", config, base, first, one)
+def _gathered(name: str, rows: Sequence[Row]) -> Row:
+    """A row of rows, one for every seed: with their mean costs."""
+    merged = {seed: runs for row in rows for seed, runs in row.accuracy.items()}
+    means = {
+        cost: float(np.mean([getattr(row, cost) for row in rows]))
+        for cost in ("use", "parameters", "macs", "stored")
+    }
+    return Row(name=name, accuracy=merged, **means)
 
 
-def _whole(config: StudyConfig, base: Foundation) -> Masks:
+def _whole(config: StudyConfig) -> Masks:
     """All channels for every task."""
-    space = build_space(config)
-    vector = np.ones(space.dim)
-    like = space.decode(vector).masks
-    forward = {name: np.ones_like(mask) for name, mask in like.forward.items()}
-    return Masks(networks=like.networks, groups=like.groups, forward=forward)
+    networks = tuple(VirtualNetwork(task=task.name) for task in config.tasks)
+    groups = config.network.groups
+    forward = {g.name: np.ones((len(networks), g.width), dtype=np.bool_) for g in groups}
+    return Masks(networks=networks, groups=groups, forward=forward)
 
 
 def _single(
     config: StudyConfig,
     base: Foundation,
+    whole: Masks,
     singles: Mapping[int, Mapping[str, Trained]],
     run: Run,
 ) -> Row:
@@ -201,27 +244,18 @@ def _single(
         seed, _, task = key.partition(" ")
         for split, value in by_split.items():
             accuracy[int(seed)].setdefault(split, {})[task] = value
-    classes = [task.num_classes for task in base.tasks.values()]
-    found = costs(config.network, _whole(config, base), classes)
-    network = config.network
-    shared = sum(
-        p.numel() for n, p in network.trunk.named_parameters() if n not in network.own
-    )  # of a frozen trunk, which all of them have
-    counts = list(found.parameters.values())
-    return Row(
-        name=SINGLE,
-        accuracy=accuracy,
-        use=1.0,
-        parameters=float(np.mean(counts)),
-        macs=float(np.mean(list(found.macs.values()))),
-        stored=sum(counts) - (len(counts) - 1) * shared,
-    )
+    row, network = _costed(SINGLE, config, base, whole, accuracy), config.network
+    frozen = [p.numel() for n, p in network.trunk.named_parameters() if n not in network.own]
+    # A frozen trunk's weights are the same in all of them.
+    stored = len(base.tasks) * row.parameters - (len(base.tasks) - 1) * sum(frozen)
+    return replace(row, stored=stored)
 
 
 def _merged(
     merger: str,
     config: StudyConfig,
     base: Foundation,
+    whole: Masks,
     singles: Mapping[int, Mapping[str, Trained]],
     run: Run,
 ) -> Row:
@@ -238,14 +272,17 @@ def _merged(
         for seed, own in singles.items()
     }
     accuracy = {int(seed): found for seed, found in run(measure_merged, jobs)}
-    masks = _whole(config, base)
-    one = TrainedPick(candidate=merger, folder=config.folder, accuracy=accuracy)
-    return _trained(merger, config, base, masks, one)
+    return _costed(merger, config, base, whole, accuracy)
 
 
-def _write(study: Study, table: "pd.DataFrame") -> None:
-    folder = study.folder / "table"
-    folder.mkdir(exist_ok=True)
+def table_folder(study: Study, config: StudyConfig) -> Path:
+    """Where the table of rows that were trained so is kept."""
+    return study.folder / "table" / settings_name(config)
+
+
+def _write(folder: Path, config: StudyConfig, table: "pd.DataFrame") -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    say_settings(folder, config)
     with write_atomically(folder / "table.csv") as partial:
         table.to_csv(partial, index=False)
     with write_atomically(folder / "table.md") as partial:

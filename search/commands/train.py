@@ -10,7 +10,7 @@ from search.candidates import Candidate, scored
 from search.commands.recorded import begin_study, recorded, tell_missed
 from search.commands.scores import require_scores
 from search.commands.watching import Curves, watched
-from search.config import ConfigError, StudyConfig, differences, load_config
+from search.config import ConfigError, StudyConfig, load_config, settings_of
 from search.record import require_no_writer
 from search.strategies import TaskKnowledge
 from search.study import (
@@ -30,6 +30,7 @@ from search.study import (
     read_tasks,
     refresh_masks,
 )
+from trainers.joint import require_library
 from trainers.methods import METHODS, train_method
 
 #: Sections of a config that say how a candidate is trained in full.
@@ -84,14 +85,20 @@ def training_settings(study: Study, overrides: Sequence[str]) -> StudyConfig:
 
     Raises:
         ConfigError: A value is refused, or something else would change.
+        BackboneError: Batches are too small for the network's norms.
+        MissingLibraryError: The settings need a library that is not installed.
     """
+    for key in (key.strip() for override in overrides for key in settings_of(override)):
+        if key.partition(".")[0] not in HOW:
+            raise ConfigError(
+                f"--set with --pick is for {', '.join(HOW[:-1])} and {HOW[-1]}, which say how a "
+                f"candidate is trained in full; {key} is what a study is made of"
+            )
     config = load_config(study.folder / "config.yaml", overrides)
     own = replace(study.config, **{name: getattr(config, name) for name in HOW})
-    if other := differences(replace(config, **{n: getattr(own, n) for n in HOW}), own):
-        raise ConfigError(
-            f"--set with --pick is for {', '.join(HOW[:-1])} and {HOW[-1]}, which say how a "
-            f"candidate is trained in full; another study has another {other[0].split(':')[0]}"
-        )
+    if own.evaluator != "simulated":
+        own.network.check_batches({"train.sgd.batch_size": own.train.sgd.batch_size})
+        require_library(own.train)
     return own
 
 

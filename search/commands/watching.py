@@ -10,9 +10,9 @@ from typing import Any
 
 from partitioning import DamagedFileError, read_json
 from search.commands.report import make_tracker
-from search.config import StudyConfig, dump_config
+from search.config import StudyConfig
 from search.mirror import Tracker, TrackingError
-from search.study import Running, Say, Study, kept_trainings, settings_name
+from search.study import Running, Say, Study, kept_trainings, settings_in_full, settings_name
 from trainers.joint import points_of
 
 #: Seconds between two lines about the same training, and between two looks at how far it is.
@@ -119,7 +119,7 @@ class Curves:
                         one.candidate,
                         one.seed,
                         settings_name(one.config),
-                        _settings(one.config),
+                        settings_in_full(one.config),
                         points_of(found["points"]),
                     )
 
@@ -127,10 +127,11 @@ class Curves:
             yield
 
     def finish(self) -> None:
-        """Put what has ended in MLflow, too."""
+        """Put what has ended in MLflow, too, and end the runs of what has not."""
         if self._tracker is not None:
             with self._told():
                 mirror_trainings(self._study, self._tracker)
+                self._tracker.stop_trainings("FAILED")
 
     def log_networks(
         self,
@@ -181,7 +182,3 @@ def mirror_trainings(study: Study, tracker: Tracker) -> None:
         tracker.log_training(
             one.candidate, one.seed, one.settings, one.described, one.points, one.accuracy
         )
-
-
-def _settings(config: StudyConfig) -> Mapping[str, Any]:
-    return {"train": dump_config(config)["train"], "precision": config.compute.precision}

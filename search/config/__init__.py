@@ -5,7 +5,7 @@ Sections that set another package's code stand beside that code.
 
 from search.config.build import ConfigError
 from search.config.dumping import decisive, differences, dump_config, yaml_text
-from search.config.loading import load_config, parse_config, without_header
+from search.config.loading import load_config, parse_config, settings_of, without_header
 from search.config.paths import PROJECT
 from search.config.reading import read_yaml, read_yaml_file
 from search.config.secrets import masked, reveal, without_passwords
@@ -36,6 +36,7 @@ __all__ = [
     "read_yaml",
     "read_yaml_file",
     "reveal",
+    "settings_of",
     "without_header",
     "without_passwords",
     "yaml_text",

@@ -24,6 +24,10 @@ NAMED: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 }
 
 
+#: The key of the recipe of full training.
+RECIPE = "train.recipe"
+
+
 def load_config(
     path: str | Path, overrides: Sequence[str] = (), methods: Sequence[str] = ()
 ) -> StudyConfig:
@@ -55,9 +59,16 @@ def load_config(
         folder = file.absolute().parent
         raw = without_header(raw, file)
         raw |= {"name": folder.name, "output": str(folder.parent)}
+    settings: list[tuple[str, Any]] = []
     for override in overrides:
         try:
-            raw = overridden(raw, override)
+            settings += settings_of(override).items()
+        except ConfigError as error:
+            found += error.problems
+    # What is set beside a recipe changes it, whichever comes first.
+    for key, value in sorted(settings, key=lambda each: each[0].strip() != RECIPE):
+        try:
+            raw = _overridden(raw, key, value)
         except ConfigError as error:
             found += error.problems
     if methods:
@@ -169,29 +180,26 @@ def _find(path: str | Path) -> Path:
     )
 
 
-def overridden(raw: Mapping[str, Any], override: str) -> dict[str, Any]:
-    """A config with keys changed, as `--set key=value` and `--set @FILE` do.
-
-    Args:
-        raw: The config; it stays as it is.
-        override: The key, dotted, and its value as YAML; or @ and a YAML file of such keys.
+def _overridden(raw: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """A config with a dotted key changed, as `--set` does.
 
     Raises:
-        ConfigError: There is no "=", the value can be misread, or a list has no such entry; or the
-            file cannot be read.
+        ConfigError: A list has no such entry.
     """
-    found = dict(raw)
-    for key, value in _settings(override).items():
-        found = _replaced(found, key.strip().split("."), value, key)
-        if key.strip() == "train.recipe":  # in place of what a recipe before it said
-            decided = {each for settings in RECIPES.values() for each in settings}
-            kept = {name: own for name, own in found["train"].items() if name not in decided}
-            found["train"] = kept
+    found: dict[str, Any] = _replaced(dict(raw), key.strip().split("."), value, key)
+    if key.strip() == RECIPE:  # in place of what a recipe before it said
+        decided = {each for settings in RECIPES.values() for each in settings}
+        kept = {name: own for name, own in found["train"].items() if name not in decided}
+        found["train"] = kept
     return found
 
 
-def _settings(override: str) -> Mapping[str, Any]:
-    """Values by dotted key."""
+def settings_of(override: str) -> Mapping[str, Any]:
+    """Values by dotted key of what `--set` was given: `key=value`, or `@FILE`.
+
+    Raises:
+        ConfigError: There is no "=", the value can be misread, or the file cannot be read.
+    """
     if override.startswith("@"):
         file = Path(override[1:]).expanduser()
         try:

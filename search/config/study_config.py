@@ -153,6 +153,7 @@ class StudyConfig:
             self._check_rungs,
             self._check_strategies,
             self._check_methods,
+            self._check_thaw,
         )
 
     def _check_trunk(self) -> None:
@@ -195,6 +196,14 @@ class StudyConfig:
         if wrong:
             names = ", ".join(map(repr, wrong))
             raise ValueError(f"a strategy's name must be free of '/', '-' and spaces, got {names}")
+
+    def _check_thaw(self) -> None:
+        """Refuses to thaw what is not frozen."""
+        if self.train.thaw < 1 and self.backbone.trunk == "train":
+            raise ValueError(
+                "train.thaw must be 1 where backbone.trunk is train: there is no frozen trunk, got "
+                f"{self.train.thaw}"
+            )
 
     def _check_methods(self) -> None:
         """Refuses methods beside strategies, and those that have nothing to train."""

@@ -304,13 +304,17 @@ class Tracker:
                 name = f"{candidate} in full, seed {seed} ({settings})"
                 run_id = self._trainings[key] = self._create("training", name, begun, tags)
                 self._log(run_id, params=tracked.flat(described))
-            known = self._points.get(run_id, -1)
+                self._points[run_id] = -1
+            known = self._known_points(run_id, candidate)
             metrics = [
                 Metric(name, value, _milliseconds(point.when), point.step)
                 for point in points
                 if point.step > known
                 for name, value in tracked.of_point(point).items()
             ]
+            if accuracy is None and run_id not in self._open_trainings:
+                self._client.update_run(run_id, status="RUNNING")
+                self._open_trainings.add(run_id)
             end = _milliseconds(points[-1].when if points else time.time())
             for split, own in (accuracy or {}).items():
                 named = {f"{split}/{tracked.safe(name)}": value for name, value in own.items()}
@@ -323,6 +327,30 @@ class Tracker:
                 self._points[run_id] = points[-1].step
             if accuracy is not None:
                 self._client.set_terminated(run_id, "FINISHED", end)
+                self._open_trainings.discard(run_id)
+
+    def stop_trainings(self, status: str) -> None:
+        """Ends the runs of trainings that were begun or gone on with and have not ended.
+
+        Args:
+            status: FAILED or KILLED.
+
+        Raises:
+            TrackingError: MLflow cannot be reached.
+        """
+        with self._told():
+            for run_id in self._open_trainings:
+                self._client.set_terminated(run_id, status)
+            self._open_trainings.clear()
+
+    def _known_points(self, run_id: str, candidate: str) -> int:
+        """The last step of a training that its run has; a run from before is opened once."""
+        if run_id not in self._points:
+            kept = self._client.get_metric_history(run_id, "learning_rate")
+            self._points[run_id] = max((metric.step for metric in kept), default=-1)
+            if parent := self._runs.get(candidate):  # which a search may have mirrored late
+                self._client.set_tag(run_id, PARENT, parent)
+        return self._points[run_id]
 
     def log_network(
         self,
@@ -453,6 +481,7 @@ class Tracker:
         self._comparison = None
         self._trainings: dict[tuple[str, str, str], str] = {}
         self._points: dict[str, int] = {}  # last steps of trainings that were logged, by run
+        self._open_trainings: set[str] = set()
         parent: Run | None = None
         seen = set()
         for run in self._all_runs():

@@ -64,7 +64,7 @@ def standing(rows: Sequence[Row]) -> "pd.DataFrame":
     for split in ("validation", "test"):
         if not all(split in of_seed for row in rows for of_seed in row.accuracy.values()):
             continue
-        single_T = _mean(rows[0], split, tasks)
+        single_T = _accuracies(rows[0], split, tasks).mean(axis=0)
         for row in rows:
             each_ST = _accuracies(row, split, tasks)
             mean_T, means_S = each_ST.mean(axis=0), each_ST.mean(axis=1)
@@ -77,7 +77,8 @@ def standing(rows: Sequence[Row]) -> "pd.DataFrame":
             with np.errstate(divide="ignore", invalid="ignore"):
                 entry["delta_m"] = float(100 * ((mean_T - single_T) / single_T).mean())
             if set(tasks) <= DECATHLON.keys():
-                entry["decathlon"] = decathlon_score(dict(zip(tasks, mean_T.tolist(), strict=True)))
+                scores = [decathlon_score(dict(zip(tasks, own, strict=True))) for own in each_ST]
+                entry["decathlon"] = float(np.mean(scores))
             costs = {n: getattr(row, n) for n in ("use", "parameters", "macs", "stored")}
             found.append(entry | costs)
     return pd.DataFrame(found)
@@ -174,11 +175,6 @@ def _accuracies(row: Row, split: str, tasks: Sequence[str]) -> NDArray[np.float6
     """(S, T), seeds ascending."""
     seeds = sorted(row.accuracy)
     return np.array([[row.accuracy[seed][split][task] for task in tasks] for seed in seeds])
-
-
-def _mean(row: Row, split: str, tasks: Sequence[str]) -> NDArray[np.float64]:
-    """(T,), over seeds."""
-    return np.asarray(_accuracies(row, split, tasks).mean(axis=0), dtype=np.float64)
 
 
 def _with_spread(mean: float, std: float) -> str:

@@ -51,6 +51,8 @@ from search.study.training import (
     TrainedPick,
     Watch,
     kept_trainings,
+    say_settings,
+    settings_in_full,
     settings_name,
 )
 from search.study.tried import Tried
@@ -101,6 +103,8 @@ __all__ = [
     "refresh_masks",
     "require_writable",
     "run_here",
+    "say_settings",
+    "settings_in_full",
     "settings_name",
     "single_networks",
     "supplies_by_seed",

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 
 from search.config import StudyConfig, decisive
 from trainers.data import Task
+from trainers.joint import TRAINING_VERSION
 from trainers.proxy import SCORING_VERSION, FeatureCache
 from trainers.teachers import Trained, fingerprint
 
@@ -27,9 +28,12 @@ def changed(before: Basis, now: Basis) -> list[str]:
     return [what for what, digest in now.items() if before.get(what, digest) != digest]
 
 
-def program_basis() -> dict[str, str]:
-    """Of the program that scores."""
-    return {"the program's SCORING_VERSION": str(SCORING_VERSION)}
+def program_basis(config: StudyConfig) -> dict[str, str]:
+    """Of the program that scores, and trains where a short training is the score."""
+    version = str(SCORING_VERSION)
+    if config.evaluator == "proxy" and config.ladder[-1].fidelity == "full":
+        version += f".{TRAINING_VERSION}"
+    return {"the program's SCORING_VERSION": version}
 
 
 def settings_basis(config: StudyConfig) -> dict[str, str]:
@@ -60,6 +64,26 @@ def origin(what: str, digest: str) -> dict[str, str]:
 def weights_basis(what: str, trained: Trained) -> dict[str, str]:
     """Of weights themselves: made again, on another device say, they can be others."""
     return {f"the weights of {what}": _short(trained.content)}
+
+
+def foundation_basis(
+    tasks: Mapping[str, Task], trunk: Trained, teachers: Mapping[str, Trained], seed: int
+) -> dict[str, str]:
+    """Of tasks, trunk and teachers of a seed, as a record keeps them once it scores with them."""
+    found = {**data_basis(tasks), **weights_basis(trunk_of(seed), trunk)}
+    for name, teacher in teachers.items():
+        found |= weights_basis(teacher_of(name, seed), teacher)
+    return found
+
+
+def trunk_of(seed: int) -> str:
+    """What a trunk is called."""
+    return f"the trunk of seed {seed}"
+
+
+def teacher_of(task: str, seed: int) -> str:
+    """What a teacher is called."""
+    return f"the teacher of {task} of seed {seed}"
 
 
 def training_basis(basis: Basis, seed: int) -> Basis:

@@ -330,11 +330,11 @@ class Study:
         foundations of the others.
         """
         found = {name: self.pick(name) for name in names}
-        grounds = {self._foundation(one) for name, one in found.items() if name != one.label}
+        grounds = {self.foundation_of(one) for name, one in found.items() if name != one.label}
         candidates, chosen = scored(self.candidates()), []
         for name, candidate in found.items():
             labelled = [one for one in candidates if one.label == name]
-            first = {self._foundation(one): one for one in reversed(labelled)}
+            first = {self.foundation_of(one): one for one in reversed(labelled)}
             chosen += [first[ground] for ground in sorted(grounds & first.keys())] or [candidate]
         return list({one.id: one for one in chosen}.values())
 
@@ -365,6 +365,7 @@ class Study:
         seeds: int | Sequence[int] = 1,
         settings: StudyConfig | None = None,
         others: Mapping[str, tuple[Masks, Sequence[int]]] = MappingProxyType({}),
+        ground: int | None = None,
         say: Say = print,
         run: Run = run_here,
         base: Foundation | None = None,
@@ -380,6 +381,7 @@ class Study:
             settings: How they are trained: the study's config with other `train` and `compute`;
                 None for its own.
             others: Masks that are no candidate's, by a name of their own, with seeds.
+            ground: Seed of the foundation that they are trained on; None for the first.
             say: Called with one line per thing that was done.
             run: Where training runs.
             base: Tasks, trunk and teachers of the candidates' seed if they are loaded already.
@@ -400,7 +402,7 @@ class Study:
                 "FOLDER`"
             )
         how = settings or self.config
-        first = self.config.seeds[0]
+        first = self.config.seeds[0] if ground is None else ground
         known = {one.id: (self.masks(one), wanted, one.seed) for one in map(self.pick, picks)}
         known |= {name: (masks, own, first) for name, (masks, own) in others.items()}
         return train_candidates(
@@ -408,12 +410,12 @@ class Study:
                 ToTrain(
                     candidate=name,
                     masks=masks,
-                    config=self.config.of_seed(ground),
-                    how=how.of_seed(ground),
+                    config=self.config.of_seed(of),
+                    how=how.of_seed(of),
                     seeds=own,
                     base=base,
                 )
-                for name, (masks, own, ground) in known.items()
+                for name, (masks, own, of) in known.items()
             ],
             self.folder / "trained",
             say=say,
@@ -432,20 +434,21 @@ class Study:
         """
         contents = self._contents()
         by_id = {candidate.id: candidate for candidate in contents.candidates}
-        masks = {c.id: c.masks for c in contents.candidates if c.decoding is not None}
+        known = [c for c in contents.candidates if c.decoding is not None]
+        masks = {c.id: (c.masks, c.seed) for c in known}
         folder = self.folder / "trained"
         trained = read_trained(settings or self.config, folder, masks, contents.scored_on, say)
         known = [by_id[pick.candidate] for pick in trained if pick.candidate in by_id]
         # Of foundations that arms share, one candidate that shares every channel stands for all.
-        share_all = {self._foundation(c): c.id for c in known if c.label == SHARE_ALL}
+        share_all = {self.foundation_of(c): c.id for c in known if c.label == SHARE_ALL}
         held = {
-            c.id: c.id if c.label == SHARE_ALL else share_all[self._foundation(c)]
+            c.id: c.id if c.label == SHARE_ALL else share_all[self.foundation_of(c)]
             for c in known
-            if self._foundation(c) in share_all
+            if self.foundation_of(c) in share_all
         }
         return tried(trained, held)
 
-    def _foundation(self, candidate: Candidate) -> int:
+    def foundation_of(self, candidate: Candidate) -> int:
         """Whose trunk, teachers and features a candidate stands on: a seed's."""
         return candidate.seed if self.config.foundations == "per_seed" else 0
 

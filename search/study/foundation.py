@@ -11,10 +11,20 @@ from typing import Any
 from partitioning import DamagedFileError
 from search.config import ConfigError, StudyConfig
 from search.strategies import TaskFacts, TaskKnowledge
-from search.study.basis import Check, accept, data_basis, origin, program_basis, weights_basis
+from search.study.basis import (
+    Check,
+    accept,
+    data_basis,
+    origin,
+    program_basis,
+    teacher_of,
+    trunk_of,
+    weights_basis,
+)
 from search.study.shelf import Say, Shelf, own_folder
 from trainers.data import Task, check_tasks, commonest_share, load_task, load_tasks
 from trainers.export import check_exportable
+from trainers.joint import require_library
 from trainers.networks import BackboneError
 from trainers.similarity import linear_cka, probe_images, similarity_digest, teacher_features
 from trainers.teachers import (
@@ -49,6 +59,11 @@ class Foundation:
     trunk: Trained
     teachers: Mapping[str, Trained]
 
+    @property
+    def parts(self) -> tuple[Mapping[str, Task], Trained, Mapping[str, Trained]]:
+        """Tasks, trunk and teachers."""
+        return self.tasks, self.trunk, self.teachers
+
 
 def run_here(function: Callable[..., Any], jobs: Jobs) -> Iterator[tuple[str, Any]]:
     """Run jobs one after another in this process."""
@@ -62,12 +77,14 @@ def check_inputs(config: StudyConfig) -> None:
     Raises:
         DataError: Of a dataset.
         BackboneError: Of the network, or of the weights that it begins with.
+        MissingLibraryError: Full training needs a library that is not installed.
         ExportError: Rows of the network cannot be exported.
     """
     network = config.network
     if config.evaluator == "simulated":
         return
     network.check_batches(batches(vars(config)))
+    require_library(config.train)
     check_exportable(network, config.size)
     check_tasks(config.data)
     if config.pretraining.dataset is not None:
@@ -113,7 +130,7 @@ def build_foundation(
         DataError: A task's data is missing, or not what the config says.
         ConfigError: The study's scores are simulated: there is nothing to train on.
     """
-    check(program_basis())
+    check(program_basis(config))
     tasks = tasks or read_tasks(config, say)
     check(data_basis(tasks))
     trunk = _trunk(config, run, say, check)
@@ -245,7 +262,7 @@ def _keep_weights(config: StudyConfig, given: Trained) -> None:
 
 def _trunk(config: StudyConfig, run: Run, say: Say, check: Check) -> Trained:
     source = config.pretraining
-    what = f"the trunk of seed {source.seed}"
+    what = trunk_of(source.seed)
     given = given_weights_of(config) if config.backbone.pretrained else None
     if source.dataset is None:
         assert given is not None, "refused by the config"
@@ -301,7 +318,7 @@ def _teachers(
             config.backbone, trunk, task, config.teachers, seed=seed,
             precision=config.compute.precision,
         )  # fmt: skip
-        check(origin(_teacher(name, seed), digest))
+        check(origin(teacher_of(name, seed), digest))
         files[name] = f"teacher-{name}-{digest[:20]}.safetensors"
         found = shelf.find(files[name], functools.partial(load, digest=digest), say)
         if found is not None:
@@ -323,10 +340,6 @@ def _teachers(
     for name, trained in run(train_teacher, jobs):
         teachers[name] = load(shelf.keep(files[name], functools.partial(store, trained)))
     for name in tasks:
-        check(weights_basis(_teacher(name, seed), teachers[name]))
+        check(weights_basis(teacher_of(name, seed), teachers[name]))
         say(f"teacher {name}: {teachers[name].accuracy:.3f} validation accuracy")
     return {name: teachers[name] for name in tasks}
-
-
-def _teacher(task: str, seed: int) -> str:
-    return f"the teacher of {task} of seed {seed}"

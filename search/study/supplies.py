@@ -43,7 +43,7 @@ def supplies_by_seed(
         By seed; one and the same for all seeds where they share a foundation, or none has any.
     """
     if config.evaluator == "simulated":
-        check(program_basis())
+        check(program_basis(config))
         return dict.fromkeys(config.seeds, Supplies(knowledge=config.simulated.knowledge))
     made: dict[Foundation, Supplies] = {}
     found = foundations(config, config.seeds, run, say, check)

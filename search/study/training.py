@@ -18,11 +18,19 @@ import numpy as np
 from partitioning import TRAINING, DamagedFileError, Masks, read_json, write_atomically, write_json
 from search.config import ConfigError, StudyConfig, dump_config, read_yaml_file, yaml_text
 from search.study.attempts import Failure, TrainingsError, attempt
-from search.study.basis import Basis, Check, accept, data_basis, training_basis
+from search.study.basis import (
+    Basis,
+    Check,
+    accept,
+    data_basis,
+    foundation_basis,
+    training_basis,
+)
 from search.study.foundation import Foundation, Run, build_foundation, read_tasks
 from search.study.shelf import Say, move_aside
 from trainers.export import ExportCheck, export_networks
 from trainers.joint import (
+    TRAINING_VERSION,
     Point,
     TrainResult,
     Underway,
@@ -161,21 +169,26 @@ def train_candidates(
     about: dict[str, dict[str, Any]] = {}
     for one in wanted:
         own = settings_folder(folder, one.candidate, one.how)
-        made_of = _made_of(one.how, one.masks, scored_on)
+        ground = one.config.pretraining.seed
+        if not scored_on:  # nothing says what the study's candidates stand on
+            base = one.base or bases.get(ground) or build_foundation(one.config, run, say)
+            bases[ground] = base
+            made_of = _made_of(one.how, one.masks, foundation_basis(*base.parts, ground))
+        else:
+            made_of = _made_of(one.how, one.masks, scored_on)
         found = {seed: _finished(own, seed, made_of, say) for seed in one.seeds}
         known[one.candidate] = {seed: kept for seed, kept in found.items() if kept is not None}
         missing = [seed for seed in one.seeds if seed not in known[one.candidate]]
-        if not missing and one.base is None:  # it would check this
+        if not missing and scored_on and one.base is None:  # it would check this
             check(data_basis(read_tasks(one.config, say)))
         if not missing:
             continue
         require_library(one.how.train)
-        ground = one.config.pretraining.seed
         if ground not in bases:
             bases[ground] = one.base or build_foundation(one.config, run, say, check=check)
         own.mkdir(parents=True, exist_ok=True)
         one.masks.save(own.parent / "masks.json")
-        _say_settings(own, one.how)
+        say_settings(own, one.how)
         say(f"training {one.candidate} for {one.how.train.sgd.steps} steps")
         for seed in missing:
             at = Running(
@@ -185,26 +198,31 @@ def train_candidates(
             about[at.name] = {"candidate": one.candidate, **made_of}
             where = Underway(
                 path=own.absolute() / f"seed{seed}.underway",
-                digest=fingerprint(seed=seed, **about[at.name]),
+                digest=fingerprint(version=TRAINING_VERSION, seed=seed, **about[at.name]),
                 progress=at.progress,
             )
+            at.progress.unlink(missing_ok=True)  # of another attempt
             running[at.name] = at
             jobs[at.name] = _job(one.how, one.masks, bases[ground], seed) | {"underway": where}
     failures: dict[str, Failure] = {}
     with watch(running):
-        for name, result in run(functools.partial(attempt, train_jointly), jobs) if jobs else ():
+        for name, result in run(functools.partial(attempt, train_jointly), jobs):
             if isinstance(result, Failure):
                 failures[name] = result
                 say(f"{name}, failed: {result.reason}")
                 continue
             at = running[name]
-            own = at.progress.parent
-            mean = _keep(result, own, at.seed, about[name])
+            try:
+                mean = _keep(result, at.progress.parent, at.seed, about[name])
+            except OSError as error:
+                failures[name] = Failure(reason=f"{type(error).__name__}: {error}", final=False)
+                say(f"{name}, is not kept: {error}")
+                continue
             known[at.candidate][at.seed] = _Kept(result.accuracy, result.points)
             say(f"trained {name}: {mean:.3f} mean validation accuracy")
     for name, failure in failures.items():
         if failure.final:
-            raise FloatingPointError(failure.reason)
+            raise FloatingPointError(f"{name}: {failure.reason}")
         raise TrainingsError(f"{name}: {failure.reason} (run it again to go on)")
     return [
         _pick(one.candidate, settings_folder(folder, one.candidate, one.how),
@@ -214,14 +232,18 @@ def train_candidates(
 
 
 def read_trained(
-    config: StudyConfig, folder: Path, masks: Mapping[str, Masks], scored_on: Basis, say: Say
+    config: StudyConfig,
+    folder: Path,
+    masks: Mapping[str, tuple[Masks, int]],
+    scored_on: Basis,
+    say: Say,
 ) -> list[TrainedPick]:
     """All candidates that were trained with a study's settings, with all their seeds.
 
     Args:
         config: The study, with how they were trained.
         folder: Of the trainings, with a folder for every candidate.
-        masks: Of the study's candidates, by name.
+        masks: Of the study's candidates, with the seeds of their arms, by name.
         scored_on: Digests of what they were scored on.
         say: Called with a line for each training that is damaged, which is left out.
 
@@ -233,7 +255,8 @@ def read_trained(
         if candidate not in masks:
             continue
         own = settings_folder(folder, candidate, config)
-        made_of = _made_of(config, masks[candidate], scored_on)
+        own_masks, seed = masks[candidate]
+        made_of = _made_of(config.of_seed(seed), own_masks, scored_on)
         names = (path.stem.removeprefix("seed") for path in own.glob("seed*.json"))
         seeds = sorted(int(name) for name in names if name.isdecimal())
         kept = {seed: _finished(own, seed, made_of, say, weights=False) for seed in seeds}
@@ -345,11 +368,15 @@ def _settings(config: StudyConfig) -> str:
     return fingerprint(train=config.train, precision=config.compute.precision)
 
 
-def _say_settings(folder: Path, config: StudyConfig) -> None:
+def settings_in_full(config: StudyConfig) -> dict[str, Any]:
+    """How a study trains in full, as YAML has it."""
+    return {"train": dump_config(config)["train"], "precision": config.compute.precision}
+
+
+def say_settings(folder: Path, config: StudyConfig) -> None:
     """Keep for people what a folder's name means."""
-    said = {"train": dump_config(config)["train"], "precision": config.compute.precision}
     with write_atomically(folder / "train.yaml") as partial:
-        partial.write_text(yaml_text(said))
+        partial.write_text(yaml_text(settings_in_full(config)))
 
 
 def _made_of(config: StudyConfig, masks: Masks, scored_on: Basis) -> dict[str, str]:

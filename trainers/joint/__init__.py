@@ -4,7 +4,7 @@ It goes on at any step, to the same weights, and says on its way what it has rea
 """
 
 from trainers.joint.augmentation import MissingLibraryError, require_library
-from trainers.joint.config import RECIPES, TrainConfig
+from trainers.joint.config import RECIPES, TRAINING_VERSION, TrainConfig
 from trainers.joint.training import (
     Snapshot,
     TrainResult,
@@ -17,6 +17,7 @@ from trainers.joint.underway import Point, Underway, points_of
 
 __all__ = [
     "RECIPES",
+    "TRAINING_VERSION",
     "MissingLibraryError",
     "Point",
     "Snapshot",

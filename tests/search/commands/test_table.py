@@ -1,6 +1,7 @@
 """`apportion train`: candidates trained as settings say, and the table of their rivals."""
 
 import shutil
+import time
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +15,14 @@ from mlflow import MlflowClient
 
 from partitioning import Masks
 from search.cli import main
+from search.commands.report import make_tracker
 from search.commands.sync import sync
-from search.commands.table import random_masks_like
+from search.commands.table import random_masks_like, train_table
+from search.config import ConfigError
 from search.study import Study, kept_trainings
 from tests.helpers.commands import refused
 from tests.helpers.kept_studies import config, no_jobs, searched, silent, write_data
-from trainers.joint import Underway, train_jointly
+from trainers.joint import Point, Underway, train_jointly
 from trainers.merging import MERGERS
 from trainers.networks import BackboneError
 
@@ -188,7 +191,9 @@ def test_the_table(study: Study, cluster: None, capsys: pytest.CaptureFixture[st
     one = study.pick("best").id
     assert main(["train", str(study.folder), "--table", "--pick", one, "--seeds", "2"]) == 0
     assert f"random like {one}" in capsys.readouterr().out
-    table = pd.read_csv(study.folder / "table" / "table.csv")
+    (folder,) = (study.folder / "table").iterdir()
+    assert (folder / "train.yaml").is_file()
+    table = pd.read_csv(folder / "table.csv")
     rows = ["single-task", "share_all", "independent", "share_half", *MERGERS]
     assert list(table[table["split"] == "test"]["row"]) == [*rows, f"random like {one}", one]
     assert set(table["seeds"]) == {2}
@@ -204,9 +209,59 @@ def test_the_table(study: Study, cluster: None, capsys: pytest.CaptureFixture[st
     assert test.loc["single-task", "delta_m"] == 0
     assert test.loc["single-task", "stored"] > test.loc["share_all", "stored"]
     assert test.loc[f"random like {one}", "use"] == pytest.approx(test.loc[one, "use"])
-    assert (study.folder / "table" / "table.png").stat().st_size > 1000
-    shown = (study.folder / "table" / "table.md").read_text()
+    assert (folder / "table.png").stat().st_size > 1000
+    shown = (folder / "table.md").read_text()
     assert shown.count("\n| ") == 2 * len(test) + 2
+
+
+def test_without_candidates_what_rows_stand_on_counts(tmp_path: Path, cluster: None) -> None:
+    """Nothing else says then on which trunk and teachers a training was."""
+    write_data(tmp_path / "data")
+    small = config(tmp_path, data_root=str(tmp_path), candidates=1)
+    first = train_table(Study.create(small), seeds=1, say=silent)
+    said: list[str] = []
+    again = train_table(Study.create(small, resume=True), seeds=1, say=said.append)
+    assert again.equals(first)
+    assert not any("trained" in line for line in said)
+    other = config(
+        tmp_path, data_root=str(tmp_path), candidates=1,
+        teachers={"sgd": {"steps": 5, "batch_size": 32}},
+    )  # fmt: skip
+    train_table(Study.create(other, resume=True), seeds=1, say=said.append)
+    assert sum("trained share_all" in line for line in said) == 1
+
+
+def test_a_table_stands_on_one_foundation(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study, "foundation_of", lambda candidate: candidate.index)
+    with pytest.raises(ConfigError, match=r"stand on one trunk.*random-0-0, random-0-1"):
+        train_table(study, ["random-0-0", "random-0-1"], say=silent)
+
+
+def test_curves_are_logged_once_after_a_kill(study: Study) -> None:
+    """Steps that were trained again, at another time, are no points more."""
+    one = study.pick("best").id
+
+    def points(*steps: int) -> list[Point]:
+        return [
+            Point(step=step, when=time.time(), loss={}, accuracy={}, learning_rate=0.1,
+                  images_per_second=1.0)
+            for step in steps
+        ]  # fmt: skip
+
+    how = {"train": {}, "precision": "fp32"}
+    for steps in ((10, 20, 30), (10, 20, 30, 40)):
+        tracker = make_tracker(study)()
+        assert tracker.attach()
+        tracker.log_training(one, 9, "settings", how, points(*steps))
+        tracker.stop_trainings("FAILED")
+    client = MlflowClient(study.store_uri)
+    (run,) = client.search_runs(
+        [e.experiment_id for e in client.search_experiments()], "tags.settings = 'settings'"
+    )
+    assert run.info.status == "FAILED"
+    history = client.get_metric_history(run.info.run_id, "learning_rate")
+    assert [metric.step for metric in history] == [10, 20, 30, 40]
+    client.delete_run(run.info.run_id)
 
 
 def test_random_masks_have_the_same_counts(study: Study) -> None:
@@ -223,6 +278,8 @@ def test_random_masks_have_the_same_counts(study: Study) -> None:
     ("options", "words"),
     [
         (["--pick", "best", "--set", "proxy.sgd.steps=3"], "--set with --pick is for train"),
+        (["--pick", "best", "--set", "data_root=/nope"], "data_root is what a study is made of"),
+        (["--pick", "best", "--set", "train.thaw=2"], "train.thaw must be"),
         (["--pick", "best", "--set", "train.patience=99"], "train.patience must be below"),
         (["--pick", "best", "--set", "train.recipe=papper"], "did you mean 'paper'"),
         (["--pick", "none-0-0"], "has no candidate 'none-0-0'"),

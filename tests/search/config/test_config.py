@@ -16,6 +16,7 @@ from search.config import (
 )
 from search.study import build_space, build_strategy
 from tests.helpers import ROOT
+from tests.helpers.studies import SMALL
 from trainers.networks import BackboneError
 from trainers.optim import learning_rate_at
 
@@ -401,3 +402,21 @@ def test_wrong_grids_are_refused(entry: dict[str, Any], message: str) -> None:
 def test_two_strategies_of_one_name_are_refused(strategies: dict[Any, Any]) -> None:
     with pytest.raises(ConfigError, match="is the name of two strategies"):
         parse_config(raw(strategies=strategies))
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_recipe_and_what_is_set_beside_it(tmp_path: Path, order: int) -> None:
+    """Whichever of the two comes first; what the file says of a recipe's settings gives way."""
+    file = tmp_path / "small.yaml"
+    file.write_text(yaml.safe_dump(SMALL | {"train": {"initial": "teachers", "ema": 0.5}}))
+    given = ["train.distillation=0.9", "train.recipe=paper"][::order]
+    train = load_config(file, given).train
+    assert (train.initial, train.distillation, train.ema) == ("trunk", 0.9, 0.5)
+    both = load_config(file, ["train={recipe: paper, evaluations: 4}"]).train
+    assert (both.initial, both.evaluations) == ("trunk", 4)
+    assert load_config(file).train.initial == "teachers"
+    with pytest.raises(ConfigError, match="did you mean 'paper'"):
+        load_config(file, ["train.recipe=papper"])
+    whole = {"trunk": "train", "partition": ["stage*"]}
+    with pytest.raises(ConfigError, match="there is no frozen trunk"):
+        load_config(file, ["train.thaw=0.5", f"backbone={SMALL['backbone'] | whole}"])
