@@ -162,7 +162,7 @@ def test_a_training_cut_off_at_any_step_comes_to_the_same(
             fully_train(tasks, trunk, teachers, config=config, underway=where)
         monkeypatch.setattr(_Run, "_advance", advance)
 
-    for step in (1, 9, 10, 11, 17, 23):
+    for step in (1, 10, 17):
         until(step)
     assert same(whole, fully_train(tasks, trunk, teachers, config=config, underway=where))
     progress = json.loads(where.progress.read_text())

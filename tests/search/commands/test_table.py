@@ -96,6 +96,7 @@ def test_settings_lie_beside_each_other_and_in_mlflow(
     assert torch.export.load(out / "digits" / "network.pt2")
 
 
+@pytest.mark.slow
 def test_networks_in_mlflow_and_one_made_again_from_its_run(
     study: Study, cluster: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
