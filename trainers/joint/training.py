@@ -298,6 +298,7 @@ class _Run:
         known.waited += 1
         if mean > known.best:
             known.best, known.best_step, known.waited = mean, known.step, 0
+            known.best_accuracy = dict(accuracy)
             if self._config.evaluations > 1:
                 with self._averaged():
                     self._best = {n: t.clone() for n, t in self._network.live().items()}
@@ -327,7 +328,10 @@ class _Run:
             self._network.load({**self._network.live(), **self._average})
         return TrainResult(
             state=self._network.state(),
-            accuracy=_measure(self._network, self._data, ["validation", "test"]),
+            accuracy={
+                "validation": known.best_accuracy,
+                **_measure(self._network, self._data, ["test"]),
+            },
             drawn=dict(zip(self._names, self._turns.drawn, strict=True)),
             seconds=seconds,
             steps=known.step,

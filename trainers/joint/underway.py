@@ -60,6 +60,7 @@ class Known:
     points: list[Point] = field(default_factory=list)
     best: float = -1.0
     best_step: int = 0
+    best_accuracy: dict[str, float] = field(default_factory=dict)
     waited: int = 0
     sums: dict[int, tuple[float, int]] = field(default_factory=dict)
     measured: float = 0.0
