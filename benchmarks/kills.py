@@ -43,7 +43,7 @@ from safetensors.numpy import load_file
 from search.record import read_record
 from search.record.journal import lines_written
 from search.record.lines import read_lines
-from search.study import Study
+from search.study import Study, kept_trainings
 
 #: Seconds after which a command is taken to hang.
 LONGEST = 600.0
@@ -150,6 +150,24 @@ def weights(folder: str) -> Callable[[Path], Any]:
     return made
 
 
+def trainings(study: Path) -> Any:
+    """Weights, accuracies and curves of trainings; each step of a curve must be in MLflow once."""
+    found = {}
+    client = MlflowClient(Study(study).store_uri)
+    ids = [experiment.experiment_id for experiment in client.search_experiments()]
+    for one in kept_trainings(study / "trained"):
+        (run,) = client.search_runs(
+            ids, f"tags.candidate = '{one.candidate}' and tags.settings = '{one.settings}' and "
+            f"tags.seed = '{one.seed}'",
+        )  # fmt: skip
+        steps = [m.step for m in client.get_metric_history(run.info.run_id, "learning_rate")]
+        assert steps == [point.step for point in one.points], "the curve in MLflow is another"
+        assert run.info.status == "FINISHED", f"in MLflow it is {run.info.status}"
+        curve = [(p.step, dict(p.loss), dict(p.accuracy), p.learning_rate) for p in one.points]
+        found[one.candidate, one.seed] = one.accuracy, curve
+    return found, weights("trained")(study)
+
+
 def measurements(study: Path) -> Any:
     """What a calibration measured, but for seconds and the checksums that they are in."""
 
@@ -187,9 +205,11 @@ COMMANDS = (
         points={"driver": 4},
     ),
     Command(
-        name="train", settings=REAL, made=weights("trained"), study=True,
-        arguments=lambda config, study: ["train", str(study), "--pick", "best", "--seeds", "3"],
-        points={"driver": 4, "training": 2},
+        name="train", settings=REAL, made=trainings, study=True,
+        arguments=lambda config, study: [
+            "train", str(study), "--pick", "best", "--seeds", "3", "--set", "train.sgd.steps=4000",
+        ],
+        points={"driver": 12, "training": 8},
     ),
     Command(
         name="export", settings=REAL, made=weights("exported"), study=True,
