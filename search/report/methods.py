@@ -15,6 +15,8 @@ if TYPE_CHECKING:  # slow to import, so it is done where it is needed
     import pandas as pd
     from matplotlib.axes import Axes
 
+#: Of a picture, in inches.
+WIDTH = 12.4
 #: Columns of panels in a picture.
 ACROSS = 3
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
@@ -87,9 +89,10 @@ def methods_figure(points: "pd.DataFrame", path: Path) -> None:
         ("mean over tasks", _by_seed(points)),
         *((t, points[points["task"] == t]) for t in tasks),
     ]
-    rows = math.ceil(len(panels) / ACROSS)
-    figure = Figure(figsize=(12.4, 3.9 * rows + 0.6), dpi=150, layout="constrained")
-    grid = figure.subplots(rows, ACROSS, squeeze=False)
+    across = 2 if len(panels) == 4 else ACROSS
+    rows = math.ceil(len(panels) / across)
+    figure = Figure(figsize=(WIDTH, 3.9 * rows + 0.6), dpi=150, layout="constrained")
+    grid = figure.subplots(rows, across, squeeze=False)
     for axes in grid.flat[len(panels) :]:
         axes.set_axis_off()
     for axes, (title, own) in zip(grid.flat, panels, strict=False):
@@ -98,7 +101,11 @@ def methods_figure(points: "pd.DataFrame", path: Path) -> None:
         axes.set_xlabel("million multiply-accumulates for an image", fontsize=9.5)
         axes.set_ylabel(f"{split} accuracy", fontsize=9.5)
     handles, names = grid.flat[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=6, fontsize=9.5, frameon=False)
+    columns = max(1, int(WIDTH / (0.65 + 0.066 * max(map(len, names)))))  # inches of a name
+    figure.legend(
+        handles, names, loc="outside lower center", ncols=min(6, columns), fontsize=9.5,
+        frameon=False,
+    )  # fmt: skip
     figure.savefig(path, format="png")
 
 
