@@ -6,14 +6,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from partitioning import DamagedFileError, read_json
 from search.commands.report import make_tracker
 from search.config import StudyConfig
-from search.mirror import Tracker, TrackingError
+from search.mirror import TrackingError
 from search.study import Running, Say, Study, kept_trainings, settings_in_full, settings_name
 from trainers.joint import points_of
+
+if TYPE_CHECKING:  # loads MLflow, which takes seconds
+    from search.mirror import Tracker
 
 #: Seconds between two lines about the same training, and between two looks at how far it is.
 SAID_EVERY, LOOKED_EVERY = 30.0, 1.0
@@ -172,7 +175,7 @@ class Curves:
             )
 
 
-def mirror_trainings(study: Study, tracker: Tracker) -> None:
+def mirror_trainings(study: Study, tracker: "Tracker") -> None:
     """Log all finished trainings of a study; those that are there already change nothing.
 
     Raises:
