@@ -59,9 +59,9 @@ def main() -> None:
     masks = space.decode(baselines(study.config, space, 0)["share_all"]).masks
     found: dict[str, TrainedPick] = {}
     for name in options.only:
-        steps = [f"train.sgd.steps={options.steps}"]
-        settings = training_settings(study, [*(f"train.{c}" for c in VARIANTS[name]), *steps])
         try:
+            steps = [f"train.sgd.steps={options.steps}"]
+            settings = training_settings(study, [*(f"train.{c}" for c in VARIANTS[name]), *steps])
             (found[name],) = study.train_all(
                 [], others={"share_all": (masks, range(options.seeds))}, settings=settings,
                 run=cluster_run(settings),
