@@ -3,19 +3,19 @@
 Nothing here changes a study.
 """
 
+from search.report.beside import (
+    Row,
+    compared_split,
+    standing,
+    standing_figure,
+    standing_markdown,
+)
 from search.report.figures import COLOURS, COST, GREY, INK, QUALITY
 from search.report.methods import by_level, difference, measure_of, methods_figure
 from search.report.selection import (
     chosen_images_figure,
     of_compared_split,
     selection_figure,
-)
-from search.report.standing import (
-    Row,
-    compared_split,
-    standing,
-    standing_figure,
-    standing_markdown,
 )
 from search.report.tables import front_figure, front_html, front_table, summary
 
