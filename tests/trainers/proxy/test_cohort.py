@@ -51,7 +51,7 @@ def test_the_estimate_covers_the_weights_that_are_held(name: str) -> None:
             part.leaf.grad = torch.zeros_like(part.leaf)
         stack.step(0.1, 0.9, 0.0)
         for part in stack.parts.values():
-            parts = (part.leaf, part._index, part._momentum)
+            parts = (part.leaf, part._index, part.momentum)
             held += sum(each.nbytes for each in parts if each is not None)
     each = candidate_bytes(found, rows=2, batch_size=0, norm_images=0)
     assert 0.2 * len(cohort) * each < held < len(cohort) * each
