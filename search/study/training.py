@@ -179,9 +179,9 @@ def train_candidates(
         found = {seed: _finished(own, seed, made_of, say) for seed in one.seeds}
         known[one.candidate] = {seed: kept for seed, kept in found.items() if kept is not None}
         missing = [seed for seed in one.seeds if seed not in known[one.candidate]]
-        if not missing and scored_on and one.base is None:  # it would check this
-            check(data_basis(read_tasks(one.config, say)))
         if not missing:
+            if scored_on and one.base is None:  # it would check this
+                check(data_basis(read_tasks(one.config, say)))
             continue
         require_library(one.how.train)
         if ground not in bases:

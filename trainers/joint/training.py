@@ -5,6 +5,7 @@ curriculum that draws lagging tasks more often. Beside it, what single-task teac
 on: their heads and norms to begin with, and their logits to imitate.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -165,7 +166,6 @@ class _Run:
         self._known = Known()
         self._average: dict[str, Tensor] = {}
         self._best: dict[str, Tensor] = {}
-        self._measured: Mapping[str, float] = {}
 
     def train(self, snapshots: Sequence[float], underway: Underway | None) -> TrainResult:
         """Train to the end, from what is under way if there is any."""
@@ -181,12 +181,14 @@ class _Run:
             if clock.due():
                 clock.take(known.step, self._validation)
             self._advance()
+            accuracy: Mapping[str, float] = {}
             if known.step in measured:
                 with clock.stopped():
-                    self._judge(self._validation())
-            if known.step in measured or known.step % noted == 0:
+                    accuracy = self._validation()
+                    self._judge(accuracy)
+            if accuracy or known.step % noted == 0:
                 known.seconds = clock.elapsed()
-                self._note(known.step in measured)
+                self._note(accuracy)
                 if underway is not None:
                     say_progress(underway.progress, known, steps)
             if underway is not None and pace is not None and known.step < steps and pace.due():
@@ -217,13 +219,14 @@ class _Run:
             loss, logits = self._loss(row, to_channels_last(varied), targets)
             (loss / config.accumulate).backward()
             right += float((logits.detach().argmax(dim=1) == labels).float().mean())
-            if not bool(loss.isfinite()):
+            value = float(loss.detach())  # waits for the device, so it is asked once
+            if not math.isfinite(value):
                 raise FloatingPointError(
                     f"the loss of task {self._names[row]} is not finite at step {known.step}; "
                     f"lower train.sgd.learning_rate ({sgd.learning_rate})"
                 )
             total, count = known.sums.get(row, (0.0, 0))
-            known.sums[row] = total + float(loss.detach()), count + 1
+            known.sums[row] = total + value, count + 1
         network.step(row, learning_rate_at(sgd, known.step), sgd.momentum, sgd.weight_decay)
         self._turns.learn(row, right / config.accumulate)
         known.step += 1
@@ -293,7 +296,6 @@ class _Run:
     def _judge(self, accuracy: Mapping[str, float]) -> None:
         """Take in what was measured, and keep the weights if they are the best yet."""
         known = self._known
-        self._measured = accuracy
         mean = float(np.mean(list(accuracy.values())))
         known.waited += 1
         if mean > known.best:
@@ -303,8 +305,8 @@ class _Run:
                 with self._averaged():
                     self._best = {n: t.clone() for n, t in self._network.live().items()}
 
-    def _note(self, measured: bool) -> None:
-        """A point of the curve."""
+    def _note(self, accuracy: Mapping[str, float]) -> None:
+        """A point of the curve, with what was measured there, if anything."""
         known = self._known
         loss = {self._names[row]: total / count for row, (total, count) in known.sums.items()}
         images = sum(count for _, count in known.sums.values()) * self._sgd.batch_size
@@ -313,7 +315,7 @@ class _Run:
                 step=known.step,
                 when=time.time(),
                 loss=dict(sorted(loss.items())),
-                accuracy=dict(self._measured) if measured else {},
+                accuracy=dict(accuracy),
                 learning_rate=learning_rate_at(self._sgd, known.step - 1),
                 images_per_second=images / max(1e-9, known.seconds - known.measured),
             )
