@@ -3,26 +3,27 @@
 It needs MLflow, NumPy and torch, nothing of Apportion.
 """
 
-from typing import Any
-
 import numpy as np
 import torch
 from mlflow.models import set_model
-from mlflow.pyfunc import PythonModel
+from mlflow.pyfunc import PythonModel, PythonModelContext
 
 
 class Served(PythonModel):  # type: ignore[misc]
     """An exported network: raw images to logits."""
 
-    def load_context(self, context: Any) -> None:
+    def load_context(self, context: PythonModelContext) -> None:
         """Load the program."""
         self._network = torch.export.load(context.artifacts["program"]).module()
 
-    def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
+    def predict(
+        self, context: PythonModelContext, model_input: np.ndarray, params: object = None
+    ) -> np.ndarray:
         """Map uint8 RGB images (B, 3, S, S) to logits (B, classes)."""
         images = torch.from_numpy(np.ascontiguousarray(model_input, dtype=np.uint8))
         with torch.no_grad():
-            return self._network(images).numpy()
+            logits: torch.Tensor = self._network(images)
+        return logits.numpy()
 
 
 set_model(Served())
