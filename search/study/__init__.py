@@ -45,11 +45,10 @@ from search.study.method_trainings import (
 )
 from search.study.shelf import Say, move_aside
 from search.study.supplies import Supplies, foundations, supplies_by_seed
-from search.study.training import (
+from search.study.training import Running, Watch
+from search.study.training_files import (
     KeptTraining,
-    Running,
     TrainedPick,
-    Watch,
     kept_trainings,
     say_settings,
     settings_in_full,

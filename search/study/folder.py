@@ -46,14 +46,8 @@ from search.strategies import TaskFacts, TaskKnowledge
 from search.study.basis import Basis, Check, changed, settings_basis
 from search.study.foundation import Foundation, Run, build_foundation, run_here
 from search.study.shelf import Say, own_folder
-from search.study.training import (
-    ToTrain,
-    TrainedPick,
-    Watch,
-    export_trained,
-    read_trained,
-    train_candidates,
-)
+from search.study.training import ToTrain, Watch, export_trained, train_candidates
+from search.study.training_files import TrainedPick, read_trained
 from search.study.tried import Tried, tried
 from trainers.export import ExportCheck
 

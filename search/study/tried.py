@@ -11,7 +11,7 @@ from math import nan
 import numpy as np
 
 from search.stats import holm, welch
-from search.study.training import TrainedPick
+from search.study.training_files import TrainedPick
 
 
 @dataclass(frozen=True, kw_only=True)

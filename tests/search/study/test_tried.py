@@ -12,7 +12,7 @@ from partitioning import TRAINING
 from search.config import parse_config
 from search.record import Record
 from search.study import Study
-from search.study.training import TrainedPick, _made_of, settings_folder
+from search.study.training_files import TrainedPick, decided_by, settings_folder
 from search.study.tried import tried
 from tests.helpers.candidates import decoding, whole_masks
 from tests.helpers.comparisons import make
@@ -117,7 +117,7 @@ def test_a_study_lists_what_was_trained_with_its_settings(tmp_path: Path) -> Non
         ):
             record.add(replace(found, decoding=decoding(("a",))))
     assert study.pick("share_all").id == "baselines-0-0"
-    made_of = _made_of(config, whole_masks(("a",)), {})
+    made_of = decided_by(config, whole_masks(("a",)), {})
     for name, values, given in (
         ("baselines-0-0", SHARE_ALL, made_of),
         ("es-0-0", GOOD, made_of),
