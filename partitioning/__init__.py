@@ -11,8 +11,10 @@ from partitioning.baselines import (
 )
 from partitioning.files import (
     DamagedFileError,
+    appears_whole,
     name_of_damaged,
     read_json,
+    require_free,
     write_atomically,
     write_json,
 )
@@ -68,6 +70,7 @@ __all__ = [
     "Space",
     "SpaceConfig",
     "VirtualNetwork",
+    "appears_whole",
     "check_sharing_matrix",
     "entry_tasks",
     "equal_use",
@@ -82,6 +85,7 @@ __all__ = [
     "realised",
     "refine",
     "refine_backward",
+    "require_free",
     "round_to_channels",
     "share_all",
     "share_half",

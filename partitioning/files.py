@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -51,6 +52,67 @@ def write_atomically(path: Path) -> Iterator[Path]:
         if isinstance(error, OSError) and error.errno and not error.filename:
             error.filename = str(path)  # a full disk does not say where it is full
         raise
+
+
+@contextmanager
+def appears_whole(folder: Path, *, replace: bool = False) -> Iterator[Path]:
+    """Lends a folder to fill; it takes the place of `folder` by a rename once the block has ended.
+
+    If the block raises, or the process is killed, nothing is there under that name, or what was
+    there before.
+
+    Args:
+        folder: The folder to be made; those above it are made if they are missing.
+        replace: Take the place of a folder that is there, too; otherwise only of an empty one.
+
+    Yields:
+        An empty folder beside it.
+
+    Raises:
+        FileExistsError: There is something already.
+        OSError: The folder above is read-only or full.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp(), "notes")
+        >>> with appears_whole(path) as partial:
+        ...     _ = (partial / "note.txt").write_text("whole")
+        >>> [file.name for file in path.iterdir()], [file.name for file in path.parent.iterdir()]
+        (['note.txt'], ['notes'])
+    """
+    require_free(folder, replace=replace)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
+    before = folder.with_name(f"{partial.name}.before")
+    try:
+        partial.mkdir()
+        yield partial
+        for path in partial.rglob("*"):
+            if path.is_file():
+                with open(path, "rb") as file:
+                    os.fsync(file.fileno())
+        if replace and folder.is_dir():
+            os.replace(folder, before)
+        os.replace(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(before, ignore_errors=True)
+
+
+def require_free(folder: Path, *, replace: bool = False) -> None:
+    """Refuse a folder in which there is something already.
+
+    Args:
+        folder: That is to be made.
+        replace: Take one that is there, but no file.
+
+    Raises:
+        FileExistsError: There is.
+    """
+    if folder.is_dir() and (replace or not any(folder.iterdir())):
+        return
+    if folder.exists() or folder.is_symlink():
+        raise FileExistsError(f"{folder} is there already: name another folder, or remove it")
 
 
 def name_of_damaged(path: Path) -> Path:

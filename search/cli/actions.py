@@ -160,6 +160,7 @@ def run_export(options: argparse.Namespace) -> None:
     """`apportion export`."""
     from search.commands.publish import export, training_of
     from search.commands.train import training_settings
+    from trainers.export import ExportConfig
 
     if (options.pick is None) == (options.run is None):
         raise ConfigError(f"give --pick, one of {PICKS}; or --run, the id of a training in MLflow")
@@ -171,7 +172,22 @@ def run_export(options: argparse.Namespace) -> None:
         if options.set or options.seed is not None:
             raise ConfigError("--run says seed and settings: leave out --seed and --set")
         pick, seed, settings = training_of(study, options.run)
-    export(study, pick, options.out, seed=seed, settings=settings, register=options.register)
+    formats = options.format.split(",") if options.format else ["onnx", "pt2"]
+    if not (options.format or study.config.methods):
+        formats.append("merged")
+    files = ExportConfig(
+        formats=tuple(formats),
+        precisions=tuple(name for name in ("float16", "int8") if getattr(options, name)),
+        inputs=options.input,
+        max_loss=options.max_loss / 100,
+    )
+    exported = export(
+        study, pick, options.out,
+        seed=seed, settings=settings, files=files, register=options.register,
+        say=_say(_progress_console(options)),
+    )  # fmt: skip
+    if options.json:
+        print(json.dumps(exported.summary(), indent=2))
 
 
 def run_report(options: argparse.Namespace) -> None:

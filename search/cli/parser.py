@@ -282,13 +282,18 @@ examples:
         text="""\
 Write one compact network per task: the channels that the task does not use are gone.
 
-Each is a torch.export program that needs only torch, and is checked against the network that it was
-cut from. A candidate that has not been trained in full is trained first. The networks are logged in
-MLflow, too, as models with their signatures, in the run of the training. With --run a network is
-made again from that run alone.""",
+Of each there is a file for ONNX Runtime and one for torch, which need nothing else, and one file
+has all of them, with what tasks share in it once. Each file is read back and compared with the
+trained network on real images: float32 must compute the same, float16 and int8 may cost --max-loss.
+The folder appears once all is written and proven, or not at all.
+
+A candidate that has not been trained in full is trained first. The networks are logged in MLflow,
+too, as models with their signatures, in the run of the training. With --run a network is made again
+from that run alone.""",
         epilog="""\
 example:
   apportion export studies/quickstart --pick knee --out networks
+  apportion export studies/quickstart --pick knee --out small --format onnx --int8
   apportion export studies/quickstart --pick knee --out networks --register shop""",
         interrupted="; trainings that ended are kept: run it again",
     )
@@ -299,6 +304,31 @@ example:
     )
     export.add_argument("--out", required=True, metavar="DIR", help="folder of the networks")
     export.add_argument("--seed", type=int, metavar="N", help="of the training (default 0)")
+    export.add_argument(
+        "--format",
+        metavar="NAMES",
+        help="of onnx, pt2, safetensors and merged, with commas (default onnx,pt2,merged)",
+    )
+    export.add_argument("--float16", action="store_true", help="also ONNX in half precision")
+    export.add_argument(
+        "--int8", action="store_true", help="also ONNX of 8 bits, calibrated on training images"
+    )
+    export.add_argument(
+        "--input",
+        choices=("uint8", "float32"),
+        default="uint8",
+        help="what networks read: images of 0 to 255, or normalised ones (default uint8)",
+    )
+    export.add_argument(
+        "--max-loss",
+        type=float,
+        default=1.0,
+        metavar="POINTS",
+        help="accuracy that float16 and int8 may cost (default 1)",
+    )
+    export.add_argument(
+        "--json", action="store_true", help="print costs, latencies and checks as JSON"
+    )
     export.add_argument(
         "--register",
         metavar="NAME",

@@ -9,8 +9,8 @@ from search.commands.train import training_settings
 from search.commands.watching import Curves
 from search.config import ConfigError, StudyConfig
 from search.mirror import TrackingError
-from search.study import Say, Study, data_basis, export_level, read_tasks, require_writable
-from trainers.export import ExportCheck
+from search.study import Say, Study, data_basis, export_level, read_tasks, require_place
+from trainers.export import ExportConfig, Exported
 
 
 def export(
@@ -20,9 +20,10 @@ def export(
     *,
     seed: int = 0,
     settings: StudyConfig | None = None,
+    files: ExportConfig | None = None,
     register: str | None = None,
     say: Say = print,
-) -> dict[str, ExportCheck]:
+) -> Exported:
     """Write one compact network per task, with what has to be trained first trained on the cluster.
 
     Networks of a search's candidate are logged in MLflow, too, as models with their signatures, in
@@ -32,17 +33,19 @@ def export(
         study: With scored candidates.
         pick: "knee" (the front's bend), "best" (the highest quality) or a candidate's name; of a
             study of methods METHOD-SEED-LEVEL.
-        out: Folder of the networks, made if it is not there.
+        out: Folder of the networks, which appears once all of them are written and proven.
         seed: Of the training; of a study of methods its candidate says it.
         settings: How it is trained, as `training_settings` gives it; None for the study's own.
+        files: Which are written; None for ONNX, torch and, of what a search has found, one file of
+            all networks.
         register: Make each network a version of MLflow's registered model `<register>-<network>`.
         say: Called with one line per thing that was done.
 
     Returns:
-        By network: how it compares with the network that it was cut from.
+        By network and file: how it compares with the network that it was cut from, and its bytes.
 
     Raises:
-        StudyError: There is no such candidate, or the folder cannot be written.
+        StudyError: There is no such candidate, or the folder is there or cannot be written.
         ExportError: A compact network does not compute what the trained one does.
         TrackingError: Networks are to be registered, and MLflow cannot be reached.
     """
@@ -52,18 +55,28 @@ def export(
                 "--seed, --set and --register are for what a search has found; a level of a method "
                 "has its seed in its name"
             )
-        return _export_level(study, pick, Path(out), say)
+        files = files or ExportConfig(formats=("onnx", "pt2"))
+        if "merged" in files.formats:
+            raise ConfigError("one file of all networks is for what a search has found")
+        return _export_level(study, pick, Path(out), files, say)
+    files = files or ExportConfig()
+    if register and "pt2" not in files.formats:
+        raise ConfigError("--register needs the format pt2")
     how = settings or study.config
     curves = Curves(study, say)
     run = cluster_run(how)
-    checks = study.export(pick, out, seed=seed, settings=settings, say=say, run=run, watch=curves)
+    exported = study.export(
+        pick, out, seed=seed, settings=settings, files=files, say=say, run=run, watch=curves
+    )
     curves.finish()
+    if "pt2" not in files.formats:
+        return exported
     logged = curves.log_networks(
-        study.pick(pick).id, seed, how, [Path(out) / name for name in checks], register
+        study.pick(pick).id, seed, how, [Path(out) / name for name in exported.checks], register
     )
     if register and not logged:
         raise TrackingError("the networks are written, and could not be registered in MLflow")
-    return checks
+    return exported
 
 
 def training_of(study: Study, run_id: str) -> tuple[str, int, StudyConfig]:
@@ -90,11 +103,11 @@ def training_of(study: Study, run_id: str) -> tuple[str, int, StudyConfig]:
     return candidate, seed, training_settings(study, changed)
 
 
-def _export_level(study: Study, pick: str, out: Path, say: Say) -> dict[str, ExportCheck]:
+def _export_level(study: Study, pick: str, out: Path, files: ExportConfig, say: Say) -> Exported:
     """A level of a method."""
     candidate = study.pick(pick)
-    require_writable(out)
+    require_place(out)
     check = study.check()
     tasks = read_tasks(study.config, say)
     check(data_basis(tasks))
-    return export_level(study, candidate, tasks, out, say)
+    return export_level(study, candidate, tasks, out, files, say)

@@ -105,7 +105,7 @@ def _train_and_export(
         curves.finish()
     if finish.export:
         out = study.folder / "exported" / trained.candidate
-        study.export(trained.candidate, out, say=say, run=run, base=base)
+        study.export(trained.candidate, out, replace=True, say=say, run=run, base=base)
 
 
 def _say_front(study: Study, say: Say) -> None:

@@ -14,7 +14,7 @@ from search.study.assembly import (
 from search.study.attempts import Failure, TrainingsError, attempt
 from search.study.basis import data_basis
 from search.study.features import feature_cache
-from search.study.folder import Study, StudyError, require_writable
+from search.study.folder import Study, StudyError, require_place, require_writable
 from search.study.foundation import (
     Foundation,
     Jobs,
@@ -100,6 +100,7 @@ __all__ = [
     "read_tasks",
     "read_trainings",
     "refresh_masks",
+    "require_place",
     "require_writable",
     "run_here",
     "say_settings",

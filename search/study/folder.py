@@ -16,6 +16,7 @@ from partitioning import (
     FormatError,
     Masks,
     read_json,
+    require_free,
     write_atomically,
     write_json,
 )
@@ -49,7 +50,7 @@ from search.study.shelf import Say, own_folder
 from search.study.training import ToTrain, Watch, export_trained, train_candidates
 from search.study.training_files import TrainedPick, read_trained
 from search.study.tried import Tried, tried
-from trainers.export import ExportCheck
+from trainers.export import ExportConfig, Exported
 
 #: What to do about a damaged config.
 RESTORE = "Put it back from a copy of the study"
@@ -453,11 +454,13 @@ class Study:
         *,
         seed: int = 0,
         settings: StudyConfig | None = None,
+        files: ExportConfig | None = None,
+        replace: bool = False,
         say: Say = print,
         run: Run = run_here,
         base: Foundation | None = None,
         watch: Watch = lambda running: nullcontext(),
-    ) -> dict[str, ExportCheck]:
+    ) -> Exported:
         """Write one compact network per task of a trained candidate, trained first if need be.
 
         Args:
@@ -465,6 +468,8 @@ class Study:
             out: Folder of the compact networks.
             seed: Of the training.
             settings: How it is trained, as in `train_all`.
+            files: Which are written; None for what torch needs.
+            replace: Take the place of a folder that is there.
             say: Called with one line per thing that was done.
             run: Where training runs.
             base: Tasks, trunk and teachers of the candidate's seed if they are loaded already.
@@ -478,13 +483,29 @@ class Study:
         out = Path(out)
         candidate = self.pick(pick)
         config = self.config.of_seed(candidate.seed)
-        require_writable(out)
+        require_place(out, replace=replace)
         base = base or build_foundation(config, run, say, check=self.check())
         (trained,) = self.train_all(
             [candidate.id], seeds=[seed], settings=settings, say=say, run=run, base=base,
             watch=watch,
         )  # fmt: skip
-        return export_trained(config, trained, self.masks(candidate), base, out, seed=seed, say=say)
+        return export_trained(
+            config, trained, self.masks(candidate), base, out,
+            seed=seed, files=files or ExportConfig(formats=("pt2",)), replace=replace, say=say,
+        )  # fmt: skip
+
+
+def require_place(folder: Path, *, replace: bool = False) -> None:
+    """Refuse a folder that is there already, or cannot be made, before it is to be filled.
+
+    Raises:
+        StudyError: It cannot be, or there is something in it.
+    """
+    try:
+        require_free(folder, replace=replace)
+    except FileExistsError as error:
+        raise StudyError(str(error)) from error
+    require_writable(folder.absolute().parent)
 
 
 def require_writable(folder: Path) -> None:

@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from partitioning import DamagedFileError, Masks, VirtualNetwork
+from partitioning import DamagedFileError, Masks, VirtualNetwork, appears_whole
 from search.candidates import Candidate, Decoding, Measurement
 from search.config import COSTS, StudyConfig
 from search.study.folder import Study, StudyError
 from search.study.method_plans import build_plan
 from search.study.method_trainings import MethodTraining, read_trainings, trained_networks
 from search.study.shelf import Say
+from search.study.training import say_exported
 from trainers.cost import Costs, costs
 from trainers.data import Task
-from trainers.export import ExportCheck, ExportError, export_networks
+from trainers.export import PROGRAM, ExportConfig, Exported, ExportError, export_networks
 from trainers.methods import ElasticNetworks, Plan, alone, export_chosen
 from trainers.teachers import load
 
@@ -197,20 +198,22 @@ def export_level(
     candidate: Candidate,
     tasks: Mapping[str, Task],
     out: Path,
+    files: ExportConfig,
     say: Say,
-) -> dict[str, ExportCheck]:
-    """Write a compact network for every task of a level.
+) -> Exported:
+    """Write a compact network for every task of a level, all or none.
 
     Args:
         study: Of methods.
         candidate: A level of one.
         tasks: That every network is checked on.
         out: Folder of the networks.
+        files: Which are written; of a network that is chosen per image programs for torch.
         say: Called with one line per network.
 
     Raises:
         StudyError: Its weights are not there.
-        ExportError: A network does not compute what the method's does.
+        ExportError: A network does not compute what the method's does, or there are no such files.
     """
     config, name, seed = study.config, candidate.strategy, candidate.seed
     path = study.folder / "methods" / name / f"seed{seed}.safetensors"
@@ -220,24 +223,31 @@ def export_level(
         raise StudyError(f"{error}: train it again with `apportion train {study.folder}`") from None
     plan = build_plan(config, name, seed)
     parts = trained_networks(config, plan, tasks, seed, state)
-    checks: dict[str, ExportCheck] = {}
-    for task, network in _levels_of(plan)[candidate.index].items():
-        part, row = plan.places[network]
-        own = parts[part]
-        if isinstance(own, ElasticNetworks) and own.budget_of(row) is not None:
-            checks[task] = export_chosen(own, row, tasks[task], out / task)
-            say(f"exported {out / task}, a network per image: {checks[task].accuracy:.3f}")
-            continue
-        try:
-            network_alone = alone(own, row, tasks[task])
-        except ValueError as error:
-            raise ExportError(str(error)) from error
-        found = export_networks(network_alone, tasks, out)
-        checks |= found
-        for each, check in found.items():
-            say(f"exported {out / each}: {check.accuracy:.3f} on {check.images} images")
-    candidate.masks.save(out / "masks.json")
-    return checks
+    written: list[Exported] = []
+    with appears_whole(out) as folder:
+        for task, network in _levels_of(plan)[candidate.index].items():
+            part, row = plan.places[network]
+            own = parts[part]
+            if isinstance(own, ElasticNetworks) and own.budget_of(row) is not None:
+                if "pt2" not in files.formats:
+                    raise ExportError(
+                        f"{name} chooses a network per image: it needs the format pt2"
+                    )
+                check = export_chosen(own, row, tasks[task], folder / task)
+                written.append(Exported(networks={}, checks={task: {PROGRAM: check}}))
+                continue
+            try:
+                network_alone = alone(own, row, tasks[task])
+            except ValueError as error:
+                raise ExportError(str(error)) from error
+            written.append(export_networks(network_alone, tasks, folder, files))
+        candidate.masks.save(folder / "masks.json")
+    exported = Exported(
+        checks={name: checks for one in written for name, checks in one.checks.items()},
+        networks={name: own for one in written for name, own in one.networks.items()},
+    )
+    say_exported(out, exported, say)
+    return exported
 
 
 def _levels_of(plan: Plan) -> list[dict[str, VirtualNetwork]]:

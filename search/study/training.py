@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from partitioning import Masks
+from partitioning import Masks, appears_whole
 from search.config import StudyConfig
 from search.study.attempts import Failure, TrainingsError, attempt
 from search.study.basis import Basis, Check, accept, data_basis, foundation_basis
@@ -24,7 +24,7 @@ from search.study.training_files import (
     say_settings,
     settings_folder,
 )
-from trainers.export import ExportCheck, export_networks
+from trainers.export import PROGRAM, ExportConfig, Exported, export_networks
 from trainers.joint import (
     TRAINING_VERSION,
     Underway,
@@ -213,9 +213,11 @@ def export_trained(
     out: Path,
     *,
     seed: int,
+    files: ExportConfig,
+    replace: bool,
     say: Say,
-) -> dict[str, ExportCheck]:
-    """Write one compact network per virtual network of a training.
+) -> Exported:
+    """Write one compact network per virtual network of a training, all or none.
 
     Args:
         config: The study.
@@ -224,6 +226,8 @@ def export_trained(
         base: The tasks that every network is checked on.
         out: Folder of the networks.
         seed: Of the training.
+        files: Which are written.
+        replace: Take the place of a folder that is there.
         say: Called with one line per network.
 
     Raises:
@@ -237,8 +241,26 @@ def export_trained(
         base.teachers,
         config.network,
     )
-    checks = export_networks(network, base.tasks, out)
-    masks.save(out / "masks.json")
-    for name, result in checks.items():
-        say(f"exported {out / name}: {result.accuracy:.3f} on {result.images} images")
-    return checks
+    with appears_whole(out, replace=replace) as folder:
+        exported = export_networks(network, base.tasks, folder, files)
+        masks.save(folder / "masks.json")
+    say_exported(out, exported, say)
+    return exported
+
+
+def say_exported(out: Path, exported: Exported, say: Say) -> None:
+    """Say what was written, a line for each network, and one for that of all."""
+    for name, checks in exported.checks.items():
+        if not checks:
+            say(f"exported {out / name}")
+            continue
+        first = next(iter(checks.values()))
+        small = [
+            f"{file} {check.accuracy:.3f}" for file, check in checks.items() if file.count(".") > 1
+        ]
+        more = f" ({', '.join(small)})" if small else ""
+        say(f"exported {out / name}: {first.accuracy:.3f} on {first.images} images{more}")
+    if exported.merged_bytes is not None:
+        size, apart = exported.merged_bytes, exported.bytes_of(PROGRAM)
+        beside = f", apart {apart / 1e6:.1f} MB" if apart else ""
+        say(f"exported {out / 'merged.pt'}: all of them in {size / 1e6:.1f} MB{beside}")

@@ -35,7 +35,7 @@ def test_a_copy_goes_on_by_itself(original: Path, copy: Path, tmp_path: Path) ->
     assert [c.index for c in study.candidates()] == [0, 1, 2]
     study = Study(copy)
     trained = study.train("best", say=silent)
-    assert study.export("best", copy / "exported", say=silent).keys() == {"parts", "digits"}
+    assert study.export("best", copy / "exported", say=silent).checks.keys() == {"parts", "digits"}
     assert study.train("best", run=no_jobs).accuracy == trained.accuracy
     study.config = replace(
         study.config, calibration=replace(study.config.calibration, candidates=3, trained_twice=0)
@@ -90,7 +90,10 @@ def test_weights_are_kept_with_the_study(original: Path, tmp_path: Path) -> None
     copied = Study(tmp_path / "elsewhere" / "t")
     trained = copied.train("best", say=silent)
     assert trained.accuracy == study.train("best", run=no_jobs).accuracy
-    assert copied.export("best", tmp_path / "exported", say=silent).keys() == {"parts", "digits"}
+    assert copied.export("best", tmp_path / "exported", say=silent).checks.keys() == {
+        "parts",
+        "digits",
+    }
     write_weights(given, 1)
     with pytest.raises(StudyError, match="the trunk of seed 0"):
         searched(again, run=no_jobs)

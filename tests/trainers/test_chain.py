@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from tests.helpers.foreign import with_operators
 from tests.helpers.masks import random_masks
@@ -13,7 +14,7 @@ from tests.helpers.small_networks import COMPUTE, NAMES, PROXY, SGD
 from tests.helpers.tasks import bright_task
 from trainers.cost import costs
 from trainers.data import Task, normalise
-from trainers.export import export_networks, read_export
+from trainers.export import ExportConfig, export_networks, read_export
 from trainers.joint import TrainConfig, train_jointly, trained_network
 from trainers.networks import BackboneConfig, build_backbone, build_model
 from trainers.proxy import Evaluation, FeatureCache, build_cache, compute_features, distill
@@ -85,13 +86,16 @@ class Chain:
         network = trained_network(
             result.state, masks, self.tasks, self.trunk, self.teachers, self.backbone
         )
-        checks = export_networks(network, self.tasks, folder)
+        config = ExportConfig(formats=("pt2", "safetensors"))
+        checks = export_networks(network, self.tasks, folder, config).checks
         for name in NAMES:
-            assert checks[name].accuracy == result.accuracy["test"][name]
+            assert checks[name]["network.pt2"].accuracy == result.accuracy["test"][name]
             described = read_export(folder / name)
             assert described["parameters"] == costs(self.backbone, masks, [2, 2]).parameters[name]
-            program = torch.export.load(folder / name / "network.pt2").module()
-            assert sum(p.numel() for p in program.parameters()) == described["parameters"]
+            weights = load_file(folder / name / "weights.safetensors")
+            statistics = ("mean", "std", "running_mean", "running_var", "num_batches_tracked")
+            counted = [t.numel() for n, t in weights.items() if not n.endswith(statistics)]
+            assert sum(counted) == described["parameters"]
             whole = costs(
                 self.backbone, random_masks(self.backbone.groups, NAMES, 0, use=1.1), [2, 2]
             )

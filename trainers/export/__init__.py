@@ -1,23 +1,27 @@
 """One small network per task, its channels physically removed, proven against the masked one.
 
-What is written needs torch alone.
+Programs of torch need torch alone, ONNX files ONNX Runtime alone.
 """
 
-from trainers.export.compact import (
-    ExportCheck,
-    ExportError,
-    RawImages,
-    check_export,
-    check_exportable,
-    checked_split,
+from trainers.export.compact import RawImages, check_exportable
+from trainers.export.description import read_export
+from trainers.export.proof import ExportCheck, ExportError, check_export, checked_split
+from trainers.export.writing import (
+    FORMATS,
+    PROGRAM,
+    ExportConfig,
+    Exported,
     described,
     export_networks,
 )
-from trainers.export.description import read_export
 
 __all__ = [
+    "FORMATS",
+    "PROGRAM",
     "ExportCheck",
+    "ExportConfig",
     "ExportError",
+    "Exported",
     "RawImages",
     "check_export",
     "check_exportable",

@@ -3,7 +3,7 @@
 It goes on at any step, to the same weights, and says on its way what it has reached.
 """
 
-from trainers.joint.augmentation import MissingLibraryError, require_library
+from trainers.joint.augmentation import require_library
 from trainers.joint.config import RECIPES, TRAINING_VERSION, TrainConfig
 from trainers.joint.training import (
     Snapshot,
@@ -18,7 +18,6 @@ from trainers.joint.underway import Point, Underway, points_of
 __all__ = [
     "RECIPES",
     "TRAINING_VERSION",
-    "MissingLibraryError",
     "Point",
     "Snapshot",
     "TrainConfig",

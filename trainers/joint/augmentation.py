@@ -7,13 +7,10 @@ import torch
 from torch import Tensor
 
 from trainers.joint.config import TrainConfig
+from trainers.libraries import needed_for
 
 Change = Callable[[Tensor], Tensor]
 Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-
-
-class MissingLibraryError(ValueError):
-    """Settings that need a library which is not installed."""
 
 
 def require_library(config: TrainConfig) -> None:
@@ -47,11 +44,6 @@ def mixing(config: TrainConfig, classes: int) -> Mix | None:
 
 
 def _transforms() -> Any:
-    try:
+    with needed_for("train.randaugment and train.mixup", "torchvision", "torchvision"):
         from torchvision.transforms import v2
-    except (ImportError, RuntimeError) as error:  # the latter where it is of another torch
-        raise MissingLibraryError(
-            f"train.randaugment and train.mixup need torchvision, which cannot be loaded ({error}):"
-            " pip install 'apportion[torchvision]', or leave them out"
-        ) from error
     return v2

@@ -16,7 +16,7 @@ from trainers.networks.division import (
 )
 from trainers.networks.preprocessing import own_inputs
 from trainers.networks.recording import RecordingError
-from trainers.networks.row import Row, bound, mend, resized, tensors_of
+from trainers.networks.row import Row, bound, find_places, mend, resized, tensors_of
 from trainers.networks.soundness import half, with_units
 from trainers.networks.sources import SOURCES, ModelError, build_model
 from trainers.networks.stack import BATCH_NORMS, Stack, Store, make_stores, named_below, own_tensors
@@ -49,6 +49,7 @@ __all__ = [
     "build_model",
     "cut",
     "find_division",
+    "find_places",
     "half",
     "make_stores",
     "mend",

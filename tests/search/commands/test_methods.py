@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 
 from search.commands.calibrate import calibrate
 from search.commands.publish import export
@@ -24,6 +25,7 @@ from search.record import RecordError, require_no_writer
 from search.study import Study, StudyError, method_points, read_trainings, refresh_masks
 from search.study.method_plans import build_plan, keep_masks
 from tests.helpers.studies import mirrored, wait_for
+from trainers.export import ExportConfig
 from trainers.methods import ChosenPerImage
 from trainers.teachers import load
 
@@ -113,15 +115,18 @@ def test_tables_and_pictures(study: Study) -> None:
 def test_levels_are_exported_as_they_were_measured(study: Study, tmp_path: Path) -> None:
     points = method_points(study).set_index(["candidate", "task"])
     for pick in ("dvn-1-0", "dvn-1-1", "shared-0-0"):
-        checks = export(study, pick, tmp_path / pick, say=lambda line: None)
-        for task, check in checks.items():
-            assert check.max_difference < 1e-4
-            assert check.accuracy == pytest.approx(points.loc[(pick, task), "test"])
+        files = ExportConfig(formats=("onnx", "pt2", "safetensors"))
+        exported = export(study, pick, tmp_path / pick, files=files, say=lambda line: None)
+        for task, checks in exported.checks.items():
+            assert set(checks) == {"network.onnx", "network.pt2"}
+            for check in checks.values():
+                assert check.max_difference < 1e-4
+                assert check.accuracy == pytest.approx(points.loc[(pick, task), "test"])
         weights = sum(
             tensor.numel()
-            for name, tensor in torch.export.load(
-                tmp_path / pick / "digits" / "network.pt2"
-            ).state_dict.items()
+            for name, tensor in load_file(
+                tmp_path / pick / "digits" / "weights.safetensors"
+            ).items()
             if not name.endswith(("mean", "std", "running_var", "num_batches_tracked"))
         )
         assert weights == points.loc[(pick, "digits"), "parameters"]
@@ -148,13 +153,13 @@ def test_networks_that_are_chosen_per_image(tmp_path: Path, cluster: None) -> No
     for examples, structures in zip(chosen["examples"], chosen["structures"], strict=True):
         for positions, (_, count) in zip(json.loads(examples), json.loads(structures), strict=True):
             assert len(positions) == min(count, 8)
-    checks = export(study, "den-0-3", tmp_path / "chosen", say=lambda line: None)
+    exported = export(study, "den-0-3", tmp_path / "chosen", say=lambda line: None)
     tested = chosen[chosen["split"] == "test"].set_index("task")
-    for task, check in checks.items():
-        assert check.max_difference < 1e-4
-        assert check.accuracy == pytest.approx(tested.loc[task, "chosen"])
-    exported = ChosenPerImage(tmp_path / "chosen" / "digits")
-    assert exported(torch.zeros(3, 3, 8, 8, dtype=torch.uint8)).shape == (3, 10)
+    for task, checks in exported.checks.items():
+        assert checks["network.pt2"].max_difference < 1e-4
+        assert checks["network.pt2"].accuracy == pytest.approx(tested.loc[task, "chosen"])
+    network = ChosenPerImage(tmp_path / "chosen" / "digits")
+    assert network(torch.zeros(3, 3, 8, 8, dtype=torch.uint8)).shape == (3, 10)
     export(study, "den-0-0", tmp_path / "lowest", say=lambda line: None)
 
 

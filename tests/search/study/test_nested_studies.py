@@ -172,8 +172,8 @@ def test_from_a_config_to_exported_networks(
     front_html(candidates, tmp_path / "front.html")
     trained = study.train("knee", base=base, say=lambda line: None)
     assert set(trained.accuracy[0]["validation"]) == set(map(str, networks))
-    checks = study.export("knee", tmp_path / "exported", base=base, say=lambda line: None)
-    assert set(checks) == set(map(str, networks))
+    exported = study.export("knee", tmp_path / "exported", base=base, say=lambda line: None)
+    assert set(exported.checks) == set(map(str, networks))
 
 
 def check_candidate(
@@ -231,4 +231,4 @@ def test_a_task_that_skips_every_block_is_scored_trained_and_exported(
     network = trained_network(
         trained.state, masks, base.tasks, base.trunk, base.teachers, config.network
     )
-    assert set(export_networks(network, base.tasks, tmp_path)) == {"digits", "colours"}
+    assert set(export_networks(network, base.tasks, tmp_path).checks) == {"digits", "colours"}

@@ -8,8 +8,15 @@ from safetensors.torch import load_file
 
 from tests.helpers.small_networks import BACKBONE, BUILT, COMPUTE, NAMES, SGD, candidate
 from trainers.data import Task
-from trainers.export import export_networks, read_export
-from trainers.export.compact import CompactNetwork, ExportCheck, ExportError, check_export
+from trainers.export import (
+    ExportCheck,
+    ExportConfig,
+    ExportError,
+    check_export,
+    export_networks,
+    read_export,
+)
+from trainers.export.compact import CompactNetwork
 from trainers.joint import TrainConfig, initial_network, train_jointly, trained_network
 from trainers.teachers import Trained
 
@@ -22,14 +29,15 @@ def test_export_writes_checked_networks_that_need_only_torch(
         backbone=BACKBONE, seed=0, compute=COMPUTE,
     )  # fmt: skip
     network = trained_network(result.state, candidate(1), tasks, trunk, teachers, BUILT)
-    checks = export_networks(network, tasks, tmp_path)
+    config = ExportConfig(formats=("pt2", "safetensors"))
+    checks = export_networks(network, tasks, tmp_path, config).checks
     assert set(checks) == set(NAMES)
     for row, name in enumerate(NAMES):
         program = torch.export.load(tmp_path / name / "network.pt2").module()
         images = tasks[name].splits["test"].images
         predicted = program(images).argmax(1)
         hits = float((predicted == tasks[name].splits["test"].labels).float().mean())
-        assert hits == checks[name].accuracy == result.accuracy["test"][name]
+        assert hits == checks[name]["network.pt2"].accuracy == result.accuracy["test"][name]
         assert program(images[:1]).shape == (1, 2)
         description = read_export(tmp_path / name)
         assert description["classes"] == ["left", "right"]

@@ -105,8 +105,8 @@ def test_a_row_is_exported(method: str, finished: Callable[..., Finished], tmp_p
     network, (name, row) = list(plan.places.items())[1]
     part = networks_of(plan, result.state)[name]
     one = alone(part, row, tasks[network.task])
-    (check,) = export_networks(one, tasks, tmp_path).values()
-    assert check.accuracy == result.accuracy["test"][str(network)]
+    (checks,) = export_networks(one, tasks, tmp_path).checks.values()
+    assert checks["network.pt2"].accuracy == result.accuracy["test"][str(network)]
     said = read_export(tmp_path / network.task)
     assert said["task"] == network.task
     kept = part.stored([row]) if method == "da_cnn" else said["parameters"]

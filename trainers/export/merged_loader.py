@@ -1,0 +1,96 @@
+"""All networks of an export in one file, merged.pt; to load and run it needs torch alone.
+
+    network = Merged("merged.pt")
+    network.tasks                       # their names
+    network(images)                     # logits of every task, by its name
+    network(images, ["cifar10"])        # of these alone
+
+What tasks share is in the file once, and computed once where they share all of it: a trunk that has
+no norms of its own for every task.
+"""
+
+import io
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class Merged:
+    """Networks that share weights.
+
+    Args:
+        path: Of merged.pt.
+    """
+
+    def __init__(self, path: str | PathLike[str]) -> None:
+        kept = torch.load(path, map_location="cpu", weights_only=True)
+        self.about: Mapping[str, Any] = kept["about"]
+        shared = {name: _whole(name, kept) for name in kept["shared"]}
+        made: dict[str, Callable[[Tensor], Tensor]] = {}
+        self._networks: dict[str, list[str]] = {}
+        for task, parts in kept["networks"].items():
+            self._networks[task] = [repr(part) for part in parts]
+            for part in parts:  # what shares all its tensors is made once
+                if repr(part) not in made:
+                    made[repr(part)] = _module(part, shared, kept)
+        self._made = made
+
+    @property
+    def tasks(self) -> list[str]:
+        """Names of the tasks."""
+        return list(self._networks)
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor, tasks: Sequence[str] | None = None) -> dict[str, Tensor]:
+        """Map images (B, 3, S, S) to logits (B, classes) by task, of all or of these tasks."""
+        found, maps = {}, {}
+        for task in self.tasks if tasks is None else tasks:
+            trunk, tail = self._networks[task]
+            if trunk not in maps:
+                maps[trunk] = self._made[trunk](images)
+            found[task] = self._made[tail](maps[trunk])
+        return found
+
+
+def _places(dims: Sequence[int | None], shape: Sequence[int], kept: Mapping[str, Any]) -> Any:
+    """What to index a whole tensor with, for what one task has of it."""
+    chosen = [
+        torch.arange(size) if at is None else kept["indices"][at].long().clamp(min=0)
+        for at, size in zip(dims, shape, strict=False)
+    ]
+    return torch.meshgrid(*chosen, indexing="ij")
+
+
+def _whole(name: str, kept: Mapping[str, Any]) -> Tensor:
+    """A shared tensor, from those of its entries that any task has."""
+    values, shape = kept["shared"][name], kept["shapes"][name]
+    whole = torch.zeros(shape, dtype=values.dtype)
+    uses = [part["shared"].values() for parts in kept["networks"].values() for part in parts]
+    used = torch.zeros(shape[: kept["depths"][name]], dtype=torch.bool)
+    for source, *dims in (use for each in uses for use in each):
+        if source == name:
+            used[_places(dims, shape, kept)] = True
+    whole[used] = values
+    return whole
+
+
+def _module(
+    part: Mapping[str, Any], shared: Mapping[str, Tensor], kept: Mapping[str, Any]
+) -> Callable[[Tensor], Tensor]:
+    """A task's part with its weights."""
+    packed = bytes(kept["programs"][part["program"]].tolist())
+    module = torch.export.load(io.BytesIO(zlib.decompress(packed))).module()
+    state = {name: kept["own"][at].clone() for name, at in part["own"].items()}
+    for name, (source, *dims) in part["shared"].items():
+        value = shared[source][_places(dims, shared[source].shape, kept)]
+        for dim, at in enumerate(dims):
+            if at is not None:  # where there is no channel, its weights are 0
+                absent = kept["indices"][at] < 0
+                value = value.masked_fill(absent.view(-1, *[1] * (value.ndim - dim - 1)), 0)
+        state[name] = value.contiguous()
+    module.load_state_dict(state, assign=True)
+    return module
