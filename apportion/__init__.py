@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from search.report import front_table
     from search.strategies import STRATEGIES
     from search.study import Study, StudyError, TrainedPick, TrainingsError, method_points
-    from trainers.export import ExportCheck, ExportError, read_export
+    from trainers.export import ExportCheck, ExportConfig, Exported, ExportError, read_export
     from trainers.methods import METHODS
     from trainers.networks import BackboneConfig, build_backbone
 
@@ -81,7 +81,7 @@ _HOMES = {
     "search.report": ("front_table",),
     "search.strategies": ("STRATEGIES",),
     "search.study": ("Study", "StudyError", "TrainedPick", "TrainingsError", "method_points"),
-    "trainers.export": ("ExportCheck", "ExportError", "read_export"),
+    "trainers.export": ("ExportCheck", "ExportConfig", "ExportError", "Exported", "read_export"),
     "trainers.methods": ("METHODS",),
     "trainers.networks": ("BackboneConfig", "build_backbone"),
 }  # fmt: skip
@@ -100,7 +100,9 @@ __all__ = [
     "Comparison",
     "ConfigError",
     "ExportCheck",
+    "ExportConfig",
     "ExportError",
+    "Exported",
     "FormatError",
     "MaskFileError",
     "Masks",

@@ -300,7 +300,8 @@ def _keep(own: Any, field: str, said: FieldTerms, naming: str) -> None:
     }
     words = said.words.format(**others)
     if said.unit:
-        counted = said.unit.removesuffix("s") if words.endswith(" 1") else said.unit
+        one = said.unit.removesuffix("es" if said.unit.endswith("ches") else "s")
+        counted = one if words.endswith(" 1") else said.unit
         words += f" {counted}" if words[-1].isdigit() else f", in {said.unit}"
     if said.optional:
         words += ", or null"

@@ -125,6 +125,8 @@ def run_train(options: argparse.Namespace) -> None:
         print_methods(train_methods(config, options.methods, say=_say(CONSOLE)), CONSOLE)
         return
     if not is_study or options.methods:
+        if not options.study.exists():
+            raise ConfigError(f"there is no study {options.study}")
         raise ConfigError("--pick is for the candidates of a study: give its folder, no --method")
     study, seeds = Study(options.study), 1 if options.seeds is None else options.seeds
     settings = training_settings(study, options.set)

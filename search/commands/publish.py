@@ -50,7 +50,7 @@ def export(
         TrackingError: Networks are to be registered, and MLflow cannot be reached.
     """
     if study.config.methods:
-        if seed or settings or register:
+        if seed or settings or register is not None:
             raise ConfigError(
                 "--seed, --set and --register are for what a search has found; a level of a method "
                 "has its seed in its name"
@@ -60,15 +60,22 @@ def export(
             raise ConfigError("one file of all networks is for what a search has found")
         return _export_level(study, pick, Path(out), files, say)
     files = files or ExportConfig()
-    if register and "pt2" not in files.formats:
+    if register is not None and "pt2" not in files.formats:
         raise ConfigError("--register needs the format pt2")
     how = settings or study.config
     curves = Curves(study, say)
+    if register is not None:
+        if not register.strip() or {"/", ":"} & {*register}:
+            raise ConfigError(f"MLflow registers models by names without / and :, got {register!r}")
+        if not curves.is_kept:
+            raise TrackingError("networks cannot be registered without MLflow's runs of the study")
     run = cluster_run(how)
-    exported = study.export(
-        pick, out, seed=seed, settings=settings, files=files, say=say, run=run, watch=curves
-    )
-    curves.finish()
+    try:
+        exported = study.export(
+            pick, out, seed=seed, settings=settings, files=files, say=say, run=run, watch=curves
+        )
+    finally:
+        curves.finish()
     if "pt2" not in files.formats:
         return exported
     logged = curves.log_networks(

@@ -105,7 +105,9 @@ def train_table(
             rows.append(_row(name, how, base, others[name][0], by_name[name]))
     rows += [_merged(name, how, base, whole, singles, run) for name in MERGERS]
     for candidate in chosen:
-        if candidate.label not in FIXED:
+        if candidate.label in FIXED:
+            say(f"{candidate.id} is the row {candidate.label}")
+        else:
             drawn = [_random(candidate, seed) for seed in range(seeds)]
             each = [_row(name, how, base, others[name][0], by_name[name]) for name in drawn]
             rows.append(_gathered(f"random like {candidate.id}", each))

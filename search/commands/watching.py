@@ -113,9 +113,11 @@ class Curves:
     @contextmanager
     def __call__(self, running: Mapping[str, Running]) -> Iterator[None]:
         """Look at trainings as they run."""
+        told = set()
 
         def tell(key: str, found: Mapping[str, Any]) -> None:
             one = running[key]
+            told.add(key)
             if self._tracker is not None:
                 with self._told():
                     self._tracker.log_training(
@@ -126,8 +128,17 @@ class Curves:
                         points_of(found["points"]),
                     )
 
-        with watched({key: one.progress for key, one in running.items()}, self._say, tell):
-            yield
+        try:
+            with watched({key: one.progress for key, one in running.items()}, self._say, tell):
+                yield
+        finally:
+            for key in running.keys() - told:  # what failed before there was anything to see
+                tell(key, {"points": []})
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether MLflow has been reached, and has the study's runs."""
+        return self._tracker is not None
 
     def finish(self) -> None:
         """Put what has ended in MLflow, too, and end the runs of what has not."""

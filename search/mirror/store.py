@@ -64,17 +64,16 @@ def connect_store(uri: str) -> "MlflowClient":
             urllib.request.urlopen(bare, timeout=20).close()
         except urllib.error.HTTPError as answer:
             answer.close()  # somebody is there; what it says to MLflow is another matter
-    loggers = [logging.getLogger(name) for name in ("mlflow.store.db.utils", "alembic")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.WARNING)  # the making of tables is nobody's news
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it raises it, too
+    tables = logging.getLogger("alembic")
+    level = tables.level
+    tables.setLevel(logging.WARNING)  # the making of tables is nobody's news
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of SQLAlchemy, in MLflow
             return MlflowClient(tracking_uri=uri)
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        tables.setLevel(level)
 
 
 def follow_folder(database: Path, artifacts: str) -> None:

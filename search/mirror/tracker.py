@@ -563,7 +563,8 @@ class Tracker:
         try:
             yield
         except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
-            first = (str(error).splitlines() or [""])[0]  # SQLAlchemy adds statement and advice
+            lines = [line for line in str(error).splitlines() if "autoflush" not in line]
+            first = (lines or [""])[0]  # SQLAlchemy adds statement and advice
             raise TrackingError(
                 masked(f"MLflow at {self.uri} failed: {first}", self._hidden)
                 + ". The study's record is not affected; the mirror can be completed from it later"

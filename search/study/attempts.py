@@ -28,5 +28,7 @@ def attempt(function: Callable[..., Any], **arguments: Any) -> Any:
         return function(**arguments)
     except FloatingPointError as error:
         return Failure(reason=str(error), final=True)
+    except ArithmeticError as error:
+        return Failure(reason=f"{type(error).__name__}: {error}", final=True)
     except (RuntimeError, MemoryError, OSError) as error:  # of memory, a device, a disk
         return Failure(reason=f"{type(error).__name__}: {error}", final=False)

@@ -44,7 +44,7 @@ class TrainConfig:
     smoothing: Annotated[float, interval("(0, 1]")] = 0.05
     initial: Annotated[str, one_of(("teachers", "trunk"))] = "teachers"
     distillation: Annotated[float, interval("[0, 1]")] = 0.5
-    softness: Annotated[float, above(0)] = 2.0
+    softness: Annotated[float, interval("(0, 100]")] = 2.0
     ema: Annotated[float, interval("[0, 1)")] = 0.0
     evaluations: Annotated[int, at_least(1)] = 10
     patience: Annotated[int, at_least(0), Unit("evaluations")] = 0
