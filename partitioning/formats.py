@@ -81,7 +81,7 @@ TRAINING = Format(
 )
 EXPORT = Format(
     name="apportion-network",
-    version=2,  # since networks of any kind are divided
+    version=3,  # since they have files for several runtimes
     what="an exported network",
     mend="export it again",
 )

@@ -192,6 +192,24 @@ def run_export(options: argparse.Namespace) -> None:
         print(json.dumps(exported.summary(), indent=2))
 
 
+def run_predict(options: argparse.Namespace) -> int:
+    """`apportion predict`; the exit status is 1 where a picture cannot be read."""
+    from search.commands.predict import as_rows, predict_pictures, print_predicted, write_rows
+
+    precision = next((name for name in ("float16", "int8") if getattr(options, name)), "float32")
+    found = predict_pictures(
+        options.export, options.images,
+        networks=options.task, precision=precision, top=options.top, sheet=options.sheet,
+    )  # fmt: skip
+    if options.csv:
+        write_rows(found, options.csv)
+    if options.json:
+        print(json.dumps(as_rows(found), indent=2))
+    else:
+        print_predicted(found, CONSOLE)
+    return 1 if any(one.reason for one in found) else 0
+
+
 def run_report(options: argparse.Namespace) -> None:
     """`apportion report`."""
     from search.calibration import read_trust

@@ -336,6 +336,35 @@ example:
     )
     _add_set(export)
 
+    predict = _add(
+        commands,
+        "predict",
+        "run exported networks on pictures",
+        text="""\
+Run exported networks on pictures: files, folders with all below them, and patterns.
+
+Pictures are read as those of training were: turned as the camera noted, white behind what is
+transparent, resized and cut as the network expects. The exit status is 1 where one cannot be read;
+others are predicted.""",
+        epilog="""\
+examples:
+  apportion predict networks photo.jpg
+  apportion predict networks photos/ --task digits --top 3 --csv found.csv
+  apportion predict networks 'photos/*.png' --int8 --sheet found.png""",
+    )
+    predict.add_argument("export", type=Path, metavar="EXPORT", help="folder of an export")
+    predict.add_argument("images", nargs="+", metavar="IMAGE", help="file, folder or pattern")
+    predict.add_argument(
+        "--task", action="append", default=[], metavar="NAME", help="of one (may be repeated)"
+    )
+    predict.add_argument("--top", type=int, default=1, metavar="N", help="classes of each (1)")
+    kind = predict.add_mutually_exclusive_group()
+    kind.add_argument("--float16", action="store_true", help="run the networks of half precision")
+    kind.add_argument("--int8", action="store_true", help="run the networks of 8 bits")
+    predict.add_argument("--csv", type=Path, metavar="FILE", help="write them as CSV")
+    predict.add_argument("--sheet", type=Path, metavar="FILE", help="draw pictures with labels")
+    predict.add_argument("--json", action="store_true", help="print a JSON list, not a table")
+
 
 def _add_looking(commands: Commands) -> None:
     front = _add(

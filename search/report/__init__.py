@@ -10,6 +10,7 @@ from search.report.beside import (
     standing_figure,
     standing_markdown,
 )
+from search.report.contact import contact_sheet
 from search.report.figures import COLOURS, COST, GREY, INK, QUALITY
 from search.report.methods import by_level, difference, measure_of, methods_figure
 from search.report.selection import (
@@ -29,6 +30,7 @@ __all__ = [
     "by_level",
     "chosen_images_figure",
     "compared_split",
+    "contact_sheet",
     "difference",
     "front_figure",
     "front_html",

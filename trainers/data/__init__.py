@@ -6,7 +6,9 @@ Every source yields the same uint8 tensors.
 from trainers.data.config import SIZE, DataConfig, TaskConfig
 from trainers.data.inputs import Inputs
 from trainers.data.loading import check_tasks, load_task, load_tasks
+from trainers.data.pictures import find_pictures, read_pictures
 from trainers.data.sources import DataError
+from trainers.data.sources.scale import Scale
 from trainers.data.split import Split
 from trainers.data.tasks import (
     Task,
@@ -22,6 +24,7 @@ __all__ = [
     "DataConfig",
     "DataError",
     "Inputs",
+    "Scale",
     "Split",
     "Task",
     "TaskConfig",
@@ -30,7 +33,9 @@ __all__ = [
     "check_tasks",
     "commonest_share",
     "draw_batch",
+    "find_pictures",
     "load_task",
     "load_tasks",
     "normalise",
+    "read_pictures",
 ]

@@ -5,6 +5,7 @@ Programs of torch need torch alone, ONNX files ONNX Runtime alone.
 
 from trainers.export.compact import RawImages, check_exportable
 from trainers.export.description import read_export
+from trainers.export.prediction import Loaded, Predicted, open_networks, predict
 from trainers.export.proof import ExportCheck, ExportError, check_export, checked_split
 from trainers.export.writing import (
     FORMATS,
@@ -22,11 +23,15 @@ __all__ = [
     "ExportConfig",
     "ExportError",
     "Exported",
+    "Loaded",
+    "Predicted",
     "RawImages",
     "check_export",
     "check_exportable",
     "checked_split",
     "described",
     "export_networks",
+    "open_networks",
+    "predict",
     "read_export",
 ]
