@@ -16,8 +16,8 @@ train               full training: the driver, a training
 export              the driver
 
 A point is lost if the command does not end well, if a candidate is missing, there twice, in the
-record and not in MLflow, or has another vector or score than in the run without harm; or if what
-calibration, full training or export made is not the same, bit by bit.
+record and not in MLflow, or has another vector or score than in the run without harm; if an export
+is there in part; or if what calibration, full training or export made is not the same, bit by bit.
 """
 
 import argparse
@@ -99,6 +99,7 @@ class Command:
         again: What is added to it when it is called once more.
         made: What must be the same in the end, given the study's folder: anything that compares.
         points: By victim, how many.
+        whole: Folder of the study that is whole as soon as it is there; none if empty.
     """
 
     name: str
@@ -108,6 +109,7 @@ class Command:
     points: Mapping[str, int]
     study: bool = False
     again: tuple[str, ...] = ()
+    whole: str = ""
 
 
 def candidates(folder: Path) -> Any:
@@ -148,6 +150,12 @@ def weights(folder: str) -> Callable[[Path], Any]:
         }
 
     return made
+
+
+def exported(study: Path) -> Any:
+    """The weights of networks, and which files there are."""
+    files = (path for path in (study / "exported").rglob("*") if path.is_file())
+    return weights("exported")(study), sorted(str(path.relative_to(study)) for path in files)
 
 
 def trainings(study: Path) -> Any:
@@ -212,11 +220,12 @@ COMMANDS = (
         points={"driver": 12, "training": 8},
     ),
     Command(
-        name="export", settings=REAL, made=weights("exported"), study=True,
+        name="export", settings=REAL, made=exported, study=True, whole="exported",
         arguments=lambda config, study: [
             "export", str(study), "--pick", "best", "--out", str(study / "exported"),
+            "--format", "onnx,pt2,safetensors,merged", "--int8", "--max-loss", "100",
         ],
-        points={"driver": 4},
+        points={"driver": 20},
     ),
 )  # fmt: skip
 
@@ -313,6 +322,8 @@ def strike(
                 if process.poll() is not None:
                     return "had ended before its point"
                 time.sleep(0.02)
+            if command.whole and (study / command.whole).exists():
+                return "" if command.made(study) == whole.made else "a part of it is there"
             if victim == "driver":
                 # What a driver leaves behind ends by itself, and may still write until then.
                 again = command.again if (study / "config.yaml").exists() else ()

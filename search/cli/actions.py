@@ -210,6 +210,27 @@ def run_predict(options: argparse.Namespace) -> int:
     return 1 if any(one.reason for one in found) else 0
 
 
+def run_benchmark(options: argparse.Namespace) -> None:
+    """`apportion benchmark`."""
+    from dataclasses import asdict
+
+    from search.commands.benchmark import benchmark_export, draw_timings, print_timings
+
+    timings = benchmark_export(
+        options.export,
+        networks=options.task,
+        precisions=["float32", *(name for name in ("float16", "int8") if getattr(options, name))],
+        batches=options.batch,
+        threads=options.threads,
+    )
+    if options.figure:
+        draw_timings(timings, options.figure)
+    if options.json:
+        print(json.dumps([asdict(one) for one in timings], indent=2))
+    else:
+        print_timings(timings, CONSOLE)
+
+
 def run_report(options: argparse.Namespace) -> None:
     """`apportion report`."""
     from search.calibration import read_trust

@@ -365,6 +365,31 @@ examples:
     predict.add_argument("--sheet", type=Path, metavar="FILE", help="draw pictures with labels")
     predict.add_argument("--json", action="store_true", help="print a JSON list, not a table")
 
+    timed = _add(
+        commands,
+        "benchmark",
+        "time exported networks on this machine",
+        text="""\
+Time exported networks on this machine, by images at a time and threads. All take turns, so that
+what else the machine does meets all alike.""",
+        epilog="""\
+examples:
+  apportion benchmark networks
+  apportion benchmark networks --int8 --batch 1 64 --threads 1 4 --figure latency.png""",
+    )
+    timed.add_argument("export", type=Path, metavar="EXPORT", help="folder of an export")
+    timed.add_argument(
+        "--task", action="append", default=[], metavar="NAME", help="of one (may be repeated)"
+    )
+    for name in ("float16", "int8"):
+        timed.add_argument(f"--{name}", action="store_true", help=f"time networks of {name}, too")
+    timed.add_argument(
+        "--batch", type=int, nargs="+", default=[1, 16, 64], metavar="N", help="images at a time"
+    )
+    timed.add_argument("--threads", type=int, nargs="+", default=[1], metavar="N", help="(1)")
+    timed.add_argument("--figure", type=Path, metavar="FILE", help="draw them")
+    timed.add_argument("--json", action="store_true", help="print a JSON list, not a table")
+
 
 def _add_looking(commands: Commands) -> None:
     front = _add(

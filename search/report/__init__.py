@@ -10,8 +10,10 @@ from search.report.beside import (
     standing_figure,
     standing_markdown,
 )
+from search.report.card import write_card
 from search.report.contact import contact_sheet
 from search.report.figures import COLOURS, COST, GREY, INK, QUALITY
+from search.report.latency import latency_figure
 from search.report.methods import by_level, difference, measure_of, methods_figure
 from search.report.selection import (
     chosen_images_figure,
@@ -35,6 +37,7 @@ __all__ = [
     "front_figure",
     "front_html",
     "front_table",
+    "latency_figure",
     "measure_of",
     "methods_figure",
     "of_compared_split",
@@ -43,4 +46,5 @@ __all__ = [
     "standing_figure",
     "standing_markdown",
     "summary",
+    "write_card",
 ]

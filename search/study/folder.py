@@ -10,6 +10,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
 from partitioning import (
     STUDY,
     DamagedFileError,
@@ -427,12 +429,8 @@ class Study:
             settings: How they were trained; None for the study's own.
             say: Called with a line for each training that is damaged, which is left out.
         """
-        contents = self._contents()
-        by_id = {candidate.id: candidate for candidate in contents.candidates}
-        known = [c for c in contents.candidates if c.decoding is not None]
-        masks = {c.id: (c.masks, c.seed) for c in known}
-        folder = self.folder / "trained"
-        trained = read_trained(settings or self.config, folder, masks, contents.scored_on, say)
+        by_id = {candidate.id: candidate for candidate in self._contents().candidates}
+        trained = self._trained(settings, say)
         known = [by_id[pick.candidate] for pick in trained if pick.candidate in by_id]
         # Of foundations that arms share, one candidate that shares every channel stands for all.
         share_all = {self.foundation_of(c): c.id for c in known if c.label == SHARE_ALL}
@@ -442,6 +440,30 @@ class Study:
             if self.foundation_of(c) in share_all
         }
         return tried(trained, held)
+
+    def _trained(self, settings: StudyConfig | None, say: Say) -> list[TrainedPick]:
+        """All that was trained in full with these settings."""
+        contents = self._contents()
+        known = [c for c in contents.candidates if c.decoding is not None]
+        masks = {c.id: (c.masks, c.seed) for c in known}
+        folder = self.folder / "trained"
+        return read_trained(settings or self.config, folder, masks, contents.scored_on, say)
+
+    def _beside(
+        self, candidate: Candidate, settings: StudyConfig | None, say: Say
+    ) -> dict[str, dict[str, float]]:
+        """What sharing every channel reaches by network, where it was trained so, too."""
+        alike = {
+            c.id
+            for c in self._contents().candidates
+            if c.label == SHARE_ALL and self.foundation_of(c) == self.foundation_of(candidate)
+        }
+        for pick in self._trained(settings, say):
+            if pick.candidate in alike:
+                runs = [run.get("test", run["validation"]) for run in pick.accuracy.values()]
+                names = runs[0]
+                return {SHARE_ALL: {n: float(np.mean([run[n] for run in runs])) for n in names}}
+        return {}
 
     def foundation_of(self, candidate: Candidate) -> int:
         """Whose trunk, teachers and features a candidate stands on: a seed's."""
@@ -491,7 +513,8 @@ class Study:
         )  # fmt: skip
         return export_trained(
             config, trained, self.masks(candidate), base, out,
-            seed=seed, files=files or ExportConfig(formats=("pt2",)), replace=replace, say=say,
+            seed=seed, files=files or ExportConfig(formats=("pt2",)),
+            beside=self._beside(candidate, settings, say), replace=replace, say=say,
         )  # fmt: skip
 
 

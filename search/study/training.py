@@ -8,8 +8,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import torch
+
 from partitioning import Masks, appears_whole
 from search.config import StudyConfig
+from search.report import write_card
 from search.study.attempts import Failure, TrainingsError, attempt
 from search.study.basis import Basis, Check, accept, data_basis, foundation_basis
 from search.study.foundation import Foundation, Run, build_foundation, read_tasks
@@ -24,7 +27,7 @@ from search.study.training_files import (
     say_settings,
     settings_folder,
 )
-from trainers.export import PROGRAM, ExportConfig, Exported, export_networks
+from trainers.export import PROGRAM, ExportConfig, Exported, checked_split, export_networks
 from trainers.joint import (
     TRAINING_VERSION,
     Underway,
@@ -32,6 +35,7 @@ from trainers.joint import (
     train_jointly,
     trained_network,
 )
+from trainers.network import Whole, accuracies_of
 from trainers.teachers import fingerprint, load
 
 
@@ -214,6 +218,7 @@ def export_trained(
     *,
     seed: int,
     files: ExportConfig,
+    beside: Mapping[str, Mapping[str, float]],
     replace: bool,
     say: Say,
 ) -> Exported:
@@ -227,6 +232,7 @@ def export_trained(
         out: Folder of the networks.
         seed: Of the training.
         files: Which are written.
+        beside: Accuracies of others on the same images, by what has them, then virtual network.
         replace: Take the place of a folder that is there.
         say: Called with one line per network.
 
@@ -241,11 +247,25 @@ def export_trained(
         base.teachers,
         config.network,
     )
+    teachers = {name: _of_teacher(config, base, name) for name in masks.tasks}
+    known = {str(n): teachers[n.task] for n in masks.networks}
     with appears_whole(out, replace=replace) as folder:
-        exported = export_networks(network, base.tasks, folder, files)
+        exported = export_networks(
+            network, base.tasks, folder, files, beside={"teacher": known, **beside}
+        )
         masks.save(folder / "masks.json")
+        made_of = {"study": config.name, "candidate": trained.candidate, "seed": seed}
+        write_card(folder, f"{config.name}, {trained.candidate}", made_of)
     say_exported(out, exported, say)
     return exported
+
+
+def _of_teacher(config: StudyConfig, base: Foundation, name: str) -> float:
+    """The accuracy of a task's teacher on the images that an export is checked on."""
+    network = Whole(config.network, base.teachers[name].state, torch.device("cpu")).eval()
+    split = checked_split(base.tasks[name])
+    found = accuracies_of(network, base.tasks[name], config.network.batch, [split])
+    return found[split]
 
 
 def say_exported(out: Path, exported: Exported, say: Say) -> None:

@@ -5,6 +5,7 @@ Programs of torch need torch alone, ONNX files ONNX Runtime alone.
 
 from trainers.export.compact import RawImages, check_exportable
 from trainers.export.description import read_export
+from trainers.export.latency import latencies, processor, torch_threads
 from trainers.export.prediction import Loaded, Predicted, open_networks, predict
 from trainers.export.proof import ExportCheck, ExportError, check_export, checked_split
 from trainers.export.writing import (
@@ -31,7 +32,10 @@ __all__ = [
     "checked_split",
     "described",
     "export_networks",
+    "latencies",
     "open_networks",
     "predict",
+    "processor",
     "read_export",
+    "torch_threads",
 ]

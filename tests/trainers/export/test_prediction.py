@@ -2,6 +2,7 @@
 
 import builtins
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from PIL import Image
 
 from partitioning import DamagedFileError
 from search.cli import main
+from search.commands.benchmark import benchmark_export, draw_timings
 from search.commands.predict import predict_pictures, write_rows
+from search.report import write_card
 from tests.helpers.small_networks import BUILT, candidate
 from trainers.data import (
     DataConfig,
@@ -161,6 +164,51 @@ def test_what_cannot_be_run(export: Path, pictures: Path, tmp_path: Path, monkey
     assert open_networks(export)[0].file == "network.pt2"
     with pytest.raises(MissingLibraryError, match=r"pip install 'apportion\[onnx\]'"):
         predict_pictures(export, names, precision="int8")
+
+
+def test_the_card_runs_as_it_says(
+    export: Path, pictures: Path, monkeypatch: Any, tmp_path: Path, capsys: Any
+) -> None:
+    """Its lines, which know nothing of Apportion, name pictures as `predict` does."""
+    write_card(export, "photos", {"study": "x"})
+    text = (export / "README.md").read_text()
+    assert text.startswith("---\nlibrary_name: onnx\n")
+    assert (export / "accuracy.png").stat().st_size > 1000
+    assert "| a | validation | " in text
+    first, second = re.findall(r"```python\n(.*?)```", text, re.S)
+    assert "trainers" not in text
+    monkeypatch.chdir(export)
+    eight_bits = [p for p in find_pictures([str(pictures)]) if not p.name.startswith("deep")]
+    found = predict(open_networks(export, ["a"]), eight_bits)
+    for one in found:
+        exec(first.replace("photo.jpg", str(one.path)), {})
+        assert capsys.readouterr().out == f"{one.labels['a'][0][0]}\n"
+    exec(second, {})
+    assert capsys.readouterr().out.startswith("tensor([")
+
+
+def test_networks_are_timed(
+    export: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    timings = benchmark_export(
+        export, precisions=["float32", "int8"], batches=[1, 4], threads=[1], seconds=0
+    )
+    assert [(t.network, t.file, t.batch) for t in timings] == [
+        (name, file, batch)
+        for batch in (1, 4)
+        for file in ("network.onnx", "network.int8.onnx")
+        for name in ("a", "b")
+    ]
+    assert all(one.ms > 0 for one in timings)
+    assert timings[0].images_per_second == pytest.approx(1000 / timings[0].ms)
+    draw_timings(timings, tmp_path / "latency.png")
+    assert (tmp_path / "latency.png").stat().st_size > 1000
+    arguments = ["benchmark", str(export), "--task", "a", "--batch", "2"]
+    assert main([*arguments, "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["network"], row["batch"], row["threads"]) == ("a", 2, 1)
+    assert main([*arguments[:-1], "0"]) == 2
+    assert "at least 1" in capsys.readouterr().err
 
 
 def test_a_changed_file_is_refused(export: Path, tmp_path: Path) -> None:
