@@ -16,7 +16,8 @@ from search.record import Record, RecordError, read_record
 from search.record.lines import sealed
 from search.study import Foundation, Study, StudyError, run_here
 from search.study.basis import foundation_basis
-from search.study.training import ToTrain, _made_of, settings_folder, train_candidates
+from search.study.training import ToTrain, train_candidates
+from search.study.training_files import decided_by, settings_folder
 from tests.helpers.small_networks import candidate
 from tests.helpers.studies import simulated
 from trainers.export import read_export
@@ -115,7 +116,7 @@ def test_a_training_of_another_version(tmp_path: Path) -> None:
     saved = {"accuracy": {"test": {"a": 0.5}}, "weights": "w", "points": []}
     weights = Trained(state={}, accuracy=0.5, digest="w")
     ground = settings.pretraining.seed
-    saved |= _made_of(settings, candidate(0), foundation_basis({}, weights, {}, ground))
+    saved |= decided_by(settings, candidate(0), foundation_basis({}, weights, {}, ground))
     own = settings_folder(tmp_path, "random-0-0", settings)
     own.mkdir(parents=True)
     store(weights, own / "seed0.safetensors")

@@ -35,6 +35,9 @@ def check_apportion(words: Sequence[str]) -> None:
         else:
             assert ":" in options.network
         return
+    if words[0] in ("predict", "benchmark"):
+        assert str(options.export) == "networks"
+        return
     given = [getattr(options, name, None) for name in ("config", "config_option", "study")]
     configs = [path for path in given if str(path).endswith(".yaml")]
     for config in configs:
