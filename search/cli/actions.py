@@ -166,14 +166,21 @@ def run_export(options: argparse.Namespace) -> None:
 
     if (options.pick is None) == (options.run is None):
         raise ConfigError(f"give --pick, one of {PICKS}; or --run, the id of a training in MLflow")
-    study, pick, seed = Study(options.study), options.pick, options.seed or 0
-    if seed < 0:
-        raise ConfigError(f"--seed must be at least 0, got {seed}")
+    study, pick = Study(options.study), options.pick
+    wanted = options.seed or "0"
+    if not (wanted.isdecimal() or wanted == "best"):
+        raise ConfigError(f"--seed must be best, or a number of at least 0, got {wanted}")
     settings = training_settings(study, options.set) if options.set else None
     if options.run is not None:
         if options.set or options.seed is not None:
             raise ConfigError("--run says seed and settings: leave out --seed and --set")
         pick, seed, settings = training_of(study, options.run)
+    elif wanted == "best":
+        if study.config.methods:
+            raise ConfigError("--seed is for what a search has found")
+        seed = study.best_seed(pick, settings, say=_say(_progress_console(options)))
+    else:
+        seed = int(wanted)
     formats = options.format.split(",") if options.format else ["onnx", "pt2"]
     if not (options.format or study.config.methods):
         formats.append("merged")

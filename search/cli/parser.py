@@ -303,7 +303,11 @@ example:
         "--run", metavar="ID", help="in place of --pick: of a training, as MLflow shows it"
     )
     export.add_argument("--out", required=True, metavar="DIR", help="folder of the networks")
-    export.add_argument("--seed", type=int, metavar="N", help="of the training (default 0)")
+    export.add_argument(
+        "--seed",
+        metavar="N",
+        help="of the training (default 0), or best: of those that are there, by validation images",
+    )
     export.add_argument(
         "--format",
         metavar="NAMES",

@@ -449,6 +449,27 @@ class Study:
         folder = self.folder / "trained"
         return read_trained(settings or self.config, folder, masks, contents.scored_on, say)
 
+    def best_seed(self, pick: str, settings: StudyConfig | None = None, say: Say = print) -> int:
+        """The seed of a candidate's training with the best mean validation accuracy.
+
+        Args:
+            pick: "knee", "best" or a candidate's name.
+            settings: How it was trained; None for the study's own.
+            say: Called with a line for each training that is damaged, which is left out.
+
+        Raises:
+            StudyError: There is no such candidate, or it has not been trained so.
+        """
+        candidate = self.pick(pick)
+        for trained in self._trained(settings, say):
+            if trained.candidate == candidate.id:
+                means = dict(zip(trained.accuracy, trained.by_split()["validation"], strict=True))
+                return max(means, key=lambda seed: means[seed])
+        raise StudyError(
+            f"{candidate.id} has no trainings of which one is the best: train it with `apportion "
+            f"train {self.folder} --pick {candidate.id} --seeds 3`"
+        )
+
     def _beside(
         self, candidate: Candidate, settings: StudyConfig | None, say: Say
     ) -> dict[str, dict[str, float]]:

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from mlflow import MlflowClient
+from safetensors.torch import load_file
 
 from partitioning import Masks
 from search.cli import main
@@ -94,6 +95,13 @@ def test_settings_lie_beside_each_other_and_in_mlflow(
     assert main(["export", folder, "--pick", one, "--out", str(out), "--seed", "1"]) == 0
     assert "trained" not in capsys.readouterr().out.splitlines()[-2:]
     assert torch.export.load(out / "digits" / "network.pt2")
+    (own,) = {training.settings for training in kept if training.seed == 1}
+    best = max((0, 1), key=lambda seed: found[one, str(seed), own][0]["validation"])
+    again = ["export", folder, "--pick", one, "--format", "pt2", "--seed", "best", "--out"]
+    assert main([*again, str(out)]) == 2
+    assert "is there already: name another folder" in capsys.readouterr().err
+    assert main([*again, str(study.folder / "best")]) == 0
+    assert f"- seed: {best}\n" in (study.folder / "best" / "README.md").read_text()
 
 
 @pytest.mark.slow
@@ -102,8 +110,9 @@ def test_networks_in_mlflow_and_one_made_again_from_its_run(
 ) -> None:
     one, folder = study.pick("best").id, str(study.folder)
     changed = ["--set", "train.sgd.steps=25", "--seed", "3"]
+    files = ["--format", "pt2,safetensors"]
     first = ["export", folder, "--pick", one, "--out", str(tmp_path / "a"), *changed]
-    assert main([*first, "--register", "shop"]) == 0
+    assert main([*first, *files, "--register", "shop"]) == 0
     ((key, (_, status, _)),) = (
         (key, found) for key, found in trainings_in_mlflow(study).items() if key[1] == "3"
     )
@@ -132,9 +141,13 @@ def test_networks_in_mlflow_and_one_made_again_from_its_run(
     # What was trained is gone: the run alone says how to make it.
     shutil.rmtree(study.folder / "trained" / one / key[2])
     again = ["export", folder, "--run", run.info.run_id, "--out", str(tmp_path / "b")]
-    assert main(again) == 0
-    made = [(tmp_path / name / "digits" / "weights.safetensors").read_bytes() for name in "ab"]
-    assert made[0] == made[1]
+    assert main([*again, *files]) == 0
+    made = [load_file(tmp_path / name / "digits" / "weights.safetensors") for name in "ab"]
+    assert made[0].keys() == made[1].keys()
+    assert all(torch.equal(tensor, made[1][name]) for name, tensor in made[0].items())
+    for name, words in (("a/b", "without / and :"), ("", "without / and :")):
+        out = ["--out", str(tmp_path / "d"), "--register", name]
+        assert words in refused(capsys, "export", folder, "--pick", one, *out)
     capsys.readouterr()
     out = ["--out", str(tmp_path / "c")]
     assert "has no run nonsense" in refused(capsys, "export", folder, "--run", "nonsense", *out)
