@@ -494,8 +494,8 @@ examples:
 
 #: What may be picked.
 PICKS = (
-    "knee: the front's bend; best: the highest quality; a baseline such as share_all; or a name "
-    "such as es-0-17"
+    "knee: the front's bend; best: the highest quality; best@0.5 or best@parameters<=0.5: of what "
+    "costs no more; a baseline such as share_all; or a name such as es-0-17"
 )
 
 

@@ -192,9 +192,9 @@ class TrackingConfig:
 
 
 PICK = Rule(
-    words="knee, best or a name such as es-0-17",
+    words="knee, best, best@0.5 or a name such as es-0-17",
     holds=lambda pick, own: (
-        pick in ("knee", "best") or re.fullmatch(r".+-\d+-\d+", pick) is not None
+        re.fullmatch(rf"(knee|best)(@(({'|'.join(COSTS)})<=)?[\d.]+)?|.+-\d+-\d+", pick) is not None
     ),
 )
 
@@ -205,8 +205,9 @@ class FinishConfig:
     """What `apportion search` does with a finished front; off unless the config has this section.
 
     Attributes:
-        pick: Which candidate is trained: knee (where the front bends most), best (the highest
-            quality), or a candidate's name.
+        pick: Which candidate is trained: knee (where the front bends most) or best (the highest
+            quality), both also of what costs no more than a limit (best@0.5 by the study's own
+            cost, best@parameters<=0.5 by another), or a candidate's name.
         seeds: Full trainings of the pick.
         export: Also export the first of them as one compact network per task.
     """

@@ -14,7 +14,7 @@ from search.study.assembly import (
 from search.study.attempts import Failure, TrainingsError, attempt
 from search.study.basis import data_basis
 from search.study.features import feature_cache
-from search.study.folder import Study, StudyError, require_place, require_writable
+from search.study.folder import Study, require_place, require_writable
 from search.study.foundation import (
     Foundation,
     Jobs,
@@ -43,7 +43,7 @@ from search.study.method_trainings import (
     method_jobs,
     read_trainings,
 )
-from search.study.shelf import Say, move_aside
+from search.study.shelf import Say, StudyError, move_aside
 from search.study.supplies import Supplies, foundations, supplies_by_seed
 from search.study.training import Running, Watch
 from search.study.training_files import (

@@ -27,9 +27,6 @@ from search.candidates import (
     SHARE_ALL,
     Candidate,
     Utilisation,
-    coordinates,
-    front,
-    knee,
     scored,
     total,
 )
@@ -48,7 +45,8 @@ from search.report import summary
 from search.strategies import TaskFacts, TaskKnowledge
 from search.study.basis import Basis, Check, changed, settings_basis
 from search.study.foundation import Foundation, Run, build_foundation, run_here
-from search.study.shelf import Say, own_folder
+from search.study.picking import pick_candidate
+from search.study.shelf import Say, StudyError, own_folder
 from search.study.training import ToTrain, Watch, export_trained, train_candidates
 from search.study.training_files import TrainedPick, read_trained
 from search.study.tried import Tried, tried
@@ -60,10 +58,6 @@ RESTORE = "Put it back from a copy of the study"
 WRITTEN_ANEW = "`apportion search` with --resume writes it anew"
 
 logger = logging.getLogger(__name__)
-
-
-class StudyError(ValueError):
-    """A study's folder that cannot be used as asked."""
 
 
 class Study:
@@ -291,34 +285,14 @@ class Study:
     def pick(self, name: str) -> Candidate:
         """A candidate by name or label, or "best" (highest quality) or "knee" (the front's bend).
 
+        These two also of candidates that are cheap enough: "best@0.5" by the study's own cost,
+        "best@parameters<=0.5" by another one.
+
         Raises:
             StudyError: There is no such candidate, it failed or was stopped at a lower rung, or
                 none has been scored.
         """
-        candidates = self.candidates()
-        found = scored(candidates)
-        if not found:
-            failed = [f"; {c.id} failed: {c.reason}" for c in candidates if c.failed][:1]
-            raise StudyError("".join([f"{self.folder} has no candidate with a score", *failed]))
-        if name == "knee":
-            cost_N, quality_N = coordinates(found).T
-            return found[knee(quality_N, cost_N)]
-        if name == "best":
-            return front(candidates)[-1]
-        for candidate in candidates:
-            if name in (candidate.id, candidate.label):
-                if candidate.failed:
-                    raise StudyError(f"candidate {name} failed: {candidate.reason}")
-                if candidate.stopped:
-                    raise StudyError(
-                        f"candidate {name} was stopped after {candidate.rungs[-1].steps} steps "
-                        "and has no score to be picked by; pick knee, best or one of the front"
-                    )
-                return candidate
-        raise StudyError(
-            f"{self.folder} has no candidate {name!r}; pick knee, best or a name such as "
-            f"{', '.join(c.id for c in front(candidates)[:3])}"
-        )
+        return pick_candidate(name, self.candidates(), self.folder)
 
     def picks(self, names: Sequence[str]) -> list[Candidate]:
         """Several candidates, each once; see `pick`.

@@ -16,10 +16,10 @@ import numpy as np
 from partitioning import DamagedFileError, Masks, VirtualNetwork, appears_whole
 from search.candidates import Candidate, Decoding, Measurement
 from search.config import COSTS, StudyConfig
-from search.study.folder import Study, StudyError
+from search.study.folder import Study
 from search.study.method_plans import build_plan
 from search.study.method_trainings import MethodTraining, read_trainings, trained_networks
-from search.study.shelf import Say
+from search.study.shelf import Say, StudyError
 from search.study.training import say_exported
 from trainers.cost import Costs, costs
 from trainers.data import Task

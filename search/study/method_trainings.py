@@ -17,10 +17,10 @@ from torch import Tensor
 
 from partitioning import TRAINING, DamagedFileError, read_json, write_json
 from search.config import StudyConfig
-from search.study.folder import Study, StudyError
+from search.study.folder import Study
 from search.study.foundation import given_weights_of
 from search.study.method_plans import build_plan, keep_masks
-from search.study.shelf import Say, Shelf, move_aside
+from search.study.shelf import Say, Shelf, StudyError, move_aside
 from trainers.data import Task
 from trainers.methods import (
     MethodResult,

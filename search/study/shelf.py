@@ -20,6 +20,10 @@ T = TypeVar("T")
 Say = Callable[[str], None]
 
 
+class StudyError(ValueError):
+    """A study's folder that cannot be used as asked."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Shelf:
     """The folders of a study's trunk, teachers and features.

@@ -124,9 +124,12 @@ def test_a_unit_after_a_one_is_singular() -> None:
     @checked()
     class Batch:
         size: Annotated[int, at_least(1), Unit("images")] = 1
+        together: Annotated[int, at_least(1), Unit("batches")] = 1
 
     with pytest.raises(ValueError, match=r"^size must be at least 1 image, got 0$"):
         Batch(size=0)
+    with pytest.raises(ValueError, match=r"^together must be at least 1 batch, got 0$"):
+        Batch(together=0)
 
 
 def test_none_passes_only_where_it_is_allowed() -> None:

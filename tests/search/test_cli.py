@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -22,7 +23,7 @@ from search.config import dump_config, load_config, parse_config
 from search.record import Record
 from search.run import rejoined
 from search.strategies import TaskKnowledge
-from search.study import Study
+from search.study import Study, StudyError
 from tests.helpers import ROOT
 from tests.helpers.candidates import measurement
 from tests.helpers.commands import refused
@@ -72,7 +73,7 @@ def write(folder: Path, changed: dict[str, Any]) -> Path:
         ({"seeds": [-1]}, "each at least 0"),
         ({"name": "cache"}, "not cache"),
         ({"objective": {"reference": [float("nan"), 1.1]}}, "a quality below 1 and a cost above 0"),
-        ({"finish": {"pick": "nonsense"}}, "knee, best or a name"),
+        ({"finish": {"pick": "nonsense"}}, "knee, best, best@0.5 or a name"),
     ],
 )
 def test_bad_configs(
@@ -191,13 +192,31 @@ def test_picks(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
     assert study.pick("random-0-3").quality == 0.4
     folder = study.folder
     assert "made to fail" in refused(capsys, "train", folder, "--pick", "random-0-4")
-    assert "no candidate 'nonsense'; pick knee, best or a name such as random-0-0" in refused(
+    assert "no candidate 'nonsense'; pick knee, best, best@0.5 or a name such as random" in refused(
         capsys, "export", folder, "--pick", "nonsense", "--out", folder / "out"
     )
     assert "seeds must be at least 1" in refused(
         capsys, "train", folder, "--pick", "knee", "--seeds", "0"
     )
     assert "is not a study" in refused(capsys, "front", folder / "none")
+
+
+def test_picks_within_a_limit(study: Study) -> None:
+    scored = [c for c in study.candidates() if not c.failed and c.cost is not None]
+    for most in sorted(c.cost for c in scored if c.cost is not None):
+        affordable = [c for c in scored if c.cost is not None and c.cost <= most]
+        best = study.pick(f"best@{most}")
+        assert best.quality == max(c.quality or 0 for c in affordable)
+        assert study.pick(f"knee@{most}").id in {c.id for c in affordable}
+    for limit, message in (
+        ("0.0001", "no candidate of cost 0.0001 or less; the least is"),
+        ("nan", "a limit is a number above 0"),
+        ("speed<=1", "one of use, parameters, macs, union with <= and a number"),
+        ("macs<=", "got 'macs<='"),
+        ("macs<=0.5", "has no cost but the study's own"),
+    ):
+        with pytest.raises(StudyError, match=re.escape(message)):
+            study.pick(f"best@{limit}")
 
 
 def test_a_moved_study_is_still_that_study(study: Study) -> None:
