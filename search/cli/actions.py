@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from rich.console import Console
 
@@ -160,6 +161,7 @@ def _train_table(options: argparse.Namespace) -> None:
 
 def run_export(options: argparse.Namespace) -> None:
     """`apportion export`."""
+    from search.commands.hub import push_to_hub, require_login
     from search.commands.publish import export, training_of
     from search.commands.train import training_settings
     from trainers.export import ExportConfig
@@ -190,11 +192,16 @@ def run_export(options: argparse.Namespace) -> None:
         inputs=options.input,
         max_loss=options.max_loss / 100,
     )
+    if options.push_to_hub:
+        require_login(options.push_to_hub)
     exported = export(
         study, pick, options.out,
         seed=seed, settings=settings, files=files, register=options.register,
         say=_say(_progress_console(options)),
     )  # fmt: skip
+    if options.push_to_hub:
+        where = push_to_hub(Path(options.out), options.push_to_hub)
+        _say(_progress_console(options))(f"pushed to {where}")
     if options.json:
         print(json.dumps(exported.summary(), indent=2))
 

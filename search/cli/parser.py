@@ -334,6 +334,11 @@ example:
         "--json", action="store_true", help="print costs, latencies and checks as JSON"
     )
     export.add_argument(
+        "--push-to-hub",
+        metavar="OWNER/NAME",
+        help="put the export on the Hugging Face Hub, where you are logged in",
+    )
+    export.add_argument(
         "--register",
         metavar="NAME",
         help="make each network a version of MLflow's registered model NAME-TASK",

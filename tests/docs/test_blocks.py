@@ -20,6 +20,26 @@ YAML = [block for page in PAGES for block in blocks(page, "yaml")]
 OTHERS = {
     ("source", ".venv/bin/activate"),
     ("$EDITOR", "cluster.yaml"),
+    ("export", "MLFLOW_TRACKING_URI=sqlite:///studies/quickstart/mlflow.db"),
+    (
+        "mlflow",
+        "models",
+        "serve",
+        "-m",
+        "models:/shop-digits/1",
+        "--env-manager",
+        "local",
+        "--port",
+        "5001",
+    ),
+    (
+        "curl",
+        "-H",
+        "Content-Type: application/json",
+        "-d",
+        "@images.json",
+        "http://127.0.0.1:5001/invocations",
+    ),
 }
 
 

@@ -1,0 +1,61 @@
+"""An export put on the Hugging Face Hub, by the Hub's own client."""
+
+import re
+from pathlib import Path
+
+
+class HubError(RuntimeError):
+    """The Hub does not take an export."""
+
+
+def require_login(repository: str) -> None:
+    """Refuse a repository's name that cannot be, and to begin without being known to the Hub.
+
+    Args:
+        repository: OWNER/NAME.
+
+    Raises:
+        HubError: The name is none, the Hub cannot be reached, or does not know who asks.
+    """
+    from huggingface_hub import HfApi
+
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
+        raise HubError(f"{repository!r} cannot be a repository: give OWNER/NAME")
+    try:
+        HfApi().whoami()
+    except Exception as error:  # of the client, of the network, or no token at all
+        raise HubError(
+            f"the Hub does not know who pushes: `hf auth login`, or set HF_TOKEN ({_first(error)})"
+        ) from error
+
+
+def push_to_hub(folder: Path, repository: str) -> str:
+    """Put all files of an export into a repository, in one commit; it is made if it is not there.
+
+    Args:
+        folder: Of the export.
+        repository: OWNER/NAME.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        HubError: The Hub does not take it.
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    try:
+        api.create_repo(repository, exist_ok=True)
+        commit = api.upload_folder(
+            repo_id=repository, folder_path=folder, commit_message="Networks of an export"
+        )
+    except Exception as error:
+        raise HubError(
+            f"{folder} is written, and the Hub does not take it: {_first(error)}"
+        ) from error
+    return str(commit.commit_url)
+
+
+def _first(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), "no reason")
