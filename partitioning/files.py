@@ -58,8 +58,8 @@ def write_atomically(path: Path) -> Iterator[Path]:
 def appears_whole(folder: Path, *, replace: bool = False) -> Iterator[Path]:
     """Lends a folder to fill; it takes the place of `folder` by a rename once the block has ended.
 
-    If the block raises, or the process is killed, nothing is there under that name, or what was
-    there before.
+    If the block raises, nothing is there under that name, or what was there before; if the process
+    is killed likewise, but for the moment between two renames where one is replaced.
 
     Args:
         folder: The folder to be made; those above it are made if they are missing.
@@ -80,6 +80,7 @@ def appears_whole(folder: Path, *, replace: bool = False) -> Iterator[Path]:
         >>> [file.name for file in path.iterdir()], [file.name for file in path.parent.iterdir()]
         (['note.txt'], ['notes'])
     """
+    folder = folder.absolute()
     require_free(folder, replace=replace)
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
@@ -94,6 +95,10 @@ def appears_whole(folder: Path, *, replace: bool = False) -> Iterator[Path]:
         if replace and folder.is_dir():
             os.replace(folder, before)
         os.replace(partial, folder)
+    except BaseException:
+        if before.is_dir() and not folder.exists():
+            os.replace(before, folder)
+        raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(before, ignore_errors=True)
@@ -109,9 +114,11 @@ def require_free(folder: Path, *, replace: bool = False) -> None:
     Raises:
         FileExistsError: There is.
     """
+    if folder.is_symlink():
+        raise FileExistsError(f"{folder} is a link: name the folder that it leads to, or another")
     if folder.is_dir() and (replace or not any(folder.iterdir())):
         return
-    if folder.exists() or folder.is_symlink():
+    if folder.exists():
         raise FileExistsError(f"{folder} is there already: name another folder, or remove it")
 
 

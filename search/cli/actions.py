@@ -192,14 +192,14 @@ def run_export(options: argparse.Namespace) -> None:
         inputs=options.input,
         max_loss=options.max_loss / 100,
     )
-    if options.push_to_hub:
+    if options.push_to_hub is not None:
         require_login(options.push_to_hub)
     exported = export(
         study, pick, options.out,
         seed=seed, settings=settings, files=files, register=options.register,
         say=_say(_progress_console(options)),
     )  # fmt: skip
-    if options.push_to_hub:
+    if options.push_to_hub is not None:
         where = push_to_hub(Path(options.out), options.push_to_hub)
         _say(_progress_console(options))(f"pushed to {where}")
     if options.json:

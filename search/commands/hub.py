@@ -1,6 +1,5 @@
 """An export put on the Hugging Face Hub, by the Hub's own client."""
 
-import re
 from pathlib import Path
 
 
@@ -18,8 +17,13 @@ def require_login(repository: str) -> None:
         HubError: The name is none, the Hub cannot be reached, or does not know who asks.
     """
     from huggingface_hub import HfApi
+    from huggingface_hub.utils._validators import validate_repo_id
 
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
+    try:
+        validate_repo_id(repository)
+    except ValueError as error:
+        raise HubError(f"{repository!r} cannot be a repository: {error}") from error
+    if "/" not in repository:
         raise HubError(f"{repository!r} cannot be a repository: give OWNER/NAME")
     try:
         HfApi().whoami()
@@ -31,6 +35,8 @@ def require_login(repository: str) -> None:
 
 def push_to_hub(folder: Path, repository: str) -> str:
     """Put all files of an export into a repository, in one commit; it is made if it is not there.
+
+    What another export has left there of networks goes in the same commit.
 
     Args:
         folder: Of the export.
@@ -48,7 +54,10 @@ def push_to_hub(folder: Path, repository: str) -> str:
     try:
         api.create_repo(repository, exist_ok=True)
         commit = api.upload_folder(
-            repo_id=repository, folder_path=folder, commit_message="Networks of an export"
+            repo_id=repository,
+            folder_path=folder,
+            commit_message="Networks of an export",
+            delete_patterns=["*/network*", "*/weights.safetensors", "merged.*", "masks.json"],
         )
     except Exception as error:
         raise HubError(

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from partitioning import write_atomically
-from search.report import contact_sheet
+from search.report import contact_sheet, require_sheet
 from trainers.data import find_pictures
 from trainers.export import Predicted, open_networks, predict
 
@@ -38,10 +39,12 @@ def predict_pictures(
         ExportError: There are no such networks.
         DamagedFileError: A network was changed since it was exported.
         MissingLibraryError: A runtime is not installed.
-        ValueError: `top` is below 1.
+        ValueError: `top` is below 1, or the sheet cannot be drawn where it should be.
     """
     if top < 1:
         raise ValueError(f"--top must be at least 1, got {top}")
+    if sheet is not None:
+        require_sheet(sheet)
     paths = find_pictures(names)
     found = predict(open_networks(folder, networks, precision=precision), paths, top=top)
     if sheet is not None:
@@ -82,14 +85,14 @@ def print_predicted(found: Sequence[Predicted], console: Console) -> None:
         table = Table()
         table.add_column("image", overflow="fold")
         for name in names:
-            table.add_column(name)
+            table.add_column(escape(name))
         for one in found:
             if one.labels:
                 cells = [
-                    "\n".join(f"{label} {chance:.2f}" for label, chance in one.labels[name])
+                    "\n".join(f"{escape(la)} {chance:.2f}" for la, chance in one.labels[name])
                     for name in names
                 ]
-                table.add_row(str(one.path), *cells)
+                table.add_row(escape(str(one.path)), *cells)
         console.print(table)
     for one in found:
         if one.reason:

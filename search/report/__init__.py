@@ -11,7 +11,7 @@ from search.report.beside import (
     standing_markdown,
 )
 from search.report.card import write_card
-from search.report.contact import contact_sheet
+from search.report.contact import contact_sheet, require_sheet
 from search.report.figures import COLOURS, COST, GREY, INK, QUALITY
 from search.report.latency import latency_figure
 from search.report.methods import by_level, difference, measure_of, methods_figure
@@ -41,6 +41,7 @@ __all__ = [
     "measure_of",
     "methods_figure",
     "of_compared_split",
+    "require_sheet",
     "selection_figure",
     "standing",
     "standing_figure",

@@ -95,7 +95,8 @@ def _text(
         "",
         f"Images are RGB of {own['input']['size']} pixels: turned as the camera noted, white "
         "behind what is transparent, the shorter side resized "
-        f"({own['input']['interpolation']}, antialiased), the centre kept. "
+        f"({own['input']['interpolation']}, antialiased), the centre kept. Colours go by the "
+        "image's profile, which the lines below leave out. "
         + (
             "Networks read values of 0 to 255."
             if own["input"]["type"] == "uint8"
@@ -119,29 +120,35 @@ def _few(names: Sequence[str]) -> str:
 
 
 def _table(networks: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    files = list(dict.fromkeys(f for about in networks.values() for f in _run_by(about)))
+    files = _all_files(networks)
     beside = list(dict.fromkeys(w for about in networks.values() for w in about.get("beside", {})))
     names = ["network", "split", *files, *beside, "parameters", "MACs", "bytes", "ms", "undivided"]
     rows = [names, ["---"] * len(names)]
     for name, about in networks.items():
-        accuracies = [_share(about["files"].get(file, {}).get("accuracy")) for file in files]
+        compared = _compared(about)
+        accuracies = [_share(compared.get(file, {}).get("accuracy")) for file in files]
         others = [_share(about.get("beside", {}).get(what)) for what in beside]
-        file = about["files"][_run_by(about)[0]]
+        file: Mapping[str, Any] = next(iter(compared.values()), {})
         taken = file.get("latency_ms", {})
         rows.append(
             [
                 name, about["split"], *accuracies, *others, f"{about['parameters']:,}",
-                f"{about['macs']:,}", f"{file['bytes']:,}", _ms(taken.get("batch_1")),
-                _ms(taken.get("undivided_batch_1")),
+                f"{about['macs']:,}", f"{file['bytes']:,}" if file else "",
+                _ms(taken.get("batch_1")), _ms(taken.get("undivided_batch_1")),
             ]
         )  # fmt: skip
     return [f"| {' | '.join(row)} |" for row in rows]
 
 
-def _run_by(about: Mapping[str, Any]) -> list[str]:
-    """The files of a network that were compared, float32 first."""
-    compared = [name for name, file in about["files"].items() if "accuracy" in file]
-    return sorted(compared, key=lambda name: (name.count("."), name))
+def _compared(about: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """What is said of a network's files that were compared, float32 first, that of all last."""
+    own = {name: file for name, file in about["files"].items() if "accuracy" in file}
+    found = {name: own[name] for name in sorted(own, key=lambda name: (name.count("."), name))}
+    return found | ({"merged.pt": about["merged"]} if "merged" in about else {})
+
+
+def _all_files(networks: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(name for about in networks.values() for name in _compared(about)))
 
 
 def _share(value: float | None) -> str:
@@ -155,7 +162,7 @@ def _ms(value: float | None) -> str:
 def _timed(about: Mapping[str, Any]) -> list[str]:
     if "latency" not in about:
         return []
-    file = _run_by(about)[0]
+    file = next(iter(_compared(about)))
     return [
         f"Bytes and milliseconds are those of `{file}`, for one image on one thread of "
         f"{about['latency']['processor']}, beside the undivided network in the same turns."
@@ -193,14 +200,12 @@ def accuracy_figure(networks: Mapping[str, Mapping[str, Any]], path: Path) -> No
     axis = figure.subplots()
     names = list(networks)
     beside = list(dict.fromkeys(w for about in networks.values() for w in about.get("beside", {})))
-    files = list(dict.fromkeys(f for about in networks.values() for f in _run_by(about)))
     for what, marker in zip(beside, "|x+_", strict=False):
         points = [networks[name].get("beside", {}).get(what, float("nan")) for name in names]
         axis.scatter(points, names, marker=marker, s=60, color="0.4", label=what, zorder=2)
-    for file in files:
-        points = [
-            networks[name]["files"].get(file, {}).get("accuracy", float("nan")) for name in names
-        ]
+    for file in _all_files(networks):
+        found = (_compared(networks[name]).get(file, {}) for name in names)
+        points = [one.get("accuracy", float("nan")) for one in found]
         axis.scatter(points, names, s=28, alpha=0.75, label=file, zorder=3)
     axis.set_xlabel("accuracy")
     axis.grid(axis="x", alpha=0.3)

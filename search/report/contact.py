@@ -11,6 +11,19 @@ if TYPE_CHECKING:  # slow to import, and here a type alone
 
 #: Pictures of a sheet at most, and in a row.
 MOST, ACROSS = 60, 6
+ENDINGS = (".png", ".jpg", ".pdf", ".svg")
+
+
+def require_sheet(path: Path) -> None:
+    """Refuse a place where no sheet can be drawn.
+
+    Raises:
+        ValueError: Its folder is missing, or its ending is none of a picture.
+    """
+    if path.suffix not in ENDINGS:
+        raise ValueError(f"{path} must end in one of {', '.join(ENDINGS)}")
+    if not path.absolute().parent.is_dir():
+        raise ValueError(f"{path} is in no folder that is there")
 
 
 def contact_sheet(predicted: Sequence[Predicted], path: Path) -> None:
@@ -37,10 +50,10 @@ def contact_sheet(predicted: Sequence[Predicted], path: Path) -> None:
             f"{_short(name, 14)}: {_short(found[0][0], 16)} {found[0][1]:.0%}"
             for name, found in one.labels.items()
         ]
-        axis.set_title(_short(one.path.name, 24), fontsize=7)
+        axis.set_title(_short(one.path.name, 24), fontsize=7, parse_math=False)
         axis.text(
             0.5, -0.04, "\n".join(labels), fontsize=6, ha="center", va="top",
-            transform=axis.transAxes,
+            transform=axis.transAxes, parse_math=False,
         )  # fmt: skip
     figure.savefig(path, dpi=150)
 

@@ -521,9 +521,16 @@ def require_place(folder: Path, *, replace: bool = False) -> None:
     """
     try:
         require_free(folder, replace=replace)
+        folder = folder.absolute()
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.{'x' * 40}.", dir=folder.parent):
+            pass  # with as long a name as it has until it is whole
     except FileExistsError as error:
         raise StudyError(str(error)) from error
-    require_writable(folder.absolute().parent)
+    except OSError as error:
+        raise StudyError(
+            f"{folder} cannot be made: {error.strerror}; choose a folder that you may write to"
+        ) from error
 
 
 def require_writable(folder: Path) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
+from torch.fx import GraphModule
 
 from partitioning import Masks, VirtualNetwork
 from trainers.data import Task
@@ -146,7 +147,8 @@ def program_of(network: nn.Module, example: Tensor, *, folded: bool = False) -> 
         module = program.module()
         fold_norms(module)
         program = torch.export.export(module, (example,), dynamic_shapes=(size,))
-    for node in program.graph.nodes:  # they would tell where in which folder a layer was written
-        for key in node.meta.keys() - {"val", "tensor_meta"}:
-            del node.meta[key]
+    for part in program.graph_module.modules():
+        for node in part.graph.nodes if isinstance(part, GraphModule) else ():
+            for key in node.meta.keys() - {"val", "tensor_meta"}:
+                del node.meta[key]  # it would tell in which folder a layer was written
     return program

@@ -37,8 +37,8 @@ def fold_norms(network: GraphModule) -> int:
         own = fuse_conv_bn_weights(w, b, mean, var, norm.args[7], gamma, beta)
         with network.graph.inserting_before(conv):
             named = [
-                _kept(network, f"{_path(weight)}_folded", own[0]),
-                _kept(network, f"{_path(weight)}_folded_bias", own[1]),
+                _kept(network, f"folded{folded}_weight", own[0]),
+                _kept(network, f"folded{folded}_bias", own[1]),
             ]
         conv.args = (conv.args[0], *named, *conv.args[3:])
         norm.replace_all_uses_with(conv)
@@ -59,10 +59,6 @@ def _folds(conv: object, norm: Node) -> bool:
         node is None or (isinstance(node, Node) and node.op == "get_attr") for node in given
     )
     return stored and norm.args[3] is not None and not norm.args[5]
-
-
-def _path(node: Node) -> str:
-    return str(node.target).replace(".", "_")
 
 
 def _value(network: GraphModule, node: Node | None) -> Tensor | None:

@@ -56,13 +56,9 @@ class Merged:
         return found
 
 
-def _places(dims: Sequence[int | None], shape: Sequence[int], kept: Mapping[str, Any]) -> Any:
-    """What to index a whole tensor with, for what one task has of it."""
-    chosen = [
-        torch.arange(size) if at is None else kept["indices"][at].long().clamp(min=0)
-        for at, size in zip(dims, shape, strict=False)
-    ]
-    return torch.meshgrid(*chosen, indexing="ij")
+def _mesh(chosen: Sequence[Tensor]) -> Any:
+    """What to index a tensor with, to have these indices of its first dimensions."""
+    return torch.meshgrid(*chosen, indexing="ij") if chosen else ()
 
 
 def _whole(name: str, kept: Mapping[str, Any]) -> Tensor:
@@ -73,9 +69,16 @@ def _whole(name: str, kept: Mapping[str, Any]) -> Tensor:
     used = torch.zeros(shape[: kept["depths"][name]], dtype=torch.bool)
     for source, *dims in (use for each in uses for use in each):
         if source == name:
-            used[_places(dims, shape, kept)] = True
+            indices = [_index(at, size, kept) for at, size in zip(dims, shape, strict=False)]
+            used[_mesh([index[index >= 0] for index in indices])] = True
     whole[used] = values
     return whole
+
+
+def _index(at: int | None, size: int, kept: Mapping[str, Any]) -> Tensor:
+    """The indices that a task has of a dimension; -1 where it has no channel."""
+    index: Tensor = torch.arange(size) if at is None else kept["indices"][at].long()
+    return index
 
 
 def _module(
@@ -86,11 +89,11 @@ def _module(
     module = torch.export.load(io.BytesIO(zlib.decompress(packed))).module()
     state = {name: kept["own"][at].clone() for name, at in part["own"].items()}
     for name, (source, *dims) in part["shared"].items():
-        value = shared[source][_places(dims, shared[source].shape, kept)]
-        for dim, at in enumerate(dims):
-            if at is not None:  # where there is no channel, its weights are 0
-                absent = kept["indices"][at] < 0
-                value = value.masked_fill(absent.view(-1, *[1] * (value.ndim - dim - 1)), 0)
+        whole = shared[source]
+        indices = [_index(at, size, kept) for at, size in zip(dims, whole.shape, strict=False)]
+        value = whole[_mesh([index.clamp(min=0) for index in indices])]
+        for dim, index in enumerate(indices):  # where there is no channel, its weights are 0
+            value = value.masked_fill((index < 0).view(-1, *[1] * (value.ndim - dim - 1)), 0)
         state[name] = value.contiguous()
     module.load_state_dict(state, assign=True)
     return module

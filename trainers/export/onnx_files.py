@@ -55,9 +55,10 @@ def to_onnx(program: ExportedProgram, about: Mapping[str, Any]) -> onnx.ModelPro
         )
     assert exported is not None
     model = exported.model_proto
+    images = model.graph.input[0].type.tensor_type.shape.dim[0].dim_param
     for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
         for size in value.type.tensor_type.shape.dim:
-            if size.dim_param:
+            if size.dim_param == images:  # others may be multiples of it
                 size.dim_param = BATCH
         del value.metadata_props[:]
     for node in model.graph.node:  # where in which file a layer was written
@@ -153,6 +154,7 @@ class OnnxNetwork:
             import onnxruntime
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         try:
             self.session = onnxruntime.InferenceSession(

@@ -83,7 +83,7 @@ def open_networks(
         DamagedFileError: A file was changed since it was exported.
         MissingLibraryError: A runtime is not installed.
     """
-    folder = Path(folder)
+    folder = Path(folder).resolve()
     found = {p.parent.name: p.parent for p in [folder / MANIFEST] if p.is_file()}
     found |= {path.parent.name: path.parent for path in sorted(folder.glob(f"*/{MANIFEST}"))}
     if not found:
@@ -103,7 +103,8 @@ def _load(folder: Path, precision: str, threads: int) -> Loaded:
     missing: MissingLibraryError | None = None
     for name in files:
         content = (folder / name).read_bytes()
-        if hashlib.sha256(content).hexdigest() != about["files"][name]["sha256"]:
+        known = about["files"].get(name, {}).get("sha256")
+        if hashlib.sha256(content).hexdigest() != known:
             raise DamagedFileError(f"{folder / name} was changed since it was exported")
         try:
             run = load_file(folder / name, threads)

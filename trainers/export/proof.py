@@ -10,7 +10,8 @@ from torch import Tensor
 from trainers.data import Task, normalise
 
 #: Largest difference between logits of the compact and the masked network that counts as equal,
-#: relative to the largest logit. Removing channels only changes the order of float32 sums.
+#: relative to the largest logit, or to 1 where that is smaller. Removing channels only changes the
+#: order of float32 sums.
 TOLERANCE = 1e-4
 #: Quantile of the normal distribution for intervals of 95 %.
 _QUANTILE = 1.96

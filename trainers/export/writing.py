@@ -5,7 +5,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -186,6 +186,13 @@ def export_networks(
         }
         (folder / name).mkdir(parents=True, exist_ok=True)
         checks[name] = _write(network, row, task, folder / name, config, about[name])
+    added: dict[str, int] = {}
+    merged: dict[str, Any] = {}
+    if "merged" in config.formats:
+        added, proven = _write_merged(network, tasks, folder, config)
+        merged = _said(folder / MERGED)
+        for name, check in proven.items():
+            checks[name][MERGED] = check
     taken = _latencies(network, tasks[rows[0][1].task], folder, config, list(about))
     files = {name: _files(folder / name, checks[name], taken[name]) for name in about}
     for name, own in checks.items():
@@ -194,18 +201,20 @@ def export_networks(
             **({"latency": {"processor": processor(), "threads": 1}} if taken[name] else {}),
             "files": files[name],
         }
+        if merged:
+            description["merged"] = {**merged, **_proof(own[MERGED])}
         if own:
             first = next(iter(own.values()))
             description["accuracy"] = first.accuracy
             description["max_logit_difference"] = first.max_difference
             description["beside"] = {what: by[name] for what, by in beside.items() if name in by}
         write_json(folder / name / MANIFEST, description)
-    found = Exported(networks={n: {**about[n], "files": files[n]} for n in about}, checks=checks)
-    if "merged" not in config.formats:
-        return found
-    added = _write_merged(network, tasks, folder, config)
-    size = (folder / MERGED).stat().st_size
-    return replace(found, merged_bytes=size, added_bytes=added)
+    return Exported(
+        networks={name: {**about[name], "files": files[name]} for name in about},
+        checks=checks,
+        merged_bytes=merged.get("bytes"),
+        added_bytes=added,
+    )
 
 
 def _files(
@@ -214,20 +223,23 @@ def _files(
     """What is said of a network's files."""
     found = {}
     for path in sorted(folder.iterdir()):
-        found[path.name] = {
-            "bytes": path.stat().st_size,
-            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        }
+        found[path.name] = _said(path)
         if path.name in checks:
-            check = checks[path.name]
-            found[path.name] |= {
-                **asdict(check),
-                "loss": check.loss,
-                "loss_interval": list(check.loss_interval),
-            }
+            found[path.name] |= _proof(checks[path.name])
         if path.name in taken:
             found[path.name]["latency_ms"] = taken[path.name]
     return found
+
+
+def _said(path: Path) -> dict[str, Any]:
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return {"bytes": path.stat().st_size, "sha256": digest}
+
+
+def _proof(check: ExportCheck) -> dict[str, Any]:
+    return {
+        **asdict(check), "loss": check.loss, "loss_interval": list(check.loss_interval)
+    }  # fmt: skip
 
 
 def _latencies(
@@ -344,8 +356,8 @@ def _calibration(task: Task, config: ExportConfig, *, raw: bool) -> Tensor:
 
 def _write_merged(
     network: Network, tasks: Mapping[str, Task], folder: Path, config: ExportConfig
-) -> dict[str, int]:
-    """Write the file of all networks, which is read back and compared; bytes that each adds."""
+) -> tuple[dict[str, int], dict[str, ExportCheck]]:
+    """Write the file of all networks, which is read back; bytes that each adds, and its check."""
     raw = config.inputs == "uint8"
     names = [str(virtual) for virtual in network.masks.networks]
     about = {
@@ -354,9 +366,10 @@ def _write_merged(
     }
     added = save_merged(network, tasks, folder / MERGED, {"networks": about}, raw=raw)
     merged = Merged(folder / MERGED)
+    checks: dict[str, ExportCheck] = {}
     for row, virtual in enumerate(network.masks.networks):
         task, name = tasks[virtual.task], names[row]
-        check_export(
+        checks[name] = check_export(
             lambda images, name=name: merged(images, [name])[name],  # type: ignore[misc]
             lambda images, row=row: network(images, row),  # type: ignore[misc]
             task,
@@ -364,7 +377,7 @@ def _write_merged(
             network.backbone.batch,
             raw=raw,
         )
-    return added
+    return added, checks
 
 
 def described(task: Task, level: int, inputs: str = "uint8") -> dict[str, Any]:

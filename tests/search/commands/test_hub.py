@@ -29,12 +29,18 @@ class Hub(BaseHTTPRequestHandler):
     """The part of the Hub's protocol that a commit of small files takes."""
 
     made: list[str]
+    gone: list[str]
     files: dict[str, bytes]
 
     def do_GET(self) -> None:
         known = self.headers.get("Authorization") == "Bearer hf_right"
-        self._answer({"name": "me", "type": "user"} if known else {"error": "Invalid token"},
-                     200 if known else 401)  # fmt: skip
+        if "/tree/" in self.path:
+            old = {"type": "file", "oid": "1" * 40, "size": 3}
+            self._answer([{**old, "path": name} for name in ("old/network.onnx", "LICENSE")])
+        elif known:
+            self._answer({"name": "me", "type": "user"})
+        else:
+            self._answer({"error": "Invalid token"}, 401)
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -55,6 +61,8 @@ class Hub(BaseHTTPRequestHandler):
                 if entry["key"] == "file":
                     content = base64.b64decode(entry["value"]["content"])
                     self.files[entry["value"]["path"]] = content
+                elif entry["key"] == "deletedFile":
+                    self.gone.append(entry["value"]["path"])
             url = f"http://{self.headers['Host']}/me/shop/commit/{'1' * 40}"
             self._answer({"commitOid": "1" * 40, "commitUrl": url, "success": True})
         else:
@@ -74,7 +82,7 @@ class Hub(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub() -> Iterator[tuple[str, type[Hub]]]:
-    kept = type("Kept", (Hub,), {"made": [], "files": {}})
+    kept = type("Kept", (Hub,), {"made": [], "gone": [], "files": {}})
     server = ThreadingHTTPServer(("127.0.0.1", 0), kept)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -104,6 +112,7 @@ def test_all_files_are_in_one_commit(hub: tuple[str, type[Hub]], tmp_path: Path)
     where = push(folder, "me/shop", endpoint, "hf_right", tmp_path)
     assert where.startswith(f"{endpoint}/me/shop/commit")
     assert kept.made == ["shop"]
+    assert kept.gone == ["old/network.onnx"], "what another export left goes, and nothing else"
     assert kept.files.keys() == {"README.md", "digits/network.onnx"}
     assert kept.files["digits/network.onnx"] == bytes(range(256))
 
@@ -113,6 +122,8 @@ def test_all_files_are_in_one_commit(hub: tuple[str, type[Hub]], tmp_path: Path)
     [
         ("me/shop", "hf_wrong", "refused: the Hub does not know who pushes: `hf auth login`"),
         ("me/a/b", "hf_right", "refused: 'me/a/b' cannot be a repository"),
+        ("me/a--b", "hf_right", "refused: 'me/a--b' cannot be a repository"),
+        ("shop", "hf_right", "refused: 'shop' cannot be a repository: give OWNER/NAME"),
     ],
 )
 def test_what_is_refused_before_anything(

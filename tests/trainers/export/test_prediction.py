@@ -132,6 +132,20 @@ def test_the_command_writes_tables_and_a_sheet(
     assert "turned0.jpg" in capsys.readouterr().out
 
 
+def test_names_are_printed_as_they_are(
+    export: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a[copy].png", "b[red].png", "c$x$_{.png"):
+        (tmp_path / name).write_bytes((pictures / "left" / "grey0.png").read_bytes())
+    assert main(["predict", str(export), str(tmp_path), "--sheet", str(tmp_path / "s.png")]) == 0
+    printed = "".join(line.strip("│ ") for line in capsys.readouterr().out.splitlines())
+    assert "a[copy].png" in printed
+    for sheet, message in (("s.xyz", "must end in one of .png"), ("none/s.png", "in no folder")):
+        arguments = ["predict", str(export), str(tmp_path), "--sheet", str(tmp_path / sheet)]
+        assert main(arguments) == 2
+        assert message in capsys.readouterr().err
+
+
 def test_pictures_are_found(pictures: Path, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(pictures)
     assert len(find_pictures(["left", "left/*.jpg", "right/deep0.png"])) == 21
