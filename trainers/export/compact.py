@@ -71,7 +71,8 @@ def undivided(network: Network, task: Task, *, raw: bool) -> CompactNetwork:
             name: np.ones((1, m.shape[1]), dtype=np.bool_) for name, m in masks.forward.items()
         },
     )
-    begun = backbone.initial(task.num_classes, 0)
+    head = backbone.new_head(backbone.features, task.num_classes, 0)
+    begun = {**tensors_of(backbone.model), **head}
     found = Network(
         backbone,
         whole,

@@ -261,7 +261,8 @@ def _latencies(
             loaded = {name: load_file(folder / name / file, threads=1) for name in names}
             loaded[""] = load_file(whole / file, threads=1)
             for batch in BATCHES:
-                images = task.splits["train"].images[:1].expand(batch, -1, -1, -1).contiguous()
+                one, _ = task.splits["train"].batch(0, 1)
+                images = one.expand(batch, -1, -1, -1).contiguous()
                 read = images if raw else normalise(images, task)
                 taken = latencies({n: functools.partial(run, read) for n, run in loaded.items()})
                 for name in names:
