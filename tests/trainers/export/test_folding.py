@@ -25,11 +25,8 @@ class Net(nn.Module):
         return mapped
 
 
-@pytest.fixture
-def network() -> nn.Module:
-    """With statistics that matter."""
-    torch.manual_seed(0)
-    net = Net()
+def with_statistics(net: nn.Module) -> nn.Module:
+    """In evaluation mode, with statistics that matter."""
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_()
@@ -37,6 +34,12 @@ def network() -> nn.Module:
             module.weight.data.normal_()
             module.bias.data.normal_()
     return net.eval()
+
+
+@pytest.fixture
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return with_statistics(Net())
 
 
 def test_what_is_computed_stays_the_same(network: nn.Module) -> None:
@@ -88,12 +91,8 @@ class Twice(nn.Module):
 
 def test_weights_that_are_used_twice_are_folded_twice() -> None:
     torch.manual_seed(0)
-    net = Twice()
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.normal_()
-            module.running_var.uniform_(0.5, 2)
+    net = with_statistics(Twice())
     images = torch.randn(4, 3, 9, 9)
-    module = program_of(net.eval(), images).module()
+    module = program_of(net, images).module()
     assert fold_norms(module) == 4
     torch.testing.assert_close(module(images), net(images), rtol=1e-4, atol=1e-5)
