@@ -529,7 +529,7 @@ def require_place(folder: Path, *, replace: bool = False) -> None:
         raise StudyError(str(error)) from error
     except OSError as error:
         raise StudyError(
-            f"{folder} cannot be made: {error.strerror}; choose a folder that you may write to"
+            f"{folder} cannot be written: {error.strerror}; choose a folder that you may write to"
         ) from error
 
 

@@ -117,8 +117,8 @@ def check_export(
             low, high = (100 * end for end in check.loss_interval)
             raise ExportError(
                 f"the network of task {task.name} loses {100 * check.loss:.2f} points of accuracy "
-                f"[{low:.2f}, {high:.2f}] on {len(data)} {split} images, more than "
-                f"{100 * max_loss:.2f}"
+                f"[{low:.2f}, {high:.2f}] by fewer bits on {len(data)} {split} images, more than "
+                f"{100 * max_loss:.2f}: allow more (--max-loss), or leave this precision out"
             )
         return check
     gap = (wanted.gather(1, meant[:, None]) - wanted.gather(1, found[:, None]))[:, 0]
