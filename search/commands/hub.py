@@ -17,7 +17,7 @@ def require_login(repository: str) -> None:
         HubError: The name is none, the Hub cannot be reached, or does not know who asks.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.utils._validators import validate_repo_id
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
     try:
         validate_repo_id(repository)

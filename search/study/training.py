@@ -4,11 +4,10 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from dataclasses import replace as replace_fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
-
-import torch
 
 from partitioning import Masks, appears_whole
 from search.config import StudyConfig
@@ -35,8 +34,7 @@ from trainers.joint import (
     train_jointly,
     trained_network,
 )
-from trainers.network import Whole, accuracies_of
-from trainers.teachers import fingerprint, load
+from trainers.teachers import fingerprint, load, measure_teacher
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -247,8 +245,12 @@ def export_trained(
         base.teachers,
         config.network,
     )
-    teachers = {name: _of_teacher(config, base, name) for name in masks.tasks}
-    known = {str(n): teachers[n.task] for n in masks.networks}
+    here = replace_fields(config.compute, device="cpu")
+    teachers = {
+        name: measure_teacher(config.backbone, base.teachers[name], base.tasks[name], here)
+        for name in masks.tasks
+    }
+    known = {str(n): teachers[n.task][checked_split(base.tasks[n.task])] for n in masks.networks}
     with appears_whole(out, replace=replace) as folder:
         exported = export_networks(
             network, base.tasks, folder, files, beside={"teacher": known, **beside}
@@ -258,14 +260,6 @@ def export_trained(
         write_card(folder, f"{config.name}, {trained.candidate}", made_of)
     say_exported(out, exported, say)
     return exported
-
-
-def _of_teacher(config: StudyConfig, base: Foundation, name: str) -> float:
-    """The accuracy of a task's teacher on the images that an export is checked on."""
-    network = Whole(config.network, base.teachers[name].state, torch.device("cpu")).eval()
-    split = checked_split(base.tasks[name])
-    found = accuracies_of(network, base.tasks[name], config.network.batch, [split])
-    return found[split]
 
 
 def say_exported(out: Path, exported: Exported, say: Say) -> None:

@@ -9,7 +9,6 @@ from trainers.export.latency import latencies, processor, torch_threads
 from trainers.export.prediction import Loaded, Predicted, open_networks, predict
 from trainers.export.proof import ExportCheck, ExportError, check_export, checked_split
 from trainers.export.writing import (
-    FORMATS,
     PROGRAM,
     ExportConfig,
     Exported,
@@ -18,7 +17,6 @@ from trainers.export.writing import (
 )
 
 __all__ = [
-    "FORMATS",
     "PROGRAM",
     "ExportCheck",
     "ExportConfig",

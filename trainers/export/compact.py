@@ -19,23 +19,31 @@ from trainers.networks import BUILT_IN, Backbone, Row, bound, half, tensors_of, 
 
 
 class RawImages(nn.Module):
-    """What reads images as they are stored: RGB of 0 to 255.
+    """What reads images as they are stored, RGB of 0 to 255, or normalised ones.
 
     Args:
         task: Gives the mean and standard deviation that images are normalised with.
+        raw: Read them as they are stored.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, *, raw: bool = True) -> None:
         super().__init__()
+        self._raw = raw
         self.register_buffer("mean", 255 * task.mean.detach().cpu().view(1, 3, 1, 1))
         self.register_buffer("std", 255 * task.std.detach().cpu().view(1, 3, 1, 1))
 
     def normalised(self, images: Tensor) -> Tensor:
-        """Map uint8 images (B, 3, S, S) to normalised ones."""
-        return (images.float() - self.mean) / self.std
+        """Map images (B, 3, S, S) as they are read to normalised ones."""
+        return (images.float() - self.mean) / self.std if self._raw else images
+
+
+def example_images(task: Task, *, raw: bool) -> Tensor:
+    """Two black images of a task's size, of the type that networks read."""
+    shape = (2, 3, task.size, task.size)
+    return torch.zeros(shape, dtype=torch.uint8 if raw else torch.float32)
 
 
 class CompactNetwork(RawImages):
@@ -49,14 +57,12 @@ class CompactNetwork(RawImages):
     """
 
     def __init__(self, network: Network, row: int, task: Task, *, raw: bool = True) -> None:
-        super().__init__(task)
+        super().__init__(task, raw=raw)
         self.trunk, self.tail, self.head = network.row(row)
-        self._raw = raw
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (B, 3, S, S), uint8 RGB or normalised ones, to logits (B, classes)."""
-        normalised = self.normalised(images) if self._raw else images
-        _, features = self.tail(self.trunk(normalised))
+        _, features = self.tail(self.trunk(self.normalised(images)))
         logits: Tensor = self.head(features)
         return logits
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from trainers.data import Task
 from trainers.export import merged_loader
-from trainers.export.compact import RawImages, program_of
+from trainers.export.compact import RawImages, example_images, program_of
 from trainers.network import Network
 from trainers.networks import find_places, tensors_of
 
@@ -33,13 +33,12 @@ class TrunkPart(RawImages):
     """What is before the cut, from images on."""
 
     def __init__(self, trunk: nn.Module, task: Task, *, raw: bool) -> None:
-        super().__init__(task)
+        super().__init__(task, raw=raw)
         self.trunk = trunk
-        self._raw = raw
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (B, 3, S, S) to what crosses the cut."""
-        maps: Tensor = self.trunk(self.normalised(images) if self._raw else images)
+        maps: Tensor = self.trunk(self.normalised(images))
         return maps
 
 
@@ -73,18 +72,18 @@ def save_merged(
     """
     file = _File(network)
     sizes: dict[str, int] = {}
+    content: dict[str, Any] = {}
     for row, virtual in enumerate(network.masks.networks):
         task = tasks[virtual.task]
         trunk, tail, head = network.row(row)
-        images = next(iter(task.splits.values())).images
-        kind = torch.uint8 if raw else torch.float32
-        example = torch.zeros(2, *images.shape[1:], dtype=kind)
+        example = example_images(task, raw=raw)
         with torch.no_grad():
             first, behind = TrunkPart(trunk, task, raw=raw).eval(), TailPart(tail, head).eval()
             maps = torch.zeros_like(first(example))
         file.add(row, str(virtual), [(first, example), (behind, maps)])
-        sizes[str(virtual)] = _size(file.content(about))
-    torch.save(file.content(about), path)
+        content = file.content(about)
+        sizes[str(virtual)] = _size(content)
+    torch.save(content, path)
     shutil.copyfile(merged_loader.__file__, path.with_name(LOADER))
     before = [0, *list(sizes.values())[:-1]]
     return {name: size - b for (name, size), b in zip(sizes.items(), before, strict=True)}

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from partitioning import EXPORT, write_json
 from trainers.cost import costs
 from trainers.data import Task, normalise
-from trainers.export.compact import CompactNetwork, program_of, undivided
+from trainers.export.compact import CompactNetwork, example_images, program_of, undivided
 from trainers.export.latency import latencies, processor, torch_threads
 from trainers.export.merged import MERGED, save_merged
 from trainers.export.merged_loader import Merged
@@ -328,11 +328,9 @@ def _write_files(
 ) -> None:
     """Write the files of a network that can be run."""
     raw = config.inputs == "uint8"
-    images = next(iter(task.splits.values())).images
-    example = torch.zeros(2, *images.shape[1:], dtype=torch.uint8 if raw else torch.float32)
     if not {"onnx", "pt2"} & {*config.formats}:
         return
-    program = program_of(compact, example, folded=True)
+    program = program_of(compact, example_images(task, raw=raw), folded=True)
     if "pt2" in config.formats:
         torch.export.save(program, target / PROGRAM)
     if "onnx" in config.formats:
