@@ -25,6 +25,8 @@ class Costs:
         relative_parameters: Mean of `parameters` over that of the same networks without masks.
         relative_macs: Mean of `macs` over that of the same networks without masks.
         relative_union: `union_parameters` over those of the same networks without masks.
+        relative_latency: Mean time over that of the network without masks, where a study measures
+            it (`trainers.export.LatencyTable`).
     """
 
     use: dict[str, float]
@@ -35,6 +37,7 @@ class Costs:
     relative_parameters: float
     relative_macs: float
     relative_union: float
+    relative_latency: float | None = None
 
 
 def costs(backbone: Backbone, masks: Masks, classes: Sequence[int]) -> Costs:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from partitioning import Space
+from partitioning import Masks, Space
 from search.arms.clock import Clock
 from search.arms.repeats import Repeats
 from search.arms.scoring import Pool
@@ -98,6 +98,7 @@ class Arm:
         budget: How many candidates, how many at once.
         ladder: The rungs; the last is the final scoring.
         cost: Key of `COSTS`.
+        latency: Of masks, relative to sharing all, where the study measures it.
         record: Makes a candidate durable; called before the strategy is told.
         keep: Makes durable what lower rungs said of a candidate that is still under way.
         labels: Names of fixed proposals, by index (the baselines').
@@ -116,6 +117,7 @@ class Arm:
     cost: str
     record: Callable[[Candidate], None]
     keep: Callable[[Candidate], None]
+    latency: Callable[[Masks], float] | None = None
     labels: Sequence[str] = ()
     realisable: bool = False
     mapped: Callable[
@@ -306,7 +308,11 @@ class Arm:
         waiting: list[tuple[_Bracket, int]] = []
         for index, scored in zip(indices, results, strict=True):
             candidate = measured(
-                bracket.candidates[index], self.ladder[rung], scored, cost=self.cost
+                bracket.candidates[index],
+                self.ladder[rung],
+                scored,
+                cost=self.cost,
+                latency=self.latency,
             )
             self._take(bracket, candidate)
             self._repeats.remember(candidate)

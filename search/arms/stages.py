@@ -1,11 +1,12 @@
 """The stages of a candidate in an arm: it is proposed, measured rung by rung, and told."""
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 
-from partitioning import Decoded, Space
+from partitioning import Decoded, Masks, Space
 from search.arms.scoring import Scored
 from search.candidates import SCORED_AS, Candidate, Decoding, Measurement, Rung, rounded
 from search.config import COSTS
@@ -33,7 +34,14 @@ def decoded(space: Space, candidate: Candidate, *, realisable: bool) -> Candidat
     return replace(candidate, finished=time.time())
 
 
-def measured(candidate: Candidate, rung: Rung, scored: Scored, *, cost: str) -> Candidate:
+def measured(
+    candidate: Candidate,
+    rung: Rung,
+    scored: Scored,
+    *,
+    cost: str,
+    latency: Callable[[Masks], float] | None = None,
+) -> Candidate:
     """A candidate with what one more rung says of it.
 
     Args:
@@ -41,6 +49,7 @@ def measured(candidate: Candidate, rung: Rung, scored: Scored, *, cost: str) -> 
         rung: The rung.
         scored: What an evaluator says.
         cost: Key of `COSTS`: which of the costs is the objective.
+        latency: Of masks, relative to sharing all, where the study measures it.
     """
     said = Measurement(
         steps=rung.steps, fidelity=rung.fidelity, error=scored.error, evaluator=scored.evaluator
@@ -56,11 +65,14 @@ def measured(candidate: Candidate, rung: Rung, scored: Scored, *, cost: str) -> 
             seconds=evaluation.seconds,
             quality_std=evaluation.quality_std,
         )
+        costs = evaluation.costs
+        if latency is not None:
+            costs = replace(costs, relative_latency=latency(candidate.masks))
         candidate = replace(
             candidate,
             quality=evaluation.quality,
-            cost=getattr(evaluation.costs, COSTS[cost].attribute),
-            costs=evaluation.costs,
+            cost=getattr(costs, COSTS[cost].attribute),
+            costs=costs,
         )
     return replace(
         candidate, error=scored.error, rungs=(*candidate.rungs, said), finished=time.time()

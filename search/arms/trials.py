@@ -15,6 +15,7 @@ from ray import tune
 from ray.exceptions import RayError, RayTaskError
 from ray.tune.schedulers import ASHAScheduler
 
+from partitioning import Masks
 from search.arms.clock import Clock
 from search.arms.cluster import count_places, count_solvers, share_out
 from search.arms.display import ArmState, Display
@@ -38,6 +39,7 @@ from search.config import StudyConfig
 from search.record import RecordError
 from search.strategies import TaskKnowledge
 from search.study import Supplies, baseline_names, baselines, build_space, build_strategy
+from trainers.export import LatencyTable
 
 #: Seconds between two results that an arm reports to Tune.
 REPORT_EVERY = 0.5
@@ -53,11 +55,13 @@ class Given:
         knowledge: What strategies may know of the tasks.
         cache: To the features; to None where scores are simulated.
         base: To tasks, trunk and teachers; None where no rung trains on them.
+        latency: Of the network's layers, where it is the study's cost.
     """
 
     knowledge: TaskKnowledge
     cache: Any
     base: Any
+    latency: LatencyTable | None
 
 
 def run_arm(
@@ -100,6 +104,9 @@ def run_arm(
         with clock.doing("record"):
             ray.get(answer)
 
+    latency: Callable[[Masks], float] | None = None
+    if given.latency is not None:
+        latency = functools.partial(given.latency.relative, config.network)
     arm = Arm(
         name=name,
         seed=seed,
@@ -114,6 +121,7 @@ def run_arm(
         ),
         ladder=ladder,
         cost=config.objective.cost,
+        latency=latency,
         record=lambda candidate: written(writer.add.remote(candidate)),
         keep=lambda candidate: written(writer.keep.remote(candidate)),
         labels=labels,
@@ -369,6 +377,7 @@ def _handed(supplies: Mapping[int, Supplies], *, trains: bool) -> dict[int, Give
             knowledge=each.knowledge,
             cache=ray.put(each.cache),
             base=ray.put(each.base) if trains else None,
+            latency=each.latency,
         )
         for each in set(supplies.values())
     }

@@ -217,11 +217,13 @@ class Candidate:
         """All costs relative to sharing every channel, by the names of the config."""
         if self.costs is None:
             return {}
+        latency = self.costs.relative_latency
         return {
             "macs": self.costs.relative_macs,
             "parameters": self.costs.relative_parameters,
             "union": self.costs.relative_union,
             "use": self.costs.mean_use,
+            **({} if latency is None else {"latency": latency}),
         }
 
     def mean_sharing(self) -> tuple[list[str], NDArray[np.float64]] | None:

@@ -230,6 +230,11 @@ def run_benchmark(options: argparse.Namespace) -> None:
 
     from search.commands.benchmark import benchmark_export, draw_timings, print_timings
 
+    if (options.export / "config.yaml").is_file():
+        _benchmark_front(options)
+        return
+    if options.pick:
+        raise StudyError(f"--pick is for studies, and {options.export} is none")
     timings = benchmark_export(
         options.export,
         networks=options.task,
@@ -243,6 +248,29 @@ def run_benchmark(options: argparse.Namespace) -> None:
         print(json.dumps([asdict(one) for one in timings], indent=2))
     else:
         print_timings(timings, CONSOLE)
+
+
+def _benchmark_front(options: argparse.Namespace) -> None:
+    """`apportion benchmark STUDY`."""
+    from dataclasses import asdict
+
+    from search.commands.benchmark_front import (
+        benchmark_front,
+        draw_front_timings,
+        print_front_timings,
+    )
+
+    if given := [name for name in ("task", "float16", "int8") if getattr(options, name)]:
+        raise StudyError(f"--{given[0]} is for exports, and {options.export} is a study")
+    timings = benchmark_front(
+        Study(options.export), options.pick, batches=options.batch, threads=options.threads
+    )
+    if options.figure:
+        draw_front_timings(timings, options.figure)
+    if options.json:
+        print(json.dumps([asdict(one) for one in timings], indent=2))
+    else:
+        print_front_timings(timings, CONSOLE)
 
 
 def run_report(options: argparse.Namespace) -> None:

@@ -377,18 +377,33 @@ examples:
     timed = _add(
         commands,
         "benchmark",
-        "time exported networks on this machine",
+        "time exported networks, or a study's front, on this machine",
         text="""\
-Time exported networks on this machine, by images at a time and threads. All take turns, so that
-what else the machine does meets all alike.""",
+Time exported networks, or those of a study's front, on this machine, by images at a time and
+threads. All take turns, so that what else the machine does meets all alike. Of a study nothing
+needs to be trained; its networks are run by ONNX Runtime.""",
         epilog="""\
 examples:
   apportion benchmark networks
+  apportion benchmark studies/quickstart --batch 1 64 --figure front_latency.png
   apportion benchmark networks --int8 --batch 1 64 --threads 1 4 --figure latency.png""",
     )
-    timed.add_argument("export", type=Path, metavar="EXPORT", help="folder of an export")
     timed.add_argument(
-        "--task", action="append", default=[], metavar="NAME", help="of one (may be repeated)"
+        "export", type=Path, metavar="EXPORT", help="folder of an export, or of a study"
+    )
+    timed.add_argument(
+        "--task",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="of one network of an export (may be repeated)",
+    )
+    timed.add_argument(
+        "--pick",
+        action="append",
+        default=[],
+        metavar="PICK",
+        help="a candidate of a study in place of the front (may be repeated)",
     )
     for name in ("float16", "int8"):
         timed.add_argument(f"--{name}", action="store_true", help=f"time networks of {name}, too")

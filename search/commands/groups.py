@@ -1,6 +1,7 @@
 """`apportion groups`: what of a network can be divided, and what that is worth."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -89,6 +90,8 @@ def groups_of_study(config: StudyConfig) -> dict[str, Any]:
         ValueError: The network cannot be built, traced, cut or divided.
     """
     found = groups_of_network(config.backbone, config.size)
+    if config.objective.cost == "latency":  # which nothing has been timed of yet
+        config = replace(config, objective=replace(config.objective, cost="macs"))
     least, most = cost_range(config, TaskKnowledge())
     return {**found, "cheapest": {"cost": config.objective.cost, "least": least, "most": most}}
 

@@ -74,7 +74,7 @@ class Terms:
             halved=min(config.halvings, default=None),
             reference=reference,
             floor=knowledge.floor,
-            costs=cost_range(config, knowledge),
+            costs=cost_range(config, knowledge, study.latency()),
             foundations="simulated" if config.evaluator == "simulated" else config.foundations,
             true_hypervolume=true_hypervolume(config, reference),
         )

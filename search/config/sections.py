@@ -79,6 +79,9 @@ COSTS: dict[str, CostKind] = {
     "union": CostKind(
         attribute="relative_union", words="parameters of all tasks, relative to sharing all"
     ),
+    "latency": CostKind(
+        attribute="relative_latency", words="latency per task, relative to sharing all"
+    ),
 }
 
 
@@ -124,14 +127,17 @@ class ObjectiveConfig:
 
     Attributes:
         cost: macs (multiply-accumulates of the whole network for an image), parameters, union
-            (parameters of all tasks together) or use (mean share of the divided channels), each
+            (parameters of all tasks together), use (mean share of the divided channels) or latency
+            (by a table of layers that is measured on this study's device before it begins), each
             relative to sharing everything.
+        latency_batch: Images at a time that latency is of.
         reference: The point (quality, cost) that hypervolumes are seen from: what is no better
             counts for nothing. None is the accuracy of always answering a task's commonest class,
             the mean over tasks, and the cost of sharing every channel.
     """
 
     cost: Annotated[str, one_of(COSTS)] = "macs"
+    latency_batch: Annotated[int, at_least(1), Unit("images")] = 1
     reference: Annotated[tuple[float, float] | None, WORSE_THAN_IDEAL] = None
 
 

@@ -231,6 +231,8 @@ class StudyConfig:
             )
         for name in ("trunk", "rungs", "finish"):
             self._check_left_out(name, "methods are trained")
+        if self.objective.cost == "latency":
+            raise ValueError("objective.cost must not be latency where methods are trained")
 
     def _check_simulated(self) -> None:
         """Refuses what a study without images cannot do, and tasks that its problem has not."""

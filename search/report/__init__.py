@@ -13,7 +13,7 @@ from search.report.beside import (
 from search.report.card import write_card
 from search.report.contact import contact_sheet, require_sheet
 from search.report.figures import COLOURS, COST, GREY, INK, QUALITY
-from search.report.latency import latency_figure
+from search.report.latency import front_latency_figure, latency_figure
 from search.report.methods import by_level, difference, measure_of, methods_figure
 from search.report.selection import (
     chosen_images_figure,
@@ -36,6 +36,7 @@ __all__ = [
     "difference",
     "front_figure",
     "front_html",
+    "front_latency_figure",
     "front_table",
     "latency_figure",
     "measure_of",

@@ -85,6 +85,7 @@ def _text(
         "Accuracies are of the files themselves, each run in its own runtime on all images of the "
         "split. Float32 computes what the trained network did, to 1e-4 of the largest logit.",
         *_timed(own),
+        *_merged(networks),
         "",
         "## Data",
         "",
@@ -166,6 +167,16 @@ def _timed(about: Mapping[str, Any]) -> list[str]:
     return [
         f"Bytes and milliseconds are those of `{file}`, for one image on one thread of "
         f"{about['latency']['processor']}, beside the undivided network in the same turns."
+    ]
+
+
+def _merged(networks: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    own = next(iter(networks.values())).get("merged")
+    if own is None:
+        return []
+    return [
+        f"`merged.pt` has all of them in {own['bytes']:,} bytes; for an image it takes "
+        f"{own['macs']:,} MACs for all tasks together."
     ]
 
 

@@ -34,3 +34,28 @@ def latency_figure(
     axis.set_title(f"mean and range over networks, {machine}", fontsize=9)
     axis.legend(fontsize=8, frameon=False)
     figure.savefig(path, dpi=150)
+
+
+def front_latency_figure(
+    lines: Mapping[str, Sequence[tuple[float, float]]], machine: str, path: Path
+) -> None:
+    """Draw quality by measured latency.
+
+    Args:
+        lines: By name, of each candidate its latency, relative to the undivided network, and its
+            quality.
+        machine: What they were measured on.
+        path: Of the picture.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.5, 3.8), layout="constrained")
+    axis = figure.subplots()
+    for name, points in lines.items():
+        latency, quality = np.array(sorted(points)).T
+        axis.plot(latency, quality, marker="o", label=name)
+    axis.set_xlabel("latency, relative to the undivided network")
+    axis.set_ylabel("quality")
+    axis.set_title(f"mean over networks, {machine}", fontsize=9)
+    axis.legend(fontsize=8, frameon=False)
+    figure.savefig(path, dpi=150)

@@ -9,6 +9,7 @@ from search.candidates import REFERENCE
 from search.config import COSTS, ConfigError, StudyConfig
 from search.strategies import STRATEGIES, Problem, Strategy, TaskKnowledge
 from trainers.cost import costs
+from trainers.export import LatencyTable
 
 
 def build_space(config: StudyConfig) -> Space:
@@ -22,7 +23,9 @@ def build_space(config: StudyConfig) -> Space:
     return space
 
 
-def cost_range(config: StudyConfig, knowledge: TaskKnowledge) -> tuple[float, float]:
+def cost_range(
+    config: StudyConfig, knowledge: TaskKnowledge, latency: LatencyTable | None = None
+) -> tuple[float, float]:
     """The least possible cost in a study's space, and that of sharing every channel.
 
     Every task uses the least that is searched, and shares as much of it as it can, or nothing:
@@ -31,6 +34,7 @@ def cost_range(config: StudyConfig, knowledge: TaskKnowledge) -> tuple[float, fl
     Args:
         config: The study.
         knowledge: Of its tasks; where it has none, a class each is taken for their heads.
+        latency: Of the network's layers, where that is the study's cost.
     """
     space = build_space(config)
     classes = [facts.classes for facts in knowledge.tasks] or [1] * len(config.tasks)
@@ -40,6 +44,8 @@ def cost_range(config: StudyConfig, knowledge: TaskKnowledge) -> tuple[float, fl
         vector[list(space.use_dims)] = use
         masks = space.decode(vector).masks
         rows = np.repeat(classes, len(config.space.levels)).tolist()
+        if latency is not None:
+            return latency.relative(config.network, masks)
         counted = costs(config.network, masks, rows)
         return float(getattr(counted, COSTS[config.objective.cost].attribute))
 

@@ -45,12 +45,13 @@ from search.report import summary
 from search.strategies import TaskFacts, TaskKnowledge
 from search.study.basis import Basis, Check, changed, settings_basis
 from search.study.foundation import Foundation, Run, build_foundation, run_here
+from search.study.latency import latency_table
 from search.study.picking import pick_candidate
 from search.study.shelf import Say, StudyError, own_folder
 from search.study.training import ToTrain, Watch, export_trained, train_candidates
 from search.study.training_files import TrainedPick, read_trained
 from search.study.tried import Tried, tried
-from trainers.export import ExportConfig, Exported
+from trainers.export import ExportConfig, Exported, LatencyTable
 
 #: What to do about a damaged config.
 RESTORE = "Put it back from a copy of the study"
@@ -292,7 +293,25 @@ class Study:
             StudyError: There is no such candidate, it failed or was stopped at a lower rung, or
                 none has been scored.
         """
-        return pick_candidate(name, self.candidates(), self.folder)
+        return pick_candidate(name, self.candidates(), self.folder, self._latency_of)
+
+    def latency(self, say: Say = logger.info) -> LatencyTable | None:
+        """How long the network's layers take, where that is the study's cost; None elsewhere.
+
+        Args:
+            say: Called with a line where they have to be timed again.
+        """
+        is_cost = self.config.objective.cost == "latency"
+        return latency_table(self.config, say=say) if is_cost else None
+
+    def _latency_of(self, candidate: Candidate) -> float:
+        """Relative to sharing every channel, by the table of this study."""
+        if candidate.costs is not None and candidate.costs.relative_latency is not None:
+            return candidate.costs.relative_latency
+        if self.config.methods:
+            raise StudyError("levels of methods have no latency to be picked by")
+        table = latency_table(self.config, say=logger.info)
+        return table.relative(self.config.network, candidate.masks)
 
     def picks(self, names: Sequence[str]) -> list[Candidate]:
         """Several candidates, each once; see `pick`.

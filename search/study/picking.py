@@ -1,6 +1,6 @@
 """Which candidate of a study is meant by a name."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from search.candidates import Candidate, coordinates, front, knee, scored
@@ -8,13 +8,19 @@ from search.config import COSTS
 from search.study.shelf import StudyError
 
 
-def pick_candidate(name: str, candidates: Sequence[Candidate], folder: Path) -> Candidate:
+def pick_candidate(
+    name: str,
+    candidates: Sequence[Candidate],
+    folder: Path,
+    latency: Callable[[Candidate], float],
+) -> Candidate:
     """A candidate by name or label, or the best or the knee, of all or of those cheap enough.
 
     Args:
         name: See `Study.pick`.
         candidates: All of the study.
         folder: Of the study, for messages.
+        latency: Of a candidate, relative to sharing every channel.
 
     Raises:
         StudyError: There is no such candidate, it failed or was stopped at a lower rung, or none
@@ -27,7 +33,7 @@ def pick_candidate(name: str, candidates: Sequence[Candidate], folder: Path) -> 
     which, limited, limit = name.partition("@")
     if which in ("knee", "best"):
         if limited:
-            found = _within(limit, found, folder)
+            found = _within(limit, found, folder, latency)
         if which == "best":
             return front(found)[-1]
         cost_N, quality_N = coordinates(found).T
@@ -48,7 +54,12 @@ def pick_candidate(name: str, candidates: Sequence[Candidate], folder: Path) -> 
     )
 
 
-def _within(limit: str, candidates: Sequence[Candidate], folder: Path) -> list[Candidate]:
+def _within(
+    limit: str,
+    candidates: Sequence[Candidate],
+    folder: Path,
+    latency: Callable[[Candidate], float],
+) -> list[Candidate]:
     """Those that cost no more than a number, or than a cost's name, <= and a number."""
     name, _, number = limit.rpartition("<=")
     try:
@@ -60,12 +71,12 @@ def _within(limit: str, candidates: Sequence[Candidate], folder: Path) -> list[C
             f"a limit is a number above 0, or one of {', '.join(COSTS)} with <= and a number, as "
             f"in best@0.5 and best@parameters<=0.5; got {limit!r}"
         )
-    kept = [one for one in candidates if _cost(one, name) <= most]
+    of = [latency(one) if name == "latency" else _cost(one, name) for one in candidates]
+    kept = [one for one, cost in zip(candidates, of, strict=True) if cost <= most]
     if not kept:
-        least = min(_cost(one, name) for one in candidates)
         raise StudyError(
             f"{folder} has no candidate of {name or 'cost'} {most:g} or less; the least is "
-            f"{least:.3f}"
+            f"{min(of):.3f}"
         )
     return kept
 

@@ -8,8 +8,10 @@ from search.strategies import TaskKnowledge
 from search.study.basis import Check, accept, program_basis
 from search.study.features import feature_cache
 from search.study.foundation import Foundation, Run, build_foundation, task_knowledge
+from search.study.latency import latency_table
 from search.study.shelf import Say
 from trainers.data import Task
+from trainers.export import LatencyTable
 from trainers.proxy import FeatureCache
 
 
@@ -21,11 +23,13 @@ class Supplies:
         knowledge: Of the tasks.
         base: Tasks, trunk and teachers; None where scores are simulated.
         cache: Features that the proxy reads; None where scores are simulated.
+        latency: Of the network's layers, where it is the study's cost.
     """
 
     knowledge: TaskKnowledge
     base: Foundation | None = None
     cache: FeatureCache | None = None
+    latency: LatencyTable | None = None
 
 
 def supplies_by_seed(
@@ -42,15 +46,20 @@ def supplies_by_seed(
     Returns:
         By seed; one and the same for all seeds where they share a foundation, or none has any.
     """
+    latency = None
     if config.evaluator == "simulated":
         check(program_basis(config))
-        return dict.fromkeys(config.seeds, Supplies(knowledge=config.simulated.knowledge))
+    if config.objective.cost == "latency":
+        latency = latency_table(config, run, say, check)
+    if config.evaluator == "simulated":
+        supplies = Supplies(knowledge=config.simulated.knowledge, latency=latency)
+        return dict.fromkeys(config.seeds, supplies)
     made: dict[Foundation, Supplies] = {}
     found = foundations(config, config.seeds, run, say, check)
     for seed, (base, cache) in found.items():
         if base not in made:
             knowledge = task_knowledge(config.of_seed(seed), base, run, say)
-            made[base] = Supplies(knowledge=knowledge, base=base, cache=cache)
+            made[base] = Supplies(knowledge=knowledge, base=base, cache=cache, latency=latency)
     return {seed: made[base] for seed, (base, _) in found.items()}
 
 

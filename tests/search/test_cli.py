@@ -211,7 +211,7 @@ def test_picks_within_a_limit(study: Study) -> None:
     for limit, message in (
         ("0.0001", "no candidate of cost 0.0001 or less; the least is"),
         ("nan", "a limit is a number above 0"),
-        ("speed<=1", "one of use, parameters, macs, union with <= and a number"),
+        ("speed<=1", "one of use, parameters, macs, union, latency with <= and a number"),
         ("macs<=", "got 'macs<='"),
         ("macs<=0.5", "has no cost but the study's own"),
     ):

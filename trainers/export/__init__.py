@@ -6,6 +6,7 @@ Programs of torch need torch alone, ONNX files ONNX Runtime alone.
 from trainers.export.compact import RawImages, check_exportable
 from trainers.export.description import read_export
 from trainers.export.latency import latencies, processor, torch_threads
+from trainers.export.latency_table import LatencyTable, measure_latency, measure_rows
 from trainers.export.prediction import Loaded, Predicted, open_networks, predict
 from trainers.export.proof import ExportCheck, ExportError, check_export, checked_split
 from trainers.export.writing import (
@@ -22,6 +23,7 @@ __all__ = [
     "ExportConfig",
     "ExportError",
     "Exported",
+    "LatencyTable",
     "Loaded",
     "Predicted",
     "RawImages",
@@ -31,6 +33,8 @@ __all__ = [
     "described",
     "export_networks",
     "latencies",
+    "measure_latency",
+    "measure_rows",
     "open_networks",
     "predict",
     "processor",

@@ -6,6 +6,7 @@ from contextlib import redirect_stderr
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.fx import GraphModule
@@ -121,15 +122,13 @@ def check_exportable(backbone: Backbone, size: int) -> None:
     if backbone.config.model in BUILT_IN:
         return
     kept = with_units(backbone.division, backbone.divisible, half)
-    tail = Row(backbone.tail, backbone.division, kept).alone(tensors_of(backbone.tail))
-    trunk = bound(backbone.trunk, tensors_of(backbone.trunk))
     example = torch.randn(2, 3, size, size)
     said = logging.getLogger("torch")
     level = said.level
     said.setLevel(logging.CRITICAL)  # it logs graphs and traces of what it then raises
     try:
         with redirect_stderr(io.StringIO()):
-            program_of(_Chain(trunk, tail).eval(), example)
+            row_program(backbone, kept, example)
     except Exception as error:  # whatever its tracing meets in a module of anyone's
         first = next((line for line in str(error).splitlines() if line.strip()), "")
         raise ExportError(
@@ -138,6 +137,22 @@ def check_exportable(backbone: Backbone, size: int) -> None:
         ) from error
     finally:
         said.setLevel(level)
+
+
+def row_program(
+    backbone: Backbone, kept: NDArray[np.bool_], example: Tensor, *, folded: bool = False
+) -> ExportedProgram:
+    """A row alone as a program, from normalised images to feature vectors, with any weights.
+
+    Args:
+        backbone: The network.
+        kept: (units,), what the row uses.
+        example: Two images or more.
+        folded: As in `program_of`.
+    """
+    tail = Row(backbone.tail, backbone.division, kept).alone(tensors_of(backbone.tail))
+    trunk = bound(backbone.trunk, tensors_of(backbone.trunk))
+    return program_of(_Chain(trunk, tail).eval(), example, folded=folded)
 
 
 def program_of(network: nn.Module, example: Tensor, *, folded: bool = False) -> ExportedProgram:

@@ -44,6 +44,11 @@ class Merged:
         """Names of the tasks."""
         return list(self._networks)
 
+    @property
+    def trunks(self) -> int:
+        """How many trunks are computed for all tasks: each once."""
+        return len({trunk for trunk, _ in self._networks.values()})
+
     @torch.no_grad()
     def __call__(self, images: Tensor, tasks: Sequence[str] | None = None) -> dict[str, Tensor]:
         """Map images (B, 3, S, S) to logits (B, classes) by task, of all or of these tasks."""

@@ -30,6 +30,7 @@ from trainers.export.onnx_files import (
 )
 from trainers.export.proof import ExportCheck, ExportError, check_export, checked_split
 from trainers.network import Network
+from trainers.networks import module_macs
 from trainers.tensor_files import save_arrays
 
 FORMATS = ("onnx", "pt2", "safetensors", "merged")
@@ -98,12 +99,14 @@ class Exported:
             `network.json` has it.
         checks: By virtual network, then file: how it compares with the masked network.
         merged_bytes: Of the file of all networks; None where there is none.
+        merged_macs: Multiply-accumulates of all networks for an image, when that file is run.
         added_bytes: By virtual network: what it adds to those before it there.
     """
 
     networks: Mapping[str, Mapping[str, Any]]
     checks: Mapping[str, Mapping[str, ExportCheck]]
     merged_bytes: int | None = None
+    merged_macs: int | None = None
     added_bytes: Mapping[str, int] = field(default_factory=dict)
 
     def summary(self) -> dict[str, Any]:
@@ -134,6 +137,7 @@ class Exported:
         return {
             "tasks": tasks,
             "merged_bytes": self.merged_bytes,
+            "merged_macs": self.merged_macs,
             "sum_of_parts_bytes": sum(sizes) if sizes else None,
             "added_bytes": dict(self.added_bytes),
         }
@@ -189,8 +193,10 @@ def export_networks(
     added: dict[str, int] = {}
     merged: dict[str, Any] = {}
     if "merged" in config.formats:
-        added, proven = _write_merged(network, tasks, folder, config)
-        merged = _said(folder / MERGED)
+        added, proven, trunks = _write_merged(network, tasks, folder, config)
+        again = len(rows) - trunks  # trunks that are not computed again
+        macs = sum(one["macs"] for one in about.values()) - again * _trunk_macs(network, tasks)
+        merged = {**_said(folder / MERGED), "macs": macs}
         for name, check in proven.items():
             checks[name][MERGED] = check
     taken = _latencies(network, tasks[rows[0][1].task], folder, config, list(about))
@@ -213,6 +219,7 @@ def export_networks(
         networks={name: {**about[name], "files": files[name]} for name in about},
         checks=checks,
         merged_bytes=merged.get("bytes"),
+        merged_macs=merged.get("macs"),
         added_bytes=added,
     )
 
@@ -355,8 +362,12 @@ def _calibration(task: Task, config: ExportConfig, *, raw: bool) -> Tensor:
 
 def _write_merged(
     network: Network, tasks: Mapping[str, Task], folder: Path, config: ExportConfig
-) -> tuple[dict[str, int], dict[str, ExportCheck]]:
-    """Write the file of all networks, which is read back; bytes that each adds, and its check."""
+) -> tuple[dict[str, int], dict[str, ExportCheck], int]:
+    """Write the file of all networks, which is read back.
+
+    Returns:
+        Bytes that each adds, its check, and how many trunks are computed for all.
+    """
     raw = config.inputs == "uint8"
     names = [str(virtual) for virtual in network.masks.networks]
     about = {
@@ -376,7 +387,13 @@ def _write_merged(
             network.backbone.batch,
             raw=raw,
         )
-    return added, checks
+    return added, checks, merged.trunks
+
+
+def _trunk_macs(network: Network, tasks: Mapping[str, Task]) -> int:
+    """Multiply-accumulates of the trunk for an image."""
+    size = tasks[network.masks.networks[0].task].size
+    return module_macs(network.trunks[0], torch.zeros(2, 3, size, size))
 
 
 def described(task: Task, level: int, inputs: str = "uint8") -> dict[str, Any]:

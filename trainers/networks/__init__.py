@@ -3,13 +3,14 @@
 from trainers.networks.backbone import Backbone, BackboneConfig, BackboneError, Output
 from trainers.networks.building import build_backbone, network_inputs
 from trainers.networks.built_in import BUILT_IN, BasicBlock
-from trainers.networks.counting import Counter, Counts
+from trainers.networks.counting import Counter, Counts, module_macs
 from trainers.networks.cutting import Cut, CutError, cut
 from trainers.networks.division import (
     LAYERS,
     NORMS,
     Divisible,
     Division,
+    Owner,
     UntraceableError,
     find_division,
     used_by,
@@ -39,6 +40,7 @@ __all__ = [
     "Division",
     "ModelError",
     "Output",
+    "Owner",
     "RecordingError",
     "Row",
     "Stack",
@@ -53,6 +55,7 @@ __all__ = [
     "half",
     "make_stores",
     "mend",
+    "module_macs",
     "named_below",
     "network_inputs",
     "own_inputs",

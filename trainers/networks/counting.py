@@ -192,6 +192,34 @@ class _Products(TorchFunctionMode):
 
 
 @torch.no_grad()
+def module_macs(module: nn.Module, example: Tensor) -> int:
+    """Multiply-accumulates of a module for an image, as torch counts them.
+
+    Args:
+        module: What is run.
+        example: A batch of what it reads.
+    """
+    return round(sum(_flops(module, example)["Global"].values()) / 2 / len(example))
+
+
+def _flops(module: nn.Module, example: Tensor) -> Mapping[str, Mapping[Any, int]]:
+    """By module and operator, and of all together as "Global"."""
+    # It takes a second to import.
+    from torch.utils.flop_counter import FlopCounterMode
+
+    # Others are fused, and not looked into.
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            module(example)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+    found: Mapping[str, Mapping[Any, int]] = counter.get_flop_counts()
+    return found
+
+
+@torch.no_grad()
 def _outside_layers(
     model: nn.Module, example: Tensor
 ) -> tuple[Mapping[str, float], Mapping[str, float]]:
@@ -202,22 +230,11 @@ def _outside_layers(
         entries, and those between activations, by the innermost module.
     """
     layers = {n for n, module in model.named_modules() if isinstance(module, LAYERS)}
-    # It takes a second to import.
-    from torch.utils.flop_counter import FlopCounterMode
-
-    # Others are fused, and not looked into.
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-            model(example)
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
     root = type(model).__name__
     own: dict[str, tuple[float, float]] = {}
     found = {
         name.removeprefix(root).removeprefix("."): operators
-        for name, operators in counter.get_flop_counts().items()
+        for name, operators in _flops(model, example).items()
         if name != "Global"
     }
     for name in sorted(found, key=len, reverse=True):  # what a module is in is counted after it

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from search.report import write_card
 from tests.helpers.small_networks import BUILT, NAMES, candidate
@@ -125,6 +126,8 @@ def test_one_file_has_all_networks(
             wanted = network(normalise(images, tasks[name]), row)
         torch.testing.assert_close(found[name], wanted, rtol=1e-4, atol=1e-4)
     assert exported.merged_bytes == (folder / "merged.pt").stat().st_size
+    apart = [one["macs"] for one in exported.networks.values()]
+    assert exported.merged_macs == sum(apart)  # the trunk has norms of each task
     assert list(exported.added_bytes) == list(NAMES)
     assert sum(exported.added_bytes.values()) == pytest.approx(exported.merged_bytes, rel=0.02)
 
@@ -150,7 +153,7 @@ def test_a_trunk_without_norms_of_its_own_is_computed_once(
     same = dict.fromkeys(NAMES, tasks["a"])
     given = dict.fromkeys(NAMES, trunk)
     network = initial_network(candidate(0), same, trunk, given, BUILT, 0, torch.device("cpu"))
-    export_networks(network, same, tmp_path, ExportConfig(formats=("merged",)))
+    exported = export_networks(network, same, tmp_path, ExportConfig(formats=("merged",)))
     spec = importlib.util.spec_from_file_location("merged", tmp_path / "merged.py")
     assert spec is not None
     assert spec.loader is not None
@@ -158,6 +161,11 @@ def test_a_trunk_without_norms_of_its_own_is_computed_once(
     spec.loader.exec_module(module)
     merged = module.Merged(tmp_path / "merged.pt")
     assert len(merged._made) == 3, "a trunk and two tails"
+    assert merged.trunks == 1
+    apart = [one["macs"] for one in exported.networks.values()]
+    with FlopCounterMode(display=False) as counter:
+        network.trunks[0](torch.zeros(1, 3, 8, 8))
+    assert exported.merged_macs == sum(apart) - counter.get_total_flops() // 2
 
 
 def test_normalised_images_are_read_where_asked(
