@@ -192,6 +192,8 @@ def run_export(options: argparse.Namespace) -> None:
         inputs=options.input,
         max_loss=options.max_loss / 100,
     )
+    if options.private and options.push_to_hub is None:
+        raise ConfigError("--private is for --push-to-hub")
     if options.push_to_hub is not None:
         require_login(options.push_to_hub)
     exported = export(
@@ -200,7 +202,7 @@ def run_export(options: argparse.Namespace) -> None:
         say=_say(_progress_console(options)),
     )  # fmt: skip
     if options.push_to_hub is not None:
-        where = push_to_hub(Path(options.out), options.push_to_hub)
+        where = push_to_hub(Path(options.out), options.push_to_hub, private=options.private)
         _say(_progress_console(options))(f"pushed to {where}")
     if options.json:
         print(json.dumps(exported.summary(), indent=2))

@@ -339,6 +339,11 @@ example:
         help="put the export on the Hugging Face Hub, where you are logged in",
     )
     export.add_argument(
+        "--private",
+        action="store_true",
+        help="a repository that is made for it there is seen by its owner alone",
+    )
+    export.add_argument(
         "--register",
         metavar="NAME",
         help="make each network a version of MLflow's registered model NAME-TASK",

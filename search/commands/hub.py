@@ -33,7 +33,7 @@ def require_login(repository: str) -> None:
         ) from error
 
 
-def push_to_hub(folder: Path, repository: str) -> str:
+def push_to_hub(folder: Path, repository: str, *, private: bool = False) -> str:
     """Put all files of an export into a repository, in one commit; it is made if it is not there.
 
     What another export has left there of networks goes in the same commit.
@@ -41,6 +41,7 @@ def push_to_hub(folder: Path, repository: str) -> str:
     Args:
         folder: Of the export.
         repository: OWNER/NAME.
+        private: Whether a repository that is made is seen by its owner alone.
 
     Returns:
         The address of the commit.
@@ -52,7 +53,7 @@ def push_to_hub(folder: Path, repository: str) -> str:
 
     api = HfApi()
     try:
-        api.create_repo(repository, exist_ok=True)
+        api.create_repo(repository, private=private or None, exist_ok=True)
         commit = api.upload_folder(
             repo_id=repository,
             folder_path=folder,

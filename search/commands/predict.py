@@ -46,7 +46,8 @@ def predict_pictures(
     if sheet is not None:
         require_sheet(sheet)
     paths = find_pictures(names)
-    found = predict(open_networks(folder, networks, precision=precision), paths, top=top)
+    loaded = open_networks(folder, networks, precision=precision)
+    found = predict(loaded, paths, top=top, keep=sheet is not None)
     if sheet is not None:
         contact_sheet(found, sheet)
     return found

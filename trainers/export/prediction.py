@@ -56,7 +56,7 @@ class Predicted:
 
     Attributes:
         path: Of the picture.
-        image: As it was read, uint8 (3, S, S); None where it was not.
+        image: As it was read, uint8 (3, S, S); None where it was not, or was not to be kept.
         labels: By network: its classes with their probabilities, the likeliest first.
         reason: Why it was not read; empty where it was.
     """
@@ -116,13 +116,16 @@ def _load(folder: Path, precision: str, threads: int) -> Loaded:
     raise missing
 
 
-def predict(networks: Sequence[Loaded], paths: Sequence[Path], *, top: int = 1) -> list[Predicted]:
+def predict(
+    networks: Sequence[Loaded], paths: Sequence[Path], *, top: int = 1, keep: bool = False
+) -> list[Predicted]:
     """What networks say of pictures, which are read as those of training were.
 
     Args:
         networks: Of one export.
         paths: Of image files.
         top: Classes of each.
+        keep: Keep what networks saw of each picture, which takes room for all of them.
     """
     alike: dict[tuple[Any, ...], list[Loaded]] = {}
     for one in networks:
@@ -137,7 +140,8 @@ def predict(networks: Sequence[Loaded], paths: Sequence[Path], *, top: int = 1) 
             paths, size=own["size"], interpolation=own["interpolation"], scales=scales
         ):
             reasons |= bad
-            images |= dict(zip(good, batch, strict=True))
+            if keep:
+                images |= dict(zip(good, batch, strict=True))
             for network in group if good else ():
                 chances, classes = network.probabilities(batch).topk(
                     min(top, len(network.about["classes"]))

@@ -19,7 +19,8 @@ PUSH = (
     "from search.commands.hub import HubError, push_to_hub, require_login\n"
     "try:\n"
     "    require_login(sys.argv[2])\n"
-    "    print(push_to_hub(Path(sys.argv[1]), sys.argv[2]))\n"
+    "    private = 'private' in sys.argv\n"
+    "    print(push_to_hub(Path(sys.argv[1]), sys.argv[2], private=private))\n"
     "except HubError as error:\n"
     "    print('refused:', error)\n"
 )
@@ -46,7 +47,9 @@ class Hub(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         if self.path == "/api/repos/create":
             name = json.loads(body)["name"]
-            self.made.append(name)
+            said = json.loads(body)
+            hidden = "private" in (said.get("visibility"), "private" * bool(said.get("private")))
+            self.made.append(name + ", private" * hidden)
             here = f"http://{self.headers['Host']}"
             self._answer({"url": f"{here}/me/{name}", "name": f"me/{name}"})
         elif self.path == "/api/validate-yaml":  # of the card's head
@@ -92,12 +95,12 @@ def hub() -> Iterator[tuple[str, type[Hub]]]:
     thread.join()
 
 
-def push(folder: Path, name: str, endpoint: str, token: str, home: Path) -> str:
+def push(folder: Path, name: str, endpoint: str, token: str, home: Path, *more_words: str) -> str:
     more = {"HF_ENDPOINT": endpoint, "HF_TOKEN": token, "HF_HOME": str(home)}
     more |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0", "PYTHONPATH": str(ROOT)}
     environment = {**os.environ, **more}
     done = subprocess.run(
-        [sys.executable, "-c", PUSH, str(folder), name],
+        [sys.executable, "-c", PUSH, str(folder), name, *more_words],
         capture_output=True, text=True, env=environment, check=True,
     )  # fmt: skip
     return done.stdout.strip()
@@ -115,6 +118,8 @@ def test_all_files_are_in_one_commit(hub: tuple[str, type[Hub]], tmp_path: Path)
     assert kept.gone == ["old/network.onnx"], "what another export left goes, and nothing else"
     assert kept.files.keys() == {"README.md", "digits/network.onnx"}
     assert kept.files["digits/network.onnx"] == bytes(range(256))
+    push(folder, "me/other", endpoint, "hf_right", tmp_path, "private")
+    assert kept.made == ["shop", "other, private"]
 
 
 @pytest.mark.parametrize(

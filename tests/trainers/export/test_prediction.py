@@ -104,7 +104,7 @@ def test_pictures_are_seen_as_in_training(
     with torch.no_grad():
         chances = network(normalise(images, loaded), 0).softmax(1)
     known = {image.numpy().tobytes(): chance for image, chance in zip(images, chances, strict=True)}
-    found = predict([opened], find_pictures([str(pictures)]), top=2)
+    found = predict([opened], find_pictures([str(pictures)]), top=2, keep=True)
     assert len(found) == len(images) == 40
     for one in found:
         assert one.image is not None
