@@ -101,10 +101,11 @@ async function copied(text) {
 /**
  * A table that is sorted by a click and kept as CSV.
  *
- * A column has a label, get(row) and perhaps show(row) (text or an element), about (a title), and
- * number (whether it is one).
+ * A column has a label, get(row) and perhaps show(row) (text or an element), about (a title), number
+ * (whether it is one) and kept (whether it is in the CSV only).
  */
-function table(name, columns, rows, {first = 25, caption = name} = {}) {
+function table(name, everything, rows, {first = 25, caption = name} = {}) {
+  const columns = everything.filter(column => !column.kept);
   let order = rows, sorted = null, limit = first;
   const body = el("tbody");
   const heads = columns.map(column => el("th", {scope: "col", class: column.number ? "number" : null},
@@ -141,7 +142,7 @@ function table(name, columns, rows, {first = 25, caption = name} = {}) {
   }
   fill();
   const csv = el("button", {type: "button", class: "small", "aria-label": `${caption}: save as CSV`,
-    click: () => save(fileName(study.name, name) + ".csv", new Blob([asCsv(columns, rows)],
+    click: () => save(fileName(study.name, name) + ".csv", new Blob([asCsv(everything, rows)],
       {type: "text/csv"}))}, "CSV");
   return el("div", {class: "table"},
     el("div", {class: "scroll", tabindex: 0, role: "region", "aria-label": caption},

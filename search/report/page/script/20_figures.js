@@ -89,7 +89,10 @@ function figure(name, caption, paint, legend = null) {
   let width = 0;
   const repaint = () => {
     width = Math.floor(place.clientWidth);
-    if (width > 0) place.replaceChildren(paint(width));
+    if (width === 0) return;
+    const isFocused = place.contains(document.activeElement);
+    place.replaceChildren(paint(width));
+    if (isFocused) place.querySelector('[tabindex="0"]')?.focus({preventScroll: true});
   };
   new ResizeObserver(() => {
     if (Math.floor(place.clientWidth) !== width) repaint();

@@ -1,6 +1,8 @@
 // A candidate's page: a panel beside the front, or over it where there is little room.
 
 const panel = el("aside", {id: "candidate", hidden: true, "aria-label": "Candidate"});
+/** Where the panel lies over the rest of the page, which then cannot be reached. */
+const covers = matchMedia("(max-width: 1099.9px)");
 let opener = null;
 
 function open(candidate, {replace = false, focus = true} = {}) {
@@ -22,6 +24,7 @@ function showCandidate(focus = true) {
   const candidate = view.candidate;
   document.body.classList.toggle("open", candidate !== null);
   panel.hidden = candidate === null;
+  document.getElementById("page").inert = candidate !== null && covers.matches;
   document.title = (candidate ? `${titleOf(candidate)} · ` : "") + pageTitle;
   if (!candidate) {
     panel.replaceChildren();
@@ -140,17 +143,17 @@ function accuracyPart(candidate) {
   const shown = figure(candidate.id + "-accuracy", caption, paint, el("ul", {class: "legend"},
     held.map(rival => el("li", {}, key(mark(rival, 6)),
       rival.about ? `${rival.name}: ${rival.about}` : rival.name))));
+  const less = (rival, at) => candidate.accuracy[at] - rival.of(at);
   const columns = [{label: "task", get: ({name}) => name},
     ...held.map(rival => ({label: rival.name, number: true, get: ({at}) => rival.of(at) ?? null,
-      show: ({at}) => fixed(rival.of(at))})),
-    ...held.slice(1).map(rival => ({label: `less ${rival.name}`, number: true,
-      about: `accuracy of this candidate less that of ${rival.name}`,
-      get: ({at}) => isNumber(rival.of(at)) ? +(candidate.accuracy[at] - rival.of(at)).toFixed(5) : null,
-      show: ({at}) => signed(isNumber(rival.of(at)) ? candidate.accuracy[at] - rival.of(at) : null)}))];
+      show: ({at}) => rival === held[0] || !isNumber(rival.of(at)) ? fixed(rival.of(at)) :
+        `${fixed(rival.of(at))} (${signed(less(rival, at))})`})),
+    ...held.slice(1).map(rival => ({label: `less ${rival.name}`, number: true, kept: true,
+      get: ({at}) => isNumber(rival.of(at)) ? +less(rival, at).toFixed(5) : null}))];
   const steps = candidate.rungs.at(-1);
   const note = el("p", {class: "note"}, `${candidate.label === "share_all" ? "This is share_all itself. "
     : ""}Accuracies of candidates are those of ${steps ? plural(steps[0], "step") : "the scoring"}${
-    steps?.[1] === "proxy" ? " of the proxy, not of full training" : ""}.`);
+    steps?.[1] === "proxy" ? " of the proxy, not of full training" : ""}. In brackets, by how much it does better.`);
   return [shown.whole, note, table(candidate.id + "-accuracy", columns, networks,
     {caption: "Accuracy by task"})];
 }

@@ -56,7 +56,8 @@ function begin() {
     el("div", {id: "page"}, top(), navigation(sections), el("main", {}, sections)), panel, announcer);
   frontFigure.repaint();
   sayShown();
-  showCandidate(view.candidate !== null);
+  showCandidate(false);
+  covers.addEventListener("change", () => showCandidate(false));
   addEventListener("popstate", () => {
     read(location.hash);
     dispatchEvent(new Event("viewchange"));
