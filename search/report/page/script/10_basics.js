@@ -102,14 +102,15 @@ async function copied(text) {
  * A table that is sorted by a click and kept as CSV.
  *
  * A column has a label, get(row) and perhaps show(row) (text or an element), about (a title), number
- * (whether it is one) and kept (whether it is in the CSV only).
+ * (whether it is one), long (whether its text may fill several lines) and kept (whether it is in the
+ * CSV only).
  */
 function table(name, everything, rows, {first = 25, caption = name} = {}) {
   const columns = everything.filter(column => !column.kept);
   let order = rows, sorted = null, limit = first;
   const body = el("tbody");
   const heads = columns.map(column => el("th", {scope: "col", class: column.number ? "number" : null},
-    el("button", {type: "button", title: column.about ?? null, click: () => sortBy(column)},
+    el("button", {type: "button", title: column.about ?? column.label, click: () => sortBy(column)},
       column.label)));
   const more = el("button", {type: "button", class: "small", click: () => {
     limit = Infinity;
@@ -118,8 +119,9 @@ function table(name, everything, rows, {first = 25, caption = name} = {}) {
   function fill() {
     body.replaceChildren(...order.slice(0, limit).map(row => el("tr", {}, columns.map((column, at) => {
       const shown = column.show ? column.show(row) : column.get(row) ?? "–";
-      return el(at ? "td" : "th", {scope: at ? null : "row", class: column.number ? "number" : null},
-        shown instanceof Node ? shown : String(shown));
+      return el(at ? "td" : "th", {scope: at ? null : "row", title: at ? null : String(column.get(row)),
+        class: column.number ? "number" : column.long ? "long" : null},
+      shown instanceof Node ? shown : String(shown));
     }))));
     more.hidden = order.length <= limit;
     more.textContent = `Show all ${order.length.toLocaleString("en")}`;

@@ -1,5 +1,7 @@
 // The front: a figure whose points are reached by pointer and keyboard, its filters and legend.
 
+/** Members of a front from which on marks are smaller. */
+const CROWD = 40;
 const tip = el("div", {class: "tip", hidden: true, "aria-hidden": "true"});
 let frontFigure = null, points = new Map(), shownFront = [], shownAll = [], current = null;
 
@@ -53,11 +55,12 @@ function paintFront(width) {
 
 /** A candidate's mark with all that is said of it. */
 function adorned(candidate, isOn) {
-  const size = isOn || isBaseline(candidate) ? 5.6 : 4.6;
+  const isCrowded = shownFront.length > CROWD;
+  const size = isCrowded && !isBaseline(candidate) ? 4.2 : isOn || isBaseline(candidate) ? 5.6 : 4.6;
   return [
     draw("circle", {class: "focus", r: 14}),
     isTrained(candidate) ? draw("rect", {class: "trained", x: -9, y: -9, width: 18, height: 18}) : null,
-    isOn ? draw("circle", {class: "ring", r: 8.2}) : null,
+    isOn ? draw("circle", {class: isCrowded ? "ring fine" : "ring", r: isCrowded ? 6.4 : 8.2}) : null,
     mark(lookOf(candidate), size),
     isShared(candidate) ? draw("circle", {class: "shared", r: 1.9}) : null,
     isExported(candidate) ? draw("path", {class: "exported", d: "M0,8V17M-3.6,13.4L0,17L3.6,13.4"})
@@ -298,7 +301,8 @@ function frontSection() {
       get: c => c.costs?.[at], show: c => fixed(c.costs?.[at])})),
     ...data.networks.map((name, at) => ({label: name, about: `validation accuracy of ${name}`,
       number: true, get: c => c.accuracy?.[at], show: c => fixed(c.accuracy?.[at])})),
-    {label: "also", get: c => badges(c).filter(b => b !== "on the front").join("; ")},
+    {label: "also", long: true,
+      get: c => badges(c).filter(b => b !== "on the front").join("; ")},
   ];
   const everyone = el("details", {toggle: () => {
     if (everyone.open && everyone.children.length === 1) {

@@ -179,7 +179,7 @@ function heatmap(name, caption, names, matrix) {
           draw("rect", {class: "cell", x: left + cell * j, y: cell * i, width: cell - 1,
             height: cell - 1, "fill-opacity": (0.06 + 0.94 * value).toFixed(3)}));
         if (cell >= 24) {
-          group.append(draw("text", {class: value > 0.55 ? "on-dark" : "on-light",
+          group.append(draw("text", {class: value > 0.85 ? "on-dark" : "on-light",
             x: left + cell * (j + 0.5), y: cell * (i + 0.5) + 4, "text-anchor": "middle"},
           Math.round(100 * value)));
         }
@@ -335,7 +335,7 @@ function originPart(candidate) {
         (isNumber(rung[3]) ? ` ± ${fixed(rung[3])}` : "")},
       {label: "seconds", number: true, get: ({rung}) => rung[4], show: ({rung}) => fixed(rung[4], 1)},
       {label: "evaluator", get: ({rung}) => rung[5] || null},
-      ...(rungs.some(({rung}) => rung[6]) ? [{label: "error", get: ({rung}) => rung[6]}] : []),
+      ...(rungs.some(({rung}) => rung[6]) ? [{label: "error", long: true, get: ({rung}) => rung[6]}] : []),
     ], rungs, {caption: "Scorings, the cheapest first"}) : null];
 }
 

@@ -197,7 +197,7 @@ function failuresSection() {
       {label: "candidate", get: c => c.id, show: linkTo},
       {label: "strategy", get: c => c.strategy},
       {label: "seed", number: true, get: c => c.seed},
-      {label: "reason", get: c => c.error},
+      {label: "reason", long: true, get: c => c.error},
     ], failed, {caption: "Candidates that failed", first: 10}));
 }
 
