@@ -19,9 +19,6 @@ if not CHROMIUM.exists():
     pytest.skip(f"there is no browser at {CHROMIUM}", allow_module_level=True)
 api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 
-#: A candidate on the front that was trained and exported.
-PICK = "es-1-0"
-
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
@@ -241,6 +238,7 @@ def test_it_fits(visit: Any, width: int, theme: str) -> None:
     assert page.evaluate(wide) <= 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1440])
 def test_axe_finds_nothing_serious(browser: Any, address: str, width: int, theme: str) -> None:

@@ -153,7 +153,8 @@ function accuracyPart(candidate) {
   const steps = candidate.rungs.at(-1);
   const note = el("p", {class: "note"}, `${candidate.label === "share_all" ? "This is share_all itself. "
     : ""}Accuracies of candidates are those of ${steps ? plural(steps[0], "step") : "the scoring"}${
-    steps?.[1] === "proxy" ? " of the proxy, not of full training" : ""}. In brackets, by how much it does better.`);
+    steps?.[1] === "proxy" ? " of the proxy, not of full training" : ""}. In brackets, by how much it `
+    + "does better.");
   return [shown.whole, note, table(candidate.id + "-accuracy", columns, networks,
     {caption: "Accuracy by task"})];
 }
