@@ -436,8 +436,9 @@ examples:
     report = _add(
         commands,
         "report",
-        "write a study's front as CSV, PNG and HTML",
-        text="Write a study's front into its folder as front.csv, front.png and front.html.",
+        "write a study's page, and its front as CSV and PNG",
+        text="Write a study's front into its folder: as front.csv, as front.png and as front.html, "
+        "a page of all its candidates that needs no network.",
         epilog="""\
 examples:
   apportion report studies/quickstart

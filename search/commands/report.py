@@ -9,11 +9,11 @@ import pandas as pd
 from partitioning import write_atomically
 from search.calibration import picture, read_trust
 from search.candidates import Candidate, front
+from search.commands.page import is_running, write_study_page
 from search.config import COSTS, reveal
 from search.report import (
     chosen_images_figure,
     front_figure,
-    front_html,
     front_table,
     methods_figure,
     selection_figure,
@@ -51,12 +51,12 @@ def write_report(study: Study) -> list[Path]:
     """Write a study's front into its folder: as a table, a picture and a page.
 
     Returns:
-        The paths: front.csv, front.png and front.html; the picture of a calibration if there is
-        one, which the page shows, too; of methods methods.csv and methods.png, and where networks
-        are chosen per image selection.csv, selection.png and, unless the images are there no more,
-        chosen_images.png.
+        The paths: front.csv, front.png and front.html, the study page; the picture of a calibration
+        if there is one, which the page shows, too; of methods methods.csv and methods.png, and
+        where networks are chosen per image selection.csv, selection.png and, unless the images are
+        there no more, chosen_images.png.
     """
-    return _write(study, study.candidates())[1]
+    return _write(study, study.candidates(), is_running=is_running(study))[1]
 
 
 def finish_mirror(study: Study, status: str, tracker: Any, candidates: list[Candidate]) -> None:
@@ -84,21 +84,20 @@ def finish_mirror(study: Study, status: str, tracker: Any, candidates: list[Cand
     tracker.finish(status)
 
 
-def _write(study: Study, candidates: list[Candidate]) -> tuple[pd.DataFrame, list[Path]]:
+def _write(
+    study: Study, candidates: list[Candidate], *, is_running: bool = False
+) -> tuple[pd.DataFrame, list[Path]]:
     reference = study.reference()
     table = front_table(candidates, reference)
-    paths = [study.folder / name for name in ("front.csv", "front.png", "front.html")]
+    paths = [study.folder / name for name in ("front.csv", "front.png")]
     words = COSTS[study.config.objective.cost].words
-    trust = read_trust(study)
-    is_shown = trust is not None and picture(study).is_file()
-    shown = (trust["verdict"], picture(study)) if trust is not None and is_shown else None
     with write_atomically(paths[0]) as partial:
         table.to_csv(partial, index=False)
     with write_atomically(paths[1]) as partial:
         front_figure(candidates, partial, reference, cost=words)
-    with write_atomically(paths[2]) as partial:
-        front_html(candidates, partial, reference, cost=words, calibration=shown)
-    paths += [picture(study)] * is_shown
+    paths.append(write_study_page(study, candidates, is_running=is_running))
+    if read_trust(study) is not None and picture(study).is_file():
+        paths.append(picture(study))
     if study.config.methods and not (points := method_points(study)).empty:
         paths += [study.folder / name for name in ("methods.csv", "methods.png")]
         with write_atomically(paths[-2]) as partial:

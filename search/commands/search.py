@@ -15,6 +15,7 @@ from search.arms import (
 )
 from search.calibration import read_trust
 from search.candidates import describe, scored
+from search.commands.page import page_kept_fresh, write_study_page
 from search.commands.recorded import begin_study, recorded, tell_missed
 from search.commands.scores import require_scores
 from search.commands.watching import Curves
@@ -72,7 +73,8 @@ def search(config: StudyConfig, *, resume: bool = False, console: Console | None
             study.keep_facts(supplies[min(supplies)].knowledge)
             objective = replace(config.objective, reference=study.reference())
             config = replace(config, objective=objective)
-            broken = run_arms(config, supplies, recording.writer, display)
+            with page_kept_fresh(study):
+                broken = run_arms(config, supplies, recording.writer, display)
             complete = not broken and scored(study.candidates())
             recording.status = "FINISHED" if complete else "FAILED"
         finally:
@@ -87,6 +89,7 @@ def search(config: StudyConfig, *, resume: bool = False, console: Console | None
     _say_front(study, display.say)
     if config.finish is not None:
         _train_and_export(study, config.finish, run, supplies, display.say)
+        write_study_page(study, study.candidates())
     return study
 
 

@@ -195,7 +195,7 @@ def note(identity: str, study: str, members: str, experiment: str) -> str:
         f"Study **{study}**: below it a run per strategy and seed, below each a run per candidate."
         f"\n\n- The front as a list: search for `` {members} ``"
         f"\n- The front as a chart: [saved view]({chart})"
-        "\n- The front as table, picture and interactive page: `front.csv`, `front.png` and "
+        "\n- The front as table, picture and study page: `front.csv`, `front.png` and "
         "`front.html` under Artifacts"
     )
 

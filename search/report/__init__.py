@@ -1,4 +1,4 @@
-"""A study's front, and its methods, as tables, pictures and an interactive page.
+"""A study's front, and its methods, as tables, pictures and a study page.
 
 Nothing here changes a study.
 """
@@ -12,15 +12,24 @@ from search.report.beside import (
 )
 from search.report.card import write_card
 from search.report.contact import contact_sheet, require_sheet
-from search.report.figures import COLOURS, COST, GREY, INK, QUALITY
+from search.report.figures import COLOURS, COST, GREY, INK, QUALITY, front_figure
 from search.report.latency import front_latency_figure, latency_figure
 from search.report.methods import by_level, difference, measure_of, methods_figure
+from search.report.page import (
+    Exporting,
+    LayerTimes,
+    Shown,
+    Training,
+    Trial,
+    page_data,
+    write_page,
+)
 from search.report.selection import (
     chosen_images_figure,
     of_compared_split,
     selection_figure,
 )
-from search.report.tables import front_figure, front_html, front_table, summary
+from search.report.tables import front_table, summary
 
 __all__ = [
     "COLOURS",
@@ -28,20 +37,25 @@ __all__ = [
     "GREY",
     "INK",
     "QUALITY",
+    "Exporting",
+    "LayerTimes",
     "Row",
+    "Shown",
+    "Training",
+    "Trial",
     "by_level",
     "chosen_images_figure",
     "compared_split",
     "contact_sheet",
     "difference",
     "front_figure",
-    "front_html",
     "front_latency_figure",
     "front_table",
     "latency_figure",
     "measure_of",
     "methods_figure",
     "of_compared_split",
+    "page_data",
     "require_sheet",
     "selection_figure",
     "standing",
@@ -49,4 +63,5 @@ __all__ = [
     "standing_markdown",
     "summary",
     "write_card",
+    "write_page",
 ]

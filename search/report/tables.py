@@ -12,16 +12,12 @@ from search.candidates import (
     scored,
     study_hypervolume,
 )
-from search.report.figures import front_figure
-from search.report.page import front_html
 
 if TYPE_CHECKING:  # slow to import, so it is done where it is needed
     import pandas as pd
 
 #: Costs that stand beside the one that a study makes small.
 SHARES = ("macs", "parameters", "union", "use")
-
-__all__ = ["front_figure", "front_html", "front_table", "summary"]
 
 
 def front_table(

@@ -13,6 +13,7 @@ from search.study.assembly import (
 )
 from search.study.attempts import Failure, TrainingsError, attempt
 from search.study.basis import data_basis
+from search.study.exports import read_exports
 from search.study.features import feature_cache
 from search.study.folder import Study, require_place, require_writable
 from search.study.foundation import (
@@ -29,6 +30,7 @@ from search.study.foundation import (
     single_networks,
     task_knowledge,
 )
+from search.study.latency import kept_latency
 from search.study.method_levels import (
     chosen_points,
     export_level,
@@ -54,7 +56,7 @@ from search.study.training_files import (
     settings_in_full,
     settings_name,
 )
-from search.study.tried import Tried
+from search.study.tried import Tried, tried_by_settings
 
 __all__ = [
     "Failure",
@@ -91,12 +93,14 @@ __all__ = [
     "foundations",
     "given_weights_of",
     "keep_training",
+    "kept_latency",
     "kept_trainings",
     "method_candidates",
     "method_curves",
     "method_jobs",
     "method_points",
     "move_aside",
+    "read_exports",
     "read_tasks",
     "read_trainings",
     "refresh_masks",
@@ -109,4 +113,5 @@ __all__ = [
     "single_networks",
     "supplies_by_seed",
     "task_knowledge",
+    "tried_by_settings",
 ]

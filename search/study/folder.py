@@ -44,6 +44,7 @@ from search.record import Contents, read_contents, was_begun
 from search.report import summary
 from search.strategies import TaskFacts, TaskKnowledge
 from search.study.basis import Basis, Check, changed, settings_basis
+from search.study.exports import note_export
 from search.study.foundation import Foundation, Run, build_foundation, run_here
 from search.study.latency import latency_table
 from search.study.picking import pick_candidate
@@ -425,14 +426,20 @@ class Study:
         by_id = {candidate.id: candidate for candidate in self._contents().candidates}
         trained = self._trained(settings, say)
         known = [by_id[pick.candidate] for pick in trained if pick.candidate in by_id]
+        return tried(trained, self.held_against(known))
+
+    def held_against(self, trained: Sequence[Candidate]) -> dict[str, str]:
+        """By trained candidate the one that shares every channel on its foundation.
+
+        Without those on whose foundation no such one was trained.
+        """
         # Of foundations that arms share, one candidate that shares every channel stands for all.
-        share_all = {self.foundation_of(c): c.id for c in known if c.label == SHARE_ALL}
-        held = {
+        share_all = {self.foundation_of(c): c.id for c in trained if c.label == SHARE_ALL}
+        return {
             c.id: c.id if c.label == SHARE_ALL else share_all[self.foundation_of(c)]
-            for c in known
+            for c in trained
             if self.foundation_of(c) in share_all
         }
-        return tried(trained, held)
 
     def _trained(self, settings: StudyConfig | None, say: Say) -> list[TrainedPick]:
         """All that was trained in full with these settings."""
@@ -499,6 +506,8 @@ class Study:
     ) -> Exported:
         """Write one compact network per task of a trained candidate, trained first if need be.
 
+        Where it lies is kept in the study's `exports.json`, if the study can be written.
+
         Args:
             pick: "knee", "best" or a candidate's name.
             out: Folder of the compact networks.
@@ -525,11 +534,15 @@ class Study:
             [candidate.id], seeds=[seed], settings=settings, say=say, run=run, base=base,
             watch=watch,
         )  # fmt: skip
-        return export_trained(
-            config, trained, self.masks(candidate), base, out,
-            seed=seed, files=files or ExportConfig(formats=("pt2",)),
+        files = files or ExportConfig(formats=("pt2",))
+        exported = export_trained(
+            config, trained, self.masks(candidate), base, out, seed=seed, files=files,
             beside=self._beside(candidate, settings, say), replace=replace, say=say,
         )  # fmt: skip
+        note_export(
+            self.folder, candidate=candidate.id, seed=seed, out=out, formats=files.formats, say=say
+        )
+        return exported
 
 
 def require_place(folder: Path, *, replace: bool = False) -> None:

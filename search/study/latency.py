@@ -1,5 +1,6 @@
 """The table that latencies follow from: measured once, then kept with the study."""
 
+from contextlib import suppress
 from pathlib import Path
 
 from partitioning import DamagedFileError, read_json, write_json
@@ -42,6 +43,19 @@ def latency_table(
         f"table differ from it by {table.error:.0%} (median)"
     )
     return table
+
+
+def kept_latency(study: Path) -> LatencyTable | None:
+    """The table that a study keeps, the newest if it has several; None without one.
+
+    Args:
+        study: The study's folder.
+    """
+    paths = own_folder(study).glob("latency-*.json")
+    for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True):
+        with suppress(DamagedFileError, OSError):
+            return _read(path)
+    return None
 
 
 def _read(path: Path) -> LatencyTable:

@@ -16,6 +16,7 @@ import numpy as np
 from partitioning import DamagedFileError, Masks, VirtualNetwork, appears_whole
 from search.candidates import Candidate, Decoding, Measurement
 from search.config import COSTS, StudyConfig
+from search.study.exports import note_export
 from search.study.folder import Study
 from search.study.method_plans import build_plan
 from search.study.method_trainings import MethodTraining, read_trainings, trained_networks
@@ -247,6 +248,9 @@ def export_level(
         networks={name: own for one in written for name, own in one.networks.items()},
     )
     say_exported(out, exported, say)
+    note_export(
+        study.folder, candidate=candidate.id, seed=seed, out=out, formats=files.formats, say=say
+    )
     return exported
 
 

@@ -4,14 +4,15 @@ To train a few and report the best makes its lead partly chance. So all that wer
 listed, and corrected for each other.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import nan
+from pathlib import Path
 
 import numpy as np
 
 from search.stats import holm, welch
-from search.study.training_files import TrainedPick
+from search.study.training_files import KeptTraining, TrainedPick
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,3 +77,32 @@ def tried(trained: Sequence[TrainedPick], share_all: Mapping[str, str]) -> list[
         for pick in trained
     ]
     return sorted(found, key=lambda entry: -entry.mean)
+
+
+def tried_by_settings(
+    trainings: Sequence[KeptTraining],
+    held_against: Callable[[Sequence[str]], Mapping[str, str]],
+) -> dict[str, list[Tried]]:
+    """All trained candidates, by the short name of how they were trained.
+
+    Args:
+        trainings: Of any settings.
+        held_against: Of candidates that were trained alike, `share_all` of `tried`.
+    """
+    found: dict[str, dict[str, dict[int, KeptTraining]]] = {}
+    for one in trainings:
+        found.setdefault(one.settings, {}).setdefault(one.candidate, {})[one.seed] = one
+    return {
+        settings: tried(
+            [
+                TrainedPick(
+                    candidate=name,
+                    folder=Path(),
+                    accuracy={seed: one.accuracy for seed, one in by_seed.items()},
+                )
+                for name, by_seed in own.items()
+            ],
+            held_against(list(own)),
+        )
+        for settings, own in found.items()
+    }

@@ -48,7 +48,7 @@ def test_the_command(
     assert main(["search", str(path)]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert said.count("warning: no verdict on the proxy: 5 candidates") == 1
-    assert "No verdict on the proxy" in (config.folder / "front.html").read_text()
+    assert "no verdict on the proxy" in (config.folder / "front.html").read_text()
     assert main(["report", str(config.folder)]) == 0
     said = capsys.readouterr().out
     assert str(folder / "calibration.png") in said

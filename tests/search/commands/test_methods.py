@@ -22,7 +22,14 @@ from search.commands.search import search
 from search.commands.train import train_methods
 from search.config import ConfigError, StudyConfig, dump_config, load_config, parse_config
 from search.record import RecordError, require_no_writer
-from search.study import Study, StudyError, method_points, read_trainings, refresh_masks
+from search.study import (
+    Study,
+    StudyError,
+    method_points,
+    read_exports,
+    read_trainings,
+    refresh_masks,
+)
 from search.study.method_plans import build_plan, keep_masks
 from tests.helpers.studies import mirrored, wait_for
 from trainers.export import ExportConfig
@@ -130,6 +137,8 @@ def test_levels_are_exported_as_they_were_measured(study: Study, tmp_path: Path)
             if not name.endswith(("mean", "std", "running_var", "num_batches_tracked"))
         )
         assert weights == points.loc[(pick, "digits"), "parameters"]
+    noted = read_exports(study.folder, say=lambda line: None)
+    assert [one["candidate"] for one in noted] == ["dvn-1-0", "dvn-1-1", "shared-0-0"]
 
 
 def test_networks_that_are_chosen_per_image(tmp_path: Path, cluster: None) -> None:

@@ -1,8 +1,7 @@
-"""Fronts as tables, summaries, pictures and pages, against brute force and what is drawn."""
+"""Fronts as tables, summaries and pictures, against brute force and what is drawn."""
 
 import json
 import math
-import re
 from dataclasses import replace
 from itertools import combinations, pairwise
 from pathlib import Path
@@ -18,7 +17,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from search.candidates import Candidate, front, history, study_hypervolume
-from search.report import front_figure, front_html, front_table, summary
+from search.report import front_figure, front_table, summary
 from search.report.labels import gap, place_names
 from tests.helpers.candidates import costs, decoding, measurement
 
@@ -279,7 +278,6 @@ class TestFigure:
     ) -> None:
         some = study[3:] if count == 4 else study[3:4] if count == 5 else study[:count]
         front_figure(some, tmp_path / "front.png")
-        front_html(some, tmp_path / "front.html")
         with Image.open(tmp_path / "front.png") as image:
             assert image.height > 500
 
@@ -304,49 +302,3 @@ class TestPlace:
         assert gap(box, np.array([1.0, 0.5])) == 0
         assert gap(box, np.array([5.0, 5.0])) == 5
         assert gap(box, np.array([-1.0, 0.5])) == 1
-
-
-class TestPage:
-    def read(self, path: Path) -> tuple[list[dict[str, Any]], dict[str, Any], str]:
-        """Traces, sharing matrices by candidate, and the whole text."""
-        text = path.read_text(encoding="utf-8")
-        call = text[text.index("Plotly.newPlot(") :]
-        traces, _ = json.JSONDecoder().raw_decode(call, call.index("["))
-        found = re.search(r"const sharing = (.*), page = ", text)
-        assert found is not None
-        return traces, json.loads(found[1]), text
-
-    def test_works_without_network_and_shows_each_candidate(
-        self, study: list[Candidate], tmp_path: Path
-    ) -> None:
-        front_html(study, tmp_path / "front.html", (0.0, 1.0))
-        traces, sharing, text = self.read(tmp_path / "front.html")
-        assert not re.search(r"<script[^>]+src=", text)
-        by_name = {trace.get("name"): trace for trace in traces}
-        assert by_name["es"]["customdata"] == ["es-0-0", "es-0-1", "es-0-2"]
-        assert by_name["baselines"]["customdata"] == ["baselines-0-0", "baselines-0-1"]
-        assert by_name["members of the front"]["customdata"] == ["es-0-0", "es-0-1", "random-1-0"]
-        assert by_name["es"]["text"][0].split("<br>") == [
-            "<b>es-0-0</b>",
-            "quality 0.5000, cost 0.2000",
-            "macs 0.500, parameters 0.500, union 0.500, use 0.200",
-            "digits: accuracy 0.600, uses 20%",
-            "&lt;shapes&gt;: accuracy 0.400, uses 20%",
-        ]
-        assert sharing["es-0-1"]["matrix"] == [[0.5, 0.5], [0.5, 0.5]]
-        assert sharing["es-0-0"]["names"] == ["digits", "&lt;shapes&gt;"]
-        assert "<shapes>" not in json.dumps(traces)
-
-    def test_a_name_cannot_end_the_script(self, tmp_path: Path) -> None:
-        evil = "<!--<script>"  # from here browsers pass over the end of the script
-        front_html([make(0.5, 0.5, evil, label=evil)], tmp_path / "front.html")
-        _, sharing, text = self.read(tmp_path / "front.html")
-        assert list(sharing) == [f"{evil}-0-0"]
-        assert evil not in text
-
-    def test_the_click_changes_the_heatmap(self, study: list[Candidate], tmp_path: Path) -> None:
-        front_html(study, tmp_path / "front.html")
-        traces, _, text = self.read(tmp_path / "front.html")
-        found = re.search(r"Plotly\.restyle\(page, .*\[(\d+)\]\)", text)
-        assert found is not None
-        assert traces[int(found[1])]["type"] == "heatmap"

@@ -14,10 +14,11 @@ from search.arms.loop import Arm, Budget
 from search.arms.scoring import Scored
 from search.calibration.choice import draw
 from search.candidates import Candidate, Rung
+from search.commands.page import write_study_page
 from search.config import StudyConfig, parse_config
 from search.mirror.shown import metrics, params, tags
 from search.record import Record
-from search.report import front_figure, front_html, front_table
+from search.report import front_figure, front_table
 from search.strategies import Outcome, Strategy, TaskKnowledge
 from search.study import (
     Foundation,
@@ -169,11 +170,12 @@ def test_from_a_config_to_exported_networks(
     assert ("independent" in labels) == (config.space.kind == "unit_order")
     assert len(front_table(candidates)) == len(candidates)
     front_figure(candidates, tmp_path / "front.png")
-    front_html(candidates, tmp_path / "front.html")
     trained = study.train("knee", base=base, say=lambda line: None)
     assert set(trained.accuracy[0]["validation"]) == set(map(str, networks))
     exported = study.export("knee", tmp_path / "exported", base=base, say=lambda line: None)
     assert set(exported.checks) == set(map(str, networks))
+    page = write_study_page(study, study.candidates()).read_text()
+    assert str(tmp_path / "exported") in page
 
 
 def check_candidate(
