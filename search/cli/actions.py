@@ -12,7 +12,6 @@ from rich.console import Console
 
 from search.cli.parser import PICKS
 from search.cli.printing import (
-    print_front,
     print_methods,
     print_standing,
     print_trained,
@@ -45,7 +44,12 @@ def run_search(options: argparse.Namespace) -> None:
     require_no_writer(config.folder / "record.journal")
     from search.commands.search import search  # loads Ray and MLflow, which takes seconds
 
-    search(config, resume=options.resume, console=CONSOLE)
+    study = search(
+        config, resume=options.resume, console=_progress_console(options), quiet=options.quiet,
+        closing=not options.json,
+    )  # fmt: skip
+    if options.json:
+        print(json.dumps(study.summary(), indent=2))
 
 
 def run_check(options: argparse.Namespace) -> None:
@@ -97,11 +101,12 @@ def run_compare(options: argparse.Namespace) -> None:
 def run_front(options: argparse.Namespace) -> None:
     """`apportion front`."""
     study = Study(options.study)
-    summary = study.summary()
     if options.json:
-        print(json.dumps(summary, indent=2))
+        print(json.dumps(study.summary(), indent=2))
     else:
-        print_front(summary, CONSOLE)
+        from search.commands.fronts import print_front
+
+        print_front(study, CONSOLE)
     require_scores(study)
 
 

@@ -149,6 +149,15 @@ examples:
     search.add_argument(
         "--resume", action="store_true", help="continue the study in its folder from its record"
     )
+    search.add_argument(
+        "--quiet", action="store_true", help="say only warnings, and at the end what was found"
+    )
+    search.add_argument(
+        "--json",
+        action="store_true",
+        help="print the front as one JSON object, as `front --json` does; progress goes to the "
+        "standard error",
+    )
     _add_set(search)
     check = _add(
         commands,
