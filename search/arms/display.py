@@ -82,6 +82,7 @@ class Display:
         is_live = console.is_terminal and not console.is_dumb_terminal and not quiet
         self._live = Live(console=console, auto_refresh=False) if is_live else None
         self._last = float("-inf")
+        self._order: dict[str, None] = {}  # of strategies, which Tune changes
         self._begun: dict[str, float] = {}  # when a strategy's first arm ran
         self._rates: dict[str, float] = {}  # candidates a second
 
@@ -93,9 +94,12 @@ class Display:
     def show(self, arms: Sequence[ArmState], *, done: bool = False) -> None:
         """Show the arms; on a terminal in place, elsewhere a line now and then."""
         now = time.monotonic()
-        strategies: dict[str, list[ArmState]] = {}
-        for arm in arms:
-            strategies.setdefault(arm.strategy, []).append(arm)
+        self._order |= dict.fromkeys(arm.strategy for arm in arms)
+        strategies = {
+            name: own
+            for name in self._order
+            if (own := [arm for arm in arms if arm.strategy == name])
+        }
         for name, own in strategies.items():
             self._measure(name, own, now)
         if self._live is not None:

@@ -2,9 +2,6 @@
 
 import argparse
 import json
-import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -297,27 +294,30 @@ def run_report(options: argparse.Namespace) -> None:
     require_scores(study)
 
 
+def run_list(options: argparse.Namespace) -> None:
+    """`apportion list`."""
+    from search.commands.listing import list_studies, print_studies
+
+    studies = list_studies(options.folder)
+    if options.json:
+        print(json.dumps([one.summary() for one in studies], indent=2))
+    else:
+        print_studies(studies, options.folder, CONSOLE)
+
+
 def run_ui(options: argparse.Namespace) -> int:
-    """`apportion ui`; the exit status is MLflow's."""
-    uri = Study(options.study).store_uri
-    if not uri.startswith("sqlite:"):
-        print(f"this study's runs are at {uri}")
-        return 0
-    if not (options.study / "mlflow.db").is_file():
-        raise StudyError(f"{options.study} has no runs in MLflow yet; apportion report --sync")
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", options.port))
-        except OSError as error:
-            raise StudyError(f"port {options.port} is in use; choose another --port") from error
-    print(f"MLflow: http://127.0.0.1:{options.port} (store {uri}); end it with Ctrl-C", flush=True)
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
-    command += ["--host", "127.0.0.1", "--port", str(options.port), "--workers", "1"]
-    try:
-        return subprocess.run(command, check=False).returncode
-    except KeyboardInterrupt:
-        return 0
+    """`apportion ui`; it goes on until it is interrupted."""
+    from search.commands.listing import is_study
+    from search.commands.ui import has_browser, show_studies, show_study
+
+    browser = has_browser() and not options.no_browser
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+
+    if options.study.is_dir() and not is_study(options.study):
+        return show_studies(options.study, options.port, say=say, browser=browser)
+    return show_study(Study(options.study), options.port, say=say, browser=browser)
 
 
 def run_groups(options: argparse.Namespace) -> None:

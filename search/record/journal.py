@@ -37,6 +37,21 @@ def lock_for_writing(path: Path) -> IO[str]:
     return lock
 
 
+def is_written(path: Path) -> bool:
+    """Whether a process writes the file at `path` at this moment; nothing is made or changed.
+
+    Where that cannot be found out, nobody is taken to write it.
+    """
+    try:
+        with open(path.with_name(path.name + ".writer")) as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def say_written(lock: IO[str], lines: int) -> None:
     """Notes in the lock file who holds it, and how many lines its file has.
 
