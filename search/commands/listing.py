@@ -120,11 +120,15 @@ def _state(study: Study, candidates: Sequence[Candidate]) -> tuple[str, str]:
 def _is_complete(study: Study, candidates: Sequence[Candidate]) -> bool:
     """Whether every arm has all candidates that the config gives it."""
     config = study.config
-    counts = dict.fromkeys(product(config.strategies, config.seeds), 0)
-    fixed = {(one.strategy, one.seed) for one in candidates if one.label}
+    found: dict[tuple[str, int], list[Candidate]] = {}
     for one in candidates:
-        counts[one.strategy, one.seed] = counts.get((one.strategy, one.seed), 0) + 1
-    return all(n >= config.candidates or (arm in fixed and n) for arm, n in counts.items())
+        found.setdefault((one.strategy, one.seed), []).append(one)
+    for arm in product(config.strategies, config.seeds):
+        own = found.get(arm, [])
+        are_fixed = bool(own) and all(one.label for one in own)  # of which there may be fewer
+        if len(own) < config.candidates and not are_fixed:
+            return False
+    return True
 
 
 def size_of(folder: Path) -> int:
