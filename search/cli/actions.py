@@ -112,6 +112,7 @@ def run_train(options: argparse.Namespace) -> None:
     if options.table:
         _train_table(options)
         return
+    from search.commands.fronts import say_fixed
     from search.commands.train import (  # loads Ray, which takes seconds
         train,
         train_methods,
@@ -133,6 +134,7 @@ def run_train(options: argparse.Namespace) -> None:
         raise ConfigError("--pick is for the candidates of a study: give its folder, no --method")
     study, seeds = Study(options.study), 1 if options.seeds is None else options.seeds
     settings = training_settings(study, options.set)
+    say_fixed(study, options.picks, _say(CONSOLE))
     for trained in train(study, options.picks, seeds=seeds, settings=settings, say=_say(CONSOLE)):
         print_trained(trained)
     print_tried(study.tried(settings), CONSOLE)
@@ -163,6 +165,7 @@ def _train_table(options: argparse.Namespace) -> None:
 
 def run_export(options: argparse.Namespace) -> None:
     """`apportion export`."""
+    from search.commands.fronts import say_fixed
     from search.commands.hub import push_to_hub, require_login
     from search.commands.publish import export, training_of
     from search.commands.train import training_settings
@@ -198,6 +201,7 @@ def run_export(options: argparse.Namespace) -> None:
         raise ConfigError("--private is for --push-to-hub")
     if options.push_to_hub is not None:
         require_login(options.push_to_hub)
+    say_fixed(study, [pick], _say(_progress_console(options)))
     exported = export(
         study, pick, options.out,
         seed=seed, settings=settings, files=files, register=options.register,

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from partitioning import DamagedFileError, read_json
 from search.candidates import Candidate, coordinates, describe, front, knee, scored
-from search.study import Study
+from search.study import Say, Study
 
 #: What a candidate may be marked with, and how that is shortened.
 MARKS = {"knee": "K", "best": "B", "trained": "T", "exported": "E"}
@@ -67,7 +67,7 @@ def marks_of(study: Study, candidates: Sequence[Candidate]) -> dict[str, list[st
 
 
 def fixed_picks(candidates: Sequence[Candidate], marks: Mapping[str, Sequence[str]]) -> list[str]:
-    """A line for knee and best each that is a fixed baseline, which no strategy has found.
+    """A line for knee and best each that is a fixed baseline.
 
     Args:
         candidates: All of the study.
@@ -75,11 +75,34 @@ def fixed_picks(candidates: Sequence[Candidate], marks: Mapping[str, Sequence[st
     """
     by_id = {candidate.id: candidate for candidate in candidates}
     return [
-        f"{name} is the baseline {by_id[one].label} ({one}), which no strategy had to find"
+        _fixed(name, by_id[one])
         for name in ("knee", "best")
         for one, own in marks.items()
         if name in own and by_id[one].label
     ]
+
+
+def say_fixed(study: Study, picks: Sequence[str], say: Say) -> None:
+    """Say of each pick that is not a name, and still comes to a fixed baseline, that it does.
+
+    Args:
+        study: The study.
+        picks: What `Study.pick` takes.
+        say: Called with a line.
+
+    Raises:
+        StudyError: There is no such candidate.
+    """
+    for pick in picks:
+        if pick.partition("@")[0] in ("knee", "best") and (candidate := study.pick(pick)).label:
+            say(_fixed(pick, candidate))
+
+
+def _fixed(pick: str, candidate: Candidate) -> str:
+    """That a pick has not been found by a strategy."""
+    return (
+        f"{pick} is the baseline {candidate.label} ({candidate.id}), which no strategy had to find"
+    )
 
 
 def _exported(folder: Path) -> set[str]:

@@ -16,6 +16,7 @@ from search.arms import (
 from search.calibration import read_trust
 from search.candidates import scored
 from search.commands.closing import print_closing
+from search.commands.fronts import say_fixed
 from search.commands.recorded import begin_study, recorded, tell_missed
 from search.commands.scores import require_scores
 from search.commands.watching import Curves
@@ -110,6 +111,7 @@ def _train_and_export(
     """What the config wants of a finished front."""
     given = supplies.get(study.pick(finish.pick).seed)
     base = given.base if given else None  # of a seed that this search does not have any more
+    say_fixed(study, [finish.pick], say)
     curves = Curves(study, say)
     try:
         (trained,) = study.train_all(

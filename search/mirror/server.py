@@ -9,6 +9,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from urllib.parse import urlencode
 
@@ -67,10 +68,14 @@ def mlflow_page(uri: str, port: int) -> Iterator["subprocess.Popen[bytes]"]:
     """
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
     command += ["--host", HOST, "--port", str(port), "--workers", "1"]
-    with tempfile.TemporaryFile() as log:
-        # A group of its own, all of which can be ended; Ctrl-C does not reach it.
-        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    with tempfile.TemporaryFile() as log, ThreadPoolExecutor(1) as starter:
+        # A group of its own, all of which can be ended; Ctrl-C does not reach it. Started from a
+        # thread, since a signal must not come between the process and its name here.
+        started = starter.submit(
+            subprocess.Popen, command, stdout=log, stderr=log, start_new_session=True
+        )
         try:
+            process = started.result()
             end = time.monotonic() + STARTS_WITHIN
             while not _answers(port):
                 if process.poll() is not None or time.monotonic() > end:
@@ -80,7 +85,7 @@ def mlflow_page(uri: str, port: int) -> Iterator["subprocess.Popen[bytes]"]:
                 time.sleep(0.2)
             yield process
         finally:
-            _end_group(process)
+            _end_group(started.result())
 
 
 def _answers(port: int) -> bool:

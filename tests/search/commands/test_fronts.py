@@ -11,7 +11,7 @@ from search.candidates import Candidate
 from search.cli import main
 from search.cli.parser import build_parser
 from search.commands.closing import next_steps, print_closing
-from search.commands.fronts import fixed_picks, marks_of, print_front, shortened
+from search.commands.fronts import fixed_picks, marks_of, print_front, say_fixed, shortened
 from search.config import parse_config
 from search.record import Record
 from search.strategies import TaskKnowledge
@@ -151,4 +151,12 @@ def test_picks_that_are_baselines_are_said_where_they_are_used(
     candidates = study.candidates()
     assert len(fixed_picks(candidates, marks_of(study, candidates))) == 1
     assert main(["front", str(study.folder)]) == 0
-    assert "knee is the baseline share_half" in capsys.readouterr().out
+    line = "is the baseline share_half (random-0-1), which no strategy had to find"
+    assert f"knee {line}" in capsys.readouterr().out
+    said: list[str] = []
+    say_fixed(study, ["best", "knee", "share_half", "best@0.6", "random-0-1"], said.append)
+    assert said == [f"knee {line}", f"best@0.6 {line}"]
+    for command in (["train"], ["export", "--out", str(study.folder / "out")]):
+        words = [command[0], str(study.folder), *command[1:], "--pick", "knee"]
+        assert main(words) == 2  # it has no masks to train
+        assert f"knee {line}" in capsys.readouterr().out

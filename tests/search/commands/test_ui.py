@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -84,8 +84,11 @@ def running(*arguments: object, cwd: Path = ROOT) -> Iterator[Ui]:
     try:
         yield Ui(process)
     finally:
-        if process.poll() is None:
-            process.kill()
+        if process.poll() is None:  # it has been found wanting; what it started must not stay
+            process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=60)
+        process.kill()
         process.communicate()
 
 
@@ -142,7 +145,7 @@ def test_a_study_until_it_is_interrupted(study: Study, number: signal.Signals) -
         ui.line("Ctrl-C ends both")
         assert any("mlflow" in line for line in left(study.folder))
         ui.process.send_signal(number)
-        assert ui.process.wait(30) == 128 + number
+        assert ui.process.wait(120) == 128 + number
     assert left(study.folder) == []
     for address in (page, root):
         with pytest.raises(OSError, match="refused"):
@@ -157,7 +160,7 @@ def test_interrupted_before_mlflow_answers(study: Study) -> None:
             assert time.monotonic() < end
             time.sleep(0.05)
         ui.process.send_signal(signal.SIGTERM)
-        assert ui.process.wait(30) == 128 + signal.SIGTERM
+        assert ui.process.wait(120) == 128 + signal.SIGTERM
     assert left(study.folder) == []
 
 
@@ -178,7 +181,7 @@ def test_a_list_of_studies(study: Study) -> None:
         assert refused_with(f"{root}broken/secret.txt") == 404
         assert refused_with(f"{root}nothing/front.html") == 404
         ui.process.send_signal(signal.SIGTERM)
-        assert ui.process.wait(30) == 128 + signal.SIGTERM
+        assert ui.process.wait(120) == 128 + signal.SIGTERM
 
 
 def test_a_page_that_is_older_than_the_record_is_written_anew(study: Study) -> None:
