@@ -42,7 +42,6 @@ format: install  ## Mend style
 
 quickstart: install  ## Search the toy tasks, train and export a winner (3 to 6 minutes)
 	$(BIN)/apportion search configs/quickstart.yaml $(if $(wildcard $(STUDY)/config.yaml),--resume)
-	$(BIN)/apportion front $(STUDY)
 
 bench: install  ## Run the benchmarks
 	for file in benchmarks/*.py; do $(BIN)/python $$file --quick || exit 1; done

@@ -131,6 +131,8 @@ def run_arm(
     )
     report.watch(pool.utilisation, functools.partial(writer.use.remote, name, seed, time.time()))
     known, begun = ray.get([writer.known.remote(name, seed), writer.begun.remote(name, seed)])
+    report.known = len(known)
+    report.send()  # of how many candidates it is, before the first is scored
     try:
         arm.run(known, report.told, begun)
     except RayTaskError as error:
@@ -144,13 +146,14 @@ def run_arm(
 
 
 class _Report:
-    """Tells Tune how far an arm is."""
+    """Tells Tune how far an arm is; `known` are the candidates that were in the record before."""
 
     def __init__(self, config: StudyConfig, *, budget: int) -> None:
         self._reference = config.objective.reference or REFERENCE
         self._budget = budget
         self._halvings = config.halvings
         self._told: list[Candidate] = []
+        self.known = 0
         self._last = 0.0
         self._notes = 0
         self._note = ""
@@ -193,6 +196,7 @@ class _Report:
         tune.report(
             {
                 "candidates": len(self._told),
+                "known": self.known,
                 "budget": self._budget,
                 "failed": sum(c.failed for c in self._told),
                 "stopped": sum(c.stopped for c in self._told),
@@ -208,14 +212,10 @@ class _Report:
 
 
 class _Reporter(tune.CLIReporter):  # type: ignore[misc]  # Ray has no types
-    """Shows Tune's trials as they go, and Tune's own table at the end."""
+    """Shows Tune's trials as they go, in place of Tune's own table."""
 
     def __init__(self, display: Display, budget: int) -> None:
-        super().__init__(
-            metric_columns=["candidates", "failed", "stopped", "best", "hypervolume"],
-            parameter_columns=["arm"],
-            max_report_frequency=1,
-        )
+        super().__init__(max_report_frequency=1)
         self._display, self._budget = display, budget
         self._told: dict[str, int] = {}
         self._said: dict[str, tuple[int, str]] = {}
@@ -229,9 +229,6 @@ class _Reporter(tune.CLIReporter):  # type: ignore[misc]  # Ray has no types
         self._display.show([self._state(trial) for trial in trials], done=done)
         for trial in trials:
             self._say_note(str(trial), trial.last_result or {})
-        if done:
-            lines = self._progress_str(trials, done).splitlines()
-            self._display.say("\n".join(line for line in lines if line[:1] in ("+", "|")))
 
     def _say_note(self, name: str, result: Mapping[str, Any]) -> None:
         note = result.get("notes", 0), result.get("note", "")
@@ -248,12 +245,11 @@ class _Reporter(tune.CLIReporter):  # type: ignore[misc]  # Ray has no types
             name=str(trial),
             status=trial.status,
             candidates=told,
+            known=min(told, result.get("known", 0)),
             budget=result.get("budget", self._budget),
             failed=result.get("failed", 0),
             stopped=result.get("stopped", 0),
-            best=result.get("best", float("nan")),
-            hypervolume=result.get("hypervolume", 0.0),
-            busy=result.get("busy", math.nan),
+            best=result.get("best", math.nan),
         )
 
 

@@ -2,9 +2,6 @@
 
 import argparse
 import json
-import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +9,6 @@ from rich.console import Console
 
 from search.cli.parser import PICKS
 from search.cli.printing import (
-    print_front,
     print_methods,
     print_standing,
     print_trained,
@@ -45,7 +41,12 @@ def run_search(options: argparse.Namespace) -> None:
     require_no_writer(config.folder / "record.journal")
     from search.commands.search import search  # loads Ray and MLflow, which takes seconds
 
-    search(config, resume=options.resume, console=CONSOLE)
+    study = search(
+        config, resume=options.resume, console=_progress_console(options), quiet=options.quiet,
+        closing=not options.json,
+    )  # fmt: skip
+    if options.json:
+        print(json.dumps(study.summary(), indent=2))
 
 
 def run_check(options: argparse.Namespace) -> None:
@@ -97,11 +98,12 @@ def run_compare(options: argparse.Namespace) -> None:
 def run_front(options: argparse.Namespace) -> None:
     """`apportion front`."""
     study = Study(options.study)
-    summary = study.summary()
     if options.json:
-        print(json.dumps(summary, indent=2))
+        print(json.dumps(study.summary(), indent=2))
     else:
-        print_front(summary, CONSOLE)
+        from search.commands.fronts import print_front
+
+        print_front(study, CONSOLE)
     require_scores(study)
 
 
@@ -110,6 +112,7 @@ def run_train(options: argparse.Namespace) -> None:
     if options.table:
         _train_table(options)
         return
+    from search.commands.fronts import say_fixed
     from search.commands.train import (  # loads Ray, which takes seconds
         train,
         train_methods,
@@ -131,6 +134,7 @@ def run_train(options: argparse.Namespace) -> None:
         raise ConfigError("--pick is for the candidates of a study: give its folder, no --method")
     study, seeds = Study(options.study), 1 if options.seeds is None else options.seeds
     settings = training_settings(study, options.set)
+    say_fixed(study, options.picks, _say(CONSOLE))
     for trained in train(study, options.picks, seeds=seeds, settings=settings, say=_say(CONSOLE)):
         print_trained(trained)
     print_tried(study.tried(settings), CONSOLE)
@@ -161,6 +165,7 @@ def _train_table(options: argparse.Namespace) -> None:
 
 def run_export(options: argparse.Namespace) -> None:
     """`apportion export`."""
+    from search.commands.fronts import say_fixed
     from search.commands.hub import push_to_hub, require_login
     from search.commands.publish import export, training_of
     from search.commands.train import training_settings
@@ -196,6 +201,7 @@ def run_export(options: argparse.Namespace) -> None:
         raise ConfigError("--private is for --push-to-hub")
     if options.push_to_hub is not None:
         require_login(options.push_to_hub)
+    say_fixed(study, [pick], _say(_progress_console(options)))
     exported = export(
         study, pick, options.out,
         seed=seed, settings=settings, files=files, register=options.register,
@@ -292,27 +298,30 @@ def run_report(options: argparse.Namespace) -> None:
     require_scores(study)
 
 
+def run_list(options: argparse.Namespace) -> None:
+    """`apportion list`."""
+    from search.commands.listing import list_studies, print_studies
+
+    studies = list_studies(options.folder)
+    if options.json:
+        print(json.dumps([one.summary() for one in studies], indent=2))
+    else:
+        print_studies(studies, options.folder, CONSOLE)
+
+
 def run_ui(options: argparse.Namespace) -> int:
-    """`apportion ui`; the exit status is MLflow's."""
-    uri = Study(options.study).store_uri
-    if not uri.startswith("sqlite:"):
-        print(f"this study's runs are at {uri}")
-        return 0
-    if not (options.study / "mlflow.db").is_file():
-        raise StudyError(f"{options.study} has no runs in MLflow yet; apportion report --sync")
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", options.port))
-        except OSError as error:
-            raise StudyError(f"port {options.port} is in use; choose another --port") from error
-    print(f"MLflow: http://127.0.0.1:{options.port} (store {uri}); end it with Ctrl-C", flush=True)
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
-    command += ["--host", "127.0.0.1", "--port", str(options.port), "--workers", "1"]
-    try:
-        return subprocess.run(command, check=False).returncode
-    except KeyboardInterrupt:
-        return 0
+    """`apportion ui`; it goes on until it is interrupted."""
+    from search.commands.listing import is_study
+    from search.commands.ui import has_browser, show_studies, show_study
+
+    browser = has_browser() and not options.no_browser
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+
+    if options.study.is_dir() and not is_study(options.study):
+        return show_studies(options.study, options.port, say=say, browser=browser)
+    return show_study(Study(options.study), options.port, say=say, browser=browser)
 
 
 def run_groups(options: argparse.Namespace) -> None:

@@ -149,6 +149,15 @@ examples:
     search.add_argument(
         "--resume", action="store_true", help="continue the study in its folder from its record"
     )
+    search.add_argument(
+        "--quiet", action="store_true", help="say only warnings, and at the end what was found"
+    )
+    search.add_argument(
+        "--json",
+        action="store_true",
+        help="print the front as one JSON object, as `front --json` does; progress goes to the "
+        "standard error",
+    )
     _add_set(search)
     check = _add(
         commands,
@@ -448,17 +457,57 @@ examples:
     report.add_argument(
         "--sync", action="store_true", help="also rebuild the MLflow mirror from the record"
     )
+    listed = _add(
+        commands,
+        "list",
+        "say how far the studies of a folder are, and what they found",
+        text="""\
+Say of every study of a folder whether it is running, finished, stopped (--resume goes on), empty or
+damaged, how many candidates it has, what it takes on the disk, its best quality and its knee.""",
+        epilog="""\
+examples:
+  apportion list
+  apportion list studies --json""",
+    )
+    listed.add_argument(
+        "folder",
+        nargs="?",
+        type=Path,
+        default=Path("studies"),
+        metavar="FOLDER",
+        help="a folder of studies (default studies)",
+    )
+    listed.add_argument("--json", action="store_true", help="print a JSON list, not a table")
     ui = _add(
         commands,
         "ui",
-        "browse a study in MLflow",
-        text="Serve a study's MLflow store to a browser on this machine, until Ctrl-C.",
+        "look at a study in a browser: its page, and MLflow",
+        text="""\
+Serve a study's page and its MLflow store to a browser on this machine, until Ctrl-C, and say where
+they are. The page is written first where it is missing or older than the record. Without a study,
+or of a folder of studies, a list of them is served, with their pages.""",
         epilog="""\
-example:
-  apportion ui studies/quickstart --port 5001""",
+examples:
+  apportion ui studies/quickstart --port 5001
+  apportion ui""",
     )
-    _add_study(ui)
-    ui.add_argument("--port", type=int, default=5000, help="port on 127.0.0.1 (default 5000)")
+    ui.add_argument(
+        "study",
+        nargs="?",
+        type=Path,
+        default=Path("studies"),
+        metavar="STUDY",
+        help="a study's folder, or a folder of studies (default studies)",
+    )
+    ui.add_argument(
+        "--port",
+        type=int,
+        default=5000,
+        help="port of MLflow on 127.0.0.1, the page has the next one (default 5000; 0 takes any)",
+    )
+    ui.add_argument(
+        "--no-browser", action="store_true", help="do not open a browser, even where there is one"
+    )
     _add(
         commands,
         "doctor",

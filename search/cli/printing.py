@@ -1,50 +1,17 @@
-"""What is printed of a study's front and of a training."""
+"""What is printed of trainings."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
-from search.candidates import describe
 from search.report import by_level, compared_split
 from search.study import Study, TrainedPick, Tried, method_points
 
 if TYPE_CHECKING:  # slow to import, so it is done where it is needed
     import pandas as pd
-
-
-def print_front(summary: Mapping[str, Any], console: Console) -> None:
-    """Print a front as a table, with all costs and every task's accuracy where there is room.
-
-    Args:
-        summary: Of a study, as `Study.summary` gives it.
-        console: Where to.
-    """
-    repeated = f" ({summary['repeated']} of a design scored already)" * bool(summary["repeated"])
-    table = Table(
-        title=f"{len(summary['front'])} of {summary['candidates']} candidates{repeated} on the "
-        f"front, hypervolume {summary['hypervolume']:.4f}",
-        title_justify="left",
-    )
-    table.add_column("candidate", no_wrap=True)
-    tasks = list(summary["front"][0]["accuracy"]) if summary["front"] else []
-    costs = list(summary["front"][0]["costs"]) if summary["front"] else []
-    room = console.width - 40 - sum(max(5, len(name)) + 3 for name in costs)
-    costs = costs if room >= 0 else []
-    fits = sum(max(5, len(task)) + 3 for task in tasks) <= room
-    for name in ("quality", "cost", *costs, *(tasks if fits else ())):
-        table.add_column(name, justify="right", no_wrap=True)
-    for entry in summary["front"]:
-        values = [entry["quality"], entry["cost"], *(entry["costs"][name] for name in costs)]
-        values += [entry["accuracy"][task] for task in tasks if fits]
-        table.add_row(entry["candidate"], *(f"{value:.3f}" for value in values))
-    console.print(table)
-    if summary["evaluators"]:
-        print(describe(summary["evaluators"]))
-    if not fits:
-        print("accuracy per task: a wider terminal, --json, or front.csv in the study's folder")
 
 
 def print_trained(trained: TrainedPick) -> None:

@@ -12,7 +12,6 @@ from partitioning import DamagedFileError, read_json, write_atomically
 from search.calibration import picture, read_trust
 from search.candidates import Candidate
 from search.config import COSTS, yaml_text
-from search.record import RecordError, require_no_writer
 from search.report import (
     Exporting,
     LayerTimes,
@@ -56,15 +55,6 @@ def write_study_page(
     with write_atomically(path) as partial:
         write_page(shown, partial)
     return path
-
-
-def is_running(study: Study) -> bool:
-    """Whether some process adds candidates to a study."""
-    try:
-        require_no_writer(study.record_path)
-    except RecordError:
-        return True
-    return False
 
 
 @contextmanager

@@ -63,6 +63,7 @@ def recorded(study: Study, config: StudyConfig) -> Iterator[Recording]:
     Raises:
         RecordError: Another process writes this study's record.
     """
+    study.say_ended(None)
     recording = Recording(
         writer=start_writer(
             study.record_path.absolute(), study.name, make_tracker(study), dump_config(config)
@@ -80,6 +81,7 @@ def recorded(study: Study, config: StudyConfig) -> Iterator[Recording]:
             recording.failure = close_writer(recording.writer, finish, at_once=status == "KILLED")
         except WriterLostError:
             recording.failure = _end_runs(study, status)
+        study.say_ended(status)
 
 
 def tell_missed(study: Study, failure: str | None, say: Say) -> None:

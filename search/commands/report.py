@@ -9,8 +9,9 @@ import pandas as pd
 from partitioning import write_atomically
 from search.calibration import picture, read_trust
 from search.candidates import Candidate, front
-from search.commands.page import is_running, write_study_page
+from search.commands.page import write_study_page
 from search.config import COSTS, reveal
+from search.record import is_written
 from search.report import (
     chosen_images_figure,
     front_figure,
@@ -56,7 +57,8 @@ def write_report(study: Study) -> list[Path]:
         where networks are chosen per image selection.csv, selection.png and, unless the images are
         there no more, chosen_images.png.
     """
-    return _write(study, study.candidates(), is_running=is_running(study))[1]
+    is_running = is_written(study.record_path.absolute())
+    return _write(study, study.candidates(), is_running=is_running)[1]
 
 
 def finish_mirror(study: Study, status: str, tracker: Any, candidates: list[Candidate]) -> None:

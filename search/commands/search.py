@@ -14,12 +14,14 @@ from search.arms import (
     run_arms,
 )
 from search.calibration import read_trust
-from search.candidates import describe, scored
+from search.candidates import scored
+from search.commands.closing import print_closing
+from search.commands.fronts import say_fixed
 from search.commands.page import page_kept_fresh, write_study_page
 from search.commands.recorded import begin_study, recorded, tell_missed
 from search.commands.scores import require_scores
 from search.commands.watching import Curves
-from search.config import ConfigError, FinishConfig, StudyConfig
+from search.config import ConfigError, FinishConfig, StudyConfig, parse_config
 from search.record import require_no_writer
 from search.study import (
     Run,
@@ -36,13 +38,22 @@ class ArmsError(RuntimeError):
     """Some arms could not be brought to their end; the record keeps what was scored."""
 
 
-def search(config: StudyConfig, *, resume: bool = False, console: Console | None = None) -> Study:
+def search(
+    config: StudyConfig | Mapping[str, Any],
+    *,
+    resume: bool = False,
+    console: Console | None = None,
+    quiet: bool = False,
+    closing: bool = True,
+) -> Study:
     """Run a study to its end.
 
     Args:
-        config: The study.
+        config: The study, or its keys and values as a YAML file has them.
         resume: Continue the study in its folder from its record.
         console: Where progress is shown; None is the standard output.
+        quiet: Say only warnings on the way.
+        closing: Show at the end the front, where everything lies and what to do next.
 
     Returns:
         The study, its front written to its folder and to MLflow.
@@ -54,9 +65,11 @@ def search(config: StudyConfig, *, resume: bool = False, console: Console | None
         NoScoresError: Every candidate failed.
         ArmsError: Some arms broke down more often than `schedule.arm_retries` allows.
     """
+    if not isinstance(config, StudyConfig):
+        config = parse_config(config)
     if config.methods:
         raise ConfigError(f"{config.name} has methods: train them with `apportion train`")
-    display = Display(console or Console())
+    display = Display(console or Console(), quiet=quiet)
     require_no_writer(config.folder / "record.journal")
     check_inputs(config)
     check_strategies(config)
@@ -90,6 +103,8 @@ def search(config: StudyConfig, *, resume: bool = False, console: Console | None
     if config.finish is not None:
         _train_and_export(study, config.finish, run, supplies, display.say)
         write_study_page(study, study.candidates())
+    if closing:
+        print_closing(study, display.console)
     return study
 
 
@@ -99,6 +114,7 @@ def _train_and_export(
     """What the config wants of a finished front."""
     given = supplies.get(study.pick(finish.pick).seed)
     base = given.base if given else None  # of a seed that this search does not have any more
+    say_fixed(study, [finish.pick], say)
     curves = Curves(study, say)
     try:
         (trained,) = study.train_all(
@@ -123,6 +139,3 @@ def _say_front(study: Study, say: Say) -> None:
     if summary["failed"]:
         first = next(candidate for candidate in study.candidates() if candidate.failed)
         say(f"the first that failed, {first.id}: {first.reason}")
-    if summary["evaluators"]:
-        say(describe(summary["evaluators"]))
-    say(f"front: apportion front {study.folder}; MLflow: apportion ui {study.folder}")

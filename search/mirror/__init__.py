@@ -16,13 +16,22 @@ os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
+from search.mirror.server import free_port, mlflow_page
 from search.mirror.shown import safe
 from search.mirror.store import TrackingError, default_uri, set_aside_damaged
 
 if TYPE_CHECKING:
     from search.mirror.tracker import Tracker
 
-__all__ = ["Tracker", "TrackingError", "default_uri", "safe", "set_aside_damaged"]
+__all__ = [
+    "Tracker",
+    "TrackingError",
+    "default_uri",
+    "free_port",
+    "mlflow_page",
+    "safe",
+    "set_aside_damaged",
+]
 
 
 def __getattr__(name: str) -> Any:

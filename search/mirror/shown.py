@@ -11,6 +11,7 @@ from itertools import combinations
 from typing import Any
 
 from search.candidates import Candidate
+from search.mirror.server import view
 from trainers.joint import Point
 
 # Limits of MLflow for one batch, for the text of a tag and for a name.
@@ -190,7 +191,7 @@ def front_view(identity: str, study: str, members: str, now: int) -> tuple[str, 
 
 def note(identity: str, study: str, members: str, experiment: str) -> str:
     """The description of a study's run: where to look."""
-    chart = f"#/experiments/{experiment}/runs?viewStateShareKey={identity}&compareRunsMode=CHART"
+    chart = view(experiment, identity)
     return (
         f"Study **{study}**: below it a run per strategy and seed, below each a run per candidate."
         f"\n\n- The front as a list: search for `` {members} ``"

@@ -27,6 +27,7 @@ from search.candidates import REFERENCE, Candidate, Utilisation, history, shares
 from search.config import masked
 from search.mirror import shown as tracked
 from search.mirror.models import log_program
+from search.mirror.server import view
 from search.mirror.store import (
     TrackingError,
     connect_store,
@@ -130,6 +131,10 @@ class Tracker:
         self._id = identity(self.folder / "mlflow.id")
         self._experiment_id = self._find_experiment()
         return self._index()
+
+    def view(self) -> str:
+        """What follows MLflow's address to see the study's front; once runs have been found."""
+        return view(self._experiment_id, self._id)
 
     def log(self, candidate: Candidate) -> None:
         """Mirrors a candidate, unless it is there already.

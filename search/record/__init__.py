@@ -3,6 +3,7 @@
 What is under way and not yet a candidate is kept in a log beside it.
 """
 
+from search.record.journal import is_written
 from search.record.record import (
     Contents,
     Record,
@@ -19,6 +20,7 @@ __all__ = [
     "Record",
     "RecordError",
     "Writer",
+    "is_written",
     "read_contents",
     "read_record",
     "require_no_writer",

@@ -5,9 +5,13 @@ import json
 import os
 import re
 import socket
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
+
+#: How often the lock is tried, 50 ms apart.
+LOOKS = 5
 
 
 def lock_for_writing(path: Path) -> IO[str]:
@@ -23,7 +27,7 @@ def lock_for_writing(path: Path) -> IO[str]:
     lock_path = path.with_name(path.name + ".writer")
     lock = open(lock_path, "r+", opener=_make_or_open)  # noqa: SIM115 - as long as it is held
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _take(lock)
     except BlockingIOError as error:
         lock.seek(0)
         holder = lock.read().partition(",")[0] or "another process"
@@ -35,6 +39,33 @@ def lock_for_writing(path: Path) -> IO[str]:
         lock.close()
         raise
     return lock
+
+
+def _take(lock: IO[str]) -> None:
+    """Take the lock; who looks whether a file is written has it for a moment, too."""
+    for left in reversed(range(LOOKS)):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if not left:
+                raise
+            time.sleep(0.05)
+
+
+def is_written(path: Path) -> bool:
+    """Whether a process writes the file at `path` at this moment; nothing is made or changed.
+
+    Where that cannot be found out, nobody is taken to write it.
+    """
+    try:
+        with open(path.with_name(path.name + ".writer")) as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def say_written(lock: IO[str], lines: int) -> None:

@@ -65,11 +65,13 @@ class Contents:
         candidates: By strategy, seed and index.
         scored_on: Digests of what their scores depend on, by what it is.
         used: What evaluators did with their time, by strategy and seed.
+        faults: What is wrong with lines of the file, which are left out.
     """
 
     candidates: list[Candidate]
     scored_on: Mapping[str, str]
     used: Mapping[tuple[str, int], Utilisation]
+    faults: tuple[str, ...] = ()
 
 
 class Record:
@@ -373,7 +375,9 @@ def _contents(lines: Lines, path: Path, study: str) -> Contents:
     found.sort(key=lambda found: (found.strategy, found.seed, found.index))
     arms = dict.fromkeys((candidate.strategy, candidate.seed) for candidate in found)
     merged = {what: digest for arm in arms for what, digest in scored_on.get(arm, {}).items()}
-    return Contents(candidates=found, scored_on=merged, used=used)
+    return Contents(
+        candidates=found, scored_on=merged, used=used, faults=tuple(map(str, lines.faults))
+    )
 
 
 def _to_trial(candidate: Candidate) -> FrozenTrial:

@@ -12,9 +12,10 @@ from search.report.beside import (
 )
 from search.report.card import write_card
 from search.report.contact import contact_sheet, require_sheet
-from search.report.figures import COLOURS, COST, GREY, INK, QUALITY, front_figure
+from search.report.figures import COLOURS, COST, GREY, INK, QUALITY, draw_front, front_figure
 from search.report.latency import front_latency_figure, latency_figure
 from search.report.methods import by_level, difference, measure_of, methods_figure
+from search.report.notebook import study_html
 from search.report.page import (
     Exporting,
     LayerTimes,
@@ -48,6 +49,7 @@ __all__ = [
     "compared_split",
     "contact_sheet",
     "difference",
+    "draw_front",
     "front_figure",
     "front_latency_figure",
     "front_table",
@@ -61,6 +63,7 @@ __all__ = [
     "standing",
     "standing_figure",
     "standing_markdown",
+    "study_html",
     "summary",
     "write_card",
     "write_page",

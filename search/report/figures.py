@@ -22,6 +22,7 @@ from search.report.labels import gap, place_names
 
 if TYPE_CHECKING:  # slow to import, so it is done where it is needed
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, which the colour-blind can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -48,6 +49,18 @@ def front_figure(
         quality: what quality is, in words.
         cost: what cost is, in words.
     """
+    figure = draw_front(candidates, reference, quality=quality, cost=cost)
+    figure.savefig(path, format="png")
+
+
+def draw_front(
+    candidates: Sequence[Candidate],
+    reference: tuple[float, float] = REFERENCE,
+    *,
+    quality: str = QUALITY,
+    cost: str = COST,
+) -> "Figure":
+    """The picture that `front_figure` writes, with the same arguments."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9.8, 5.0), dpi=170, layout="constrained")
@@ -77,7 +90,7 @@ def front_figure(
         figure.legend(handles, names, loc=place, ncols=6, fontsize=9.5, frameon=False)
     figure.draw_without_rendering()  # settles where things are, which labels must know
     _name_baselines(points, candidates)
-    figure.savefig(path, format="png")
+    return figure
 
 
 def _draw_points(axes: "Axes", candidates: Sequence[Candidate]) -> None:

@@ -86,9 +86,9 @@ def summary(
     Returns:
         JSON: objectives, reference, hypervolume, candidates, failed, stopped, repeated, evaluators
         (seconds by what they did), strategies
-        {name: {candidates, hypervolume}} and front, a list of {candidate, strategy, seed, quality,
-        cost, costs {macs, parameters, union, use}, accuracy {task: value}} from the cheapest to
-        the best.
+        {name: {candidates, hypervolume}} and front, a list of {candidate, label (of a baseline,
+        else null), strategy, seed, quality, cost, costs {macs, parameters, union, use}, accuracy
+        {task: value}} from the cheapest to the best.
     """
     strategies = {}
     for name in sorted({candidate.strategy for candidate in candidates}):
@@ -110,6 +110,7 @@ def summary(
         "front": [
             {
                 "candidate": member.id,
+                "label": member.label,
                 "strategy": member.strategy,
                 "seed": member.seed,
                 "quality": member.quality,

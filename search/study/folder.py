@@ -4,11 +4,11 @@ import logging
 import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,10 +27,12 @@ from search.candidates import (
     SHARE_ALL,
     Candidate,
     Utilisation,
+    front,
     scored,
     total,
 )
 from search.config import (
+    COSTS,
     ConfigError,
     StudyConfig,
     differences,
@@ -41,7 +43,7 @@ from search.config import (
     yaml_text,
 )
 from search.record import Contents, read_contents, was_begun
-from search.report import summary
+from search.report import draw_front, front_table, study_html, summary
 from search.strategies import TaskFacts, TaskKnowledge
 from search.study.basis import Basis, Check, changed, settings_basis
 from search.study.exports import note_export
@@ -54,6 +56,12 @@ from search.study.training_files import TrainedPick, read_trained
 from search.study.tried import Tried, tried
 from trainers.export import ExportConfig, Exported, LatencyTable
 
+if TYPE_CHECKING:  # slow to import, so it is done where it is needed
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+#: The file that says how the last search ended.
+ENDED = "ended.json"
 #: What to do about a damaged config.
 RESTORE = "Put it back from a copy of the study"
 #: What to do about the facts of the tasks.
@@ -329,13 +337,17 @@ class Study:
             chosen += [first[ground] for ground in sorted(grounds & first.keys())] or [candidate]
         return list({one.id: one for one in chosen}.values())
 
-    def masks(self, candidate: Candidate) -> Masks:
+    def masks(self, candidate: Candidate | str) -> Masks:
         """The masks that a candidate was scored with.
 
+        Args:
+            candidate: It, or what `pick` takes, such as its name or "knee".
+
         Raises:
+            StudyError: There is no such candidate.
             ValueError: It has none; the message says why.
         """
-        return candidate.masks
+        return (self.pick(candidate) if isinstance(candidate, str) else candidate).masks
 
     def train(
         self,
@@ -543,6 +555,60 @@ class Study:
             self.folder, candidate=candidate.id, seed=seed, out=out, formats=files.formats, say=say
         )
         return exported
+
+    @classmethod
+    def open(cls, folder: str | Path) -> "Study":
+        """The study in a folder.
+
+        Raises:
+            StudyError: The folder holds no study, or one of another version.
+        """
+        return cls(folder)
+
+    def faults(self) -> tuple[str, ...]:
+        """What is wrong with lines of the record, which are left out; none where all is well."""
+        return self._contents().faults
+
+    def say_ended(self, status: str | None) -> None:
+        """Keep how the last search, or training of methods, ended.
+
+        Args:
+            status: FINISHED, FAILED or KILLED; None while one runs.
+        """
+        path = self.folder / ENDED
+        with suppress(OSError):  # of a full disk, say; what was scored says as much
+            if status is None:
+                path.unlink(missing_ok=True)
+            else:
+                write_json(path, {"status": status})
+
+    def ended(self) -> str | None:
+        """How the last search ended: FINISHED, FAILED or KILLED; None where nothing says it."""
+        try:
+            return str(read_json(self.folder / ENDED)["status"])
+        except (OSError, DamagedFileError, KeyError, TypeError):
+            return None
+
+    def front(self) -> list[Candidate]:
+        """The candidates that none beats in quality and cost, from the cheapest to the best."""
+        return front(self.candidates())
+
+    def table(self) -> "pd.DataFrame":
+        """All candidates with a score, a row each, members of the front first.
+
+        The columns are those of `front_table`: candidate, strategy, seed, label, quality, cost,
+        cost/<name>, accuracy/<task>, contribution and on_front.
+        """
+        return front_table(self.candidates(), self.reference())
+
+    def plot_front(self) -> "Figure":
+        """The front, all candidates and the hypervolume during the search, as a picture."""
+        words = COSTS[self.config.objective.cost].words
+        return draw_front(self.candidates(), self.reference(), cost=words)
+
+    def _repr_html_(self) -> str:
+        """How a notebook shows it: its name, its counts and its front."""
+        return study_html(self.name, str(self.folder), self.candidates(), self.reference())
 
 
 def require_place(folder: Path, *, replace: bool = False) -> None:

@@ -263,17 +263,24 @@ def export_trained(
 
 
 def say_exported(out: Path, exported: Exported, say: Say) -> None:
-    """Say what was written, a line for each network, and one for that of all."""
+    """Say what was written, a line for each network, and one for that of all.
+
+    Accuracies are of the images that networks are checked on; those of others, such as the teacher,
+    stand beside them where they are known.
+    """
     for name, checks in exported.checks.items():
         if not checks:
             say(f"exported {out / name}")
             continue
-        first = next(iter(checks.values()))
+        first, about = next(iter(checks.values())), exported.networks.get(name, {})
         small = [
             f"{file} {check.accuracy:.3f}" for file, check in checks.items() if file.count(".") > 1
         ]
         more = f" ({', '.join(small)})" if small else ""
-        say(f"exported {out / name}: {first.accuracy:.3f} on {first.images} images{more}")
+        split = f"{about['split']} " if "split" in about else ""
+        said = f"{first.accuracy:.3f} on {first.images} {split}images{more}"
+        others = [f"{what} {value:.3f}" for what, value in about.get("beside", {}).items()]
+        say(f"exported {out / name}: {'; '.join([said, ', '.join(others)] if others else [said])}")
     if exported.merged_bytes is not None:
         size, apart = exported.merged_bytes, exported.bytes_of(PROGRAM)
         beside = f", apart {apart / 1e6:.1f} MB" if apart else ""

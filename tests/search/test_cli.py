@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -177,7 +176,7 @@ def test_front_as_json(study: Study, capsys: pytest.CaptureFixture[str]) -> None
     assert (summary["candidates"], summary["failed"]) == (5, 1)
     assert [m["candidate"] for m in summary["front"]] == ["random-0-0", "random-0-1", "random-0-2"]
     assert set(summary["front"][0]) == {
-        "candidate", "strategy", "seed", "quality", "cost", "costs", "accuracy",
+        "candidate", "label", "strategy", "seed", "quality", "cost", "costs", "accuracy",
     }  # fmt: skip
     # Two steps down from the reference point (0, 1), and one that costs as much.
     assert summary["hypervolume"] == pytest.approx(0.5 * 0.8 + 0.3 * 0.5)
@@ -259,16 +258,6 @@ def test_more_than_the_cluster_has(
     small: Path, schedule: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert message in refused(capsys, "search", small, "--set", schedule)
-
-
-def test_ui_needs_a_free_port_and_a_store(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "no runs in MLflow yet" in refused(capsys, "ui", study.folder)
-    (study.folder / "mlflow.db").touch()
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        assert f"port {port} is in use" in refused(capsys, "ui", study.folder, "--port", str(port))
 
 
 def test_run_py_works_from_anywhere(tmp_path: Path) -> None:

@@ -187,6 +187,7 @@ def export_networks(
             "macs": counted.macs[name] + before[1],
             "use": counted.use[name],
             "split": checked_split(task),
+            "beside": {what: by[name] for what, by in beside.items() if name in by},
         }
         (folder / name).mkdir(parents=True, exist_ok=True)
         checks[name] = _write(network, row, task, folder / name, config, about[name])
@@ -213,7 +214,6 @@ def export_networks(
             first = next(iter(own.values()))
             description["accuracy"] = first.accuracy
             description["max_logit_difference"] = first.max_difference
-            description["beside"] = {what: by[name] for what, by in beside.items() if name in by}
         write_json(folder / name / MANIFEST, description)
     return Exported(
         networks={name: {**about[name], "files": files[name]} for name in about},

@@ -7,8 +7,8 @@ import pytest
 
 from search.candidates import Candidate
 from search.commands import page
-from search.commands.page import is_running, page_kept_fresh, write_study_page
-from search.record import Record
+from search.commands.page import page_kept_fresh, write_study_page
+from search.record import Record, is_written
 from search.study import Study
 from tests.helpers.studies import simulated, wait_for
 
@@ -30,14 +30,14 @@ def add(record: Record, index: int) -> None:
 def test_it_follows_the_record(study: Study) -> None:
     path = study.folder / "front.html"
     with Record(study.record_path, study.name) as record:
-        assert is_running(study)
+        assert is_written(study.record_path)
         add(record, 0)
         with page_kept_fresh(study, every=0.05):
             wait_for(lambda: path.is_file() and "random-0-0" in path.read_text())
             assert '"running":true' in path.read_text()
             add(record, 1)
             wait_for(lambda: "random-0-1" in path.read_text())
-    assert not is_running(study)
+    assert not is_written(study.record_path)
     write_study_page(study, study.candidates())
     assert '"running":false' in path.read_text()
 
