@@ -118,7 +118,9 @@ def left(folder: Path) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM]
+)
 def test_a_study_until_it_is_interrupted(study: Study, number: signal.Signals) -> None:
     with running(study.folder, "--port", 0) as ui:
         page = ui.address("page: ")
@@ -152,6 +154,7 @@ def test_a_study_until_it_is_interrupted(study: Study, number: signal.Signals) -
             urllib.request.urlopen(address, timeout=5)
 
 
+@pytest.mark.slow
 def test_interrupted_before_mlflow_answers(study: Study) -> None:
     with running(study.folder, "--port", 0) as ui:
         ui.address("page: ")
