@@ -12,6 +12,7 @@ from partitioning import DamagedFileError, read_json, write_atomically
 from search.calibration import picture, read_trust
 from search.candidates import Candidate
 from search.config import COSTS, yaml_text
+from search.record import is_written
 from search.report import (
     Exporting,
     LayerTimes,
@@ -55,6 +56,16 @@ def write_study_page(
     with write_atomically(path) as partial:
         write_page(shown, partial)
     return path
+
+
+def refresh_page(study: Study) -> None:
+    """Write a study's page anew where there is one; where that cannot be, it stays as it is."""
+    if (study.folder / PAGE).is_file():
+        running = is_written(study.record_path.absolute())
+        try:
+            write_study_page(study, study.candidates(), is_running=running)
+        except OSError as error:
+            logger.info("the study's page is not written: %s", error)
 
 
 @contextmanager

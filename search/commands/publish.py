@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from search.arms import cluster_run
+from search.commands.page import refresh_page
 from search.commands.report import make_tracker
 from search.commands.train import training_settings
 from search.commands.watching import Curves
@@ -58,7 +59,9 @@ def export(
         files = files or ExportConfig(formats=("onnx", "pt2"))
         if "merged" in files.formats:
             raise ConfigError("one file of all networks is for what a search has found")
-        return _export_level(study, pick, Path(out), files, say)
+        exported = _export_level(study, pick, Path(out), files, say)
+        refresh_page(study)
+        return exported
     files = files or ExportConfig()
     if register is not None and "pt2" not in files.formats:
         raise ConfigError("--register needs the format pt2")
@@ -76,6 +79,7 @@ def export(
         )
     finally:
         curves.finish()
+        refresh_page(study)
     if "pt2" not in files.formats:
         return exported
     logged = curves.log_networks(

@@ -7,6 +7,7 @@ from functools import partial
 
 from search.arms import begin_arms, cluster_jobs, cluster_run, record
 from search.candidates import Candidate, scored
+from search.commands.page import refresh_page
 from search.commands.recorded import begin_study, recorded, tell_missed
 from search.commands.scores import require_scores
 from search.commands.watching import Curves, watched
@@ -74,6 +75,7 @@ def train(
         )
     finally:
         curves.finish()
+        refresh_page(study)
 
 
 def training_settings(study: Study, overrides: Sequence[str]) -> StudyConfig:

@@ -7,7 +7,7 @@ import pytest
 
 from search.candidates import Candidate
 from search.commands import page
-from search.commands.page import page_kept_fresh, write_study_page
+from search.commands.page import page_kept_fresh, refresh_page, write_study_page
 from search.record import Record, is_written
 from search.study import Study
 from tests.helpers.studies import simulated, wait_for
@@ -55,3 +55,21 @@ def test_a_search_does_not_end_for_its_page(study: Study, monkeypatch: pytest.Mo
     count = len(tries)
     time.sleep(0.1)
     assert len(tries) == count, "it ends with the search"
+
+
+def test_a_page_that_is_there_is_refreshed(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = study.folder / "front.html"
+    with Record(study.record_path, study.name) as record:
+        add(record, 0)
+    refresh_page(study)
+    assert not path.exists(), "nobody has asked for one"
+    path.write_text("old")
+    refresh_page(study)
+    assert "random-0-0" in path.read_text()
+
+    def full(*args: object, **more: object) -> None:
+        raise OSError("no room")
+
+    monkeypatch.setattr(page, "write_study_page", full)
+    refresh_page(study)  # what was trained is there all the same
+    assert "random-0-0" in path.read_text()
