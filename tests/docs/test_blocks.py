@@ -56,7 +56,7 @@ def check_apportion(words: Sequence[str]) -> None:
             assert ":" in options.network
         return
     if words[0] in ("predict", "benchmark"):
-        assert str(options.export) == "networks"
+        assert str(options.export) in ("networks", "studies/quickstart")
         return
     given = [getattr(options, name, None) for name in ("config", "config_option", "study")]
     configs = [path for path in given if str(path).endswith(".yaml")]
