@@ -119,6 +119,7 @@ def test_tables_and_pictures(study: Study) -> None:
     assert {entry["strategy"] for entry in study.summary()["front"]} <= {"shared", "dvn"}
 
 
+@pytest.mark.slow
 def test_levels_are_exported_as_they_were_measured(study: Study, tmp_path: Path) -> None:
     points = method_points(study).set_index(["candidate", "task"])
     for pick in ("dvn-1-0", "dvn-1-1", "shared-0-0"):

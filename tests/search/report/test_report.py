@@ -130,6 +130,7 @@ class TestSummary:
             "front": [
                 {
                     "candidate": name,
+                    "label": None,
                     "strategy": name.split("-")[0],
                     "seed": seed,
                     "quality": quality,

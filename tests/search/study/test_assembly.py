@@ -27,7 +27,7 @@ SPACES: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("cost", COSTS)
+@pytest.mark.parametrize("cost", [name for name in COSTS if name != "latency"])
 @pytest.mark.parametrize("space", SPACES)
 def test_no_vector_costs_less_than_the_least(cost: str, space: dict[str, Any]) -> None:
     config = simulated(
