@@ -242,9 +242,10 @@ def _single(
         for task, teacher in own.items()
     }
     accuracy: dict[int, dict[str, dict[str, float]]] = {seed: {} for seed in singles}
-    for key, by_split in run(measure_teacher, jobs):
+    measured = dict(run(measure_teacher, jobs))
+    for key in jobs:  # whichever was done first
         seed, _, task = key.partition(" ")
-        for split, value in by_split.items():
+        for split, value in measured[key].items():
             accuracy[int(seed)].setdefault(split, {})[task] = value
     row, network = _costed(SINGLE, config, base, whole, accuracy), config.network
     frozen = [p.numel() for n, p in network.trunk.named_parameters() if n not in network.own]
@@ -273,7 +274,8 @@ def _merged(
         }
         for seed, own in singles.items()
     }
-    accuracy = {int(seed): found for seed, found in run(measure_merged, jobs)}
+    measured = dict(run(measure_merged, jobs))
+    accuracy = {int(seed): measured[seed] for seed in jobs}
     return _costed(merger, config, base, whole, accuracy)
 
 

@@ -5,6 +5,7 @@ import time
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -15,6 +16,7 @@ from mlflow import MlflowClient
 from safetensors.torch import load_file
 
 from partitioning import Masks
+from search.arms import cluster_run
 from search.cli import main
 from search.commands.report import make_tracker
 from search.commands.sync import sync
@@ -226,6 +228,19 @@ def test_the_table(study: Study, cluster: None, capsys: pytest.CaptureFixture[st
     assert (folder / "table.png").stat().st_size > 1000
     shown = (folder / "table.md").read_text()
     assert shown.count("\n| ") == 2 * len(test) + 2
+
+
+def test_rows_do_not_depend_on_which_job_is_done_first(
+    study: Study, monkeypatch: pytest.MonkeyPatch, cluster: None
+) -> None:
+    first = train_table(study, seeds=1, say=silent)
+
+    def reversed_run(*arguments: Any, **named: Any) -> Any:
+        run = cluster_run(*arguments, **named)
+        return lambda function, jobs: iter(list(run(function, jobs))[::-1])
+
+    monkeypatch.setattr("search.commands.table.cluster_run", reversed_run)
+    assert train_table(study, seeds=1, say=silent).equals(first)
 
 
 def test_without_candidates_what_rows_stand_on_counts(tmp_path: Path, cluster: None) -> None:
