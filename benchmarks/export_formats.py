@@ -67,13 +67,8 @@ def main() -> None:
 
 def of_use(backbone: Backbone, use: float) -> NDArray[np.bool_]:
     """(1, units): a network with a share of every group that masks divide."""
-    masked = {group.name for group in backbone.groups}
-    kept_1U = np.ones((1, backbone.division.units), dtype=np.bool_)
-    for each in backbone.division.groups:
-        if each.group.name in masked:
-            count = max(1, round(use * each.group.width))
-            kept_1U[0, each.units] = np.arange(each.group.width) < count
-    return kept_1U
+    forward = {g.name: np.arange(g.width) < max(1, round(use * g.width)) for g in backbone.groups}
+    return backbone.division.kept(forward)[None]
 
 
 def measure(

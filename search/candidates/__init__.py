@@ -21,7 +21,14 @@ from search.candidates.pareto import (
     knee,
     non_dominated,
 )
-from search.candidates.progress import coordinates, front, history, scored, study_hypervolume
+from search.candidates.progress import (
+    coordinates,
+    front,
+    history,
+    picks_of,
+    scored,
+    study_hypervolume,
+)
 from search.candidates.rungs import Rung, ladder, promoted
 from search.candidates.utilisation import Utilisation, describe, shares, total
 
@@ -46,6 +53,7 @@ __all__ = [
     "knee",
     "ladder",
     "non_dominated",
+    "picks_of",
     "promoted",
     "rounded",
     "scored",

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.candidates.candidate import Candidate
-from search.candidates.pareto import REFERENCE, hypervolume, non_dominated
+from search.candidates.pareto import REFERENCE, hypervolume, knee, non_dominated
 
 if TYPE_CHECKING:  # slow to import, so it is done where it is needed
     import pandas as pd
@@ -38,6 +38,15 @@ def front(candidates: Sequence[Candidate]) -> list[Candidate]:
         if not any(_same_masks(member, other) for other in equals):
             equals.append(member)
     return [member for equals in designs.values() for member in equals]
+
+
+def picks_of(candidates: Sequence[Candidate]) -> dict[str, Candidate]:
+    """The front's bend as "knee" and its highest quality as "best"; nothing without a score."""
+    found = scored(candidates)
+    if not found:
+        return {}
+    cost_N, quality_N = coordinates(found).T
+    return {"knee": found[knee(quality_N, cost_N)], "best": front(found)[-1]}
 
 
 def _same_masks(a: Candidate, b: Candidate) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from search.candidates import Candidate, coordinates, describe, front, knee, scored
+from search.candidates import Candidate, describe, front, picks_of
 from search.study import Say, Study, read_exports
 
 logger = logging.getLogger(__name__)
@@ -50,16 +50,13 @@ def marks_of(study: Study, candidates: Sequence[Candidate]) -> dict[str, list[st
         study: Whose folder says what was trained and exported.
         candidates: All of the study.
     """
-    picked: dict[str, str] = {}
-    if found := scored(candidates):
-        cost_N, quality_N = coordinates(found).T
-        picked = {"knee": found[knee(quality_N, cost_N)].id, "best": front(found)[-1].id}
+    picked = picks_of(candidates)
     exported = _exported(study.folder)
     marks: dict[str, list[str]] = {}
     for candidate in candidates:
         trained = study.folder / "trained" / candidate.id
         holds = {
-            **{name: candidate.id == one for name, one in picked.items()},
+            **{name: candidate.id == one.id for name, one in picked.items()},
             "trained": any(trained.glob("*/seed*.json")),
             "exported": candidate.id in exported,
         }

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from search.candidates import Candidate, coordinates, front, knee, scored
+from search.candidates import Candidate, picks_of
 from search.record import is_written
 from search.study import Study, StudyError
 
@@ -83,13 +83,12 @@ def look_at(folder: Path) -> Listed:
         study = Study(folder)
         candidates, faults = study.candidates(), study.faults()
         state, reason = _state(study, candidates)
-        found = scored(candidates)
+        picks = picks_of(candidates)
     except Exception as error:  # whatever a damaged file comes to is no reason to hide the others
         lines = str(error).splitlines() or [type(error).__name__]
         return Listed(name=folder.name, folder=folder, state="damaged", reason=lines[0], bytes=size)
     if faults and state != "running":  # whose last line may be half there
         state, reason = "damaged", f"{'; '.join(faults)}; --resume mends it"
-    cost_N, quality_N = coordinates(found).T
     return Listed(
         name=folder.name,
         folder=folder,
@@ -98,8 +97,8 @@ def look_at(folder: Path) -> Listed:
         candidates=len(candidates),
         failed=sum(candidate.failed for candidate in candidates),
         bytes=size,
-        best=front(found)[-1] if found else None,
-        knee=found[knee(quality_N, cost_N)] if found else None,
+        best=picks.get("best"),
+        knee=picks.get("knee"),
     )
 
 

@@ -48,7 +48,7 @@ from search.strategies import TaskFacts, TaskKnowledge
 from search.study.basis import Basis, Check, changed, settings_basis
 from search.study.exports import note_export
 from search.study.foundation import Foundation, Run, build_foundation, run_here
-from search.study.latency import latency_table
+from search.study.latency import latency_table, searched_latency
 from search.study.picking import pick_candidate
 from search.study.shelf import Say, StudyError, own_folder
 from search.study.training import ToTrain, Watch, export_trained, train_candidates
@@ -310,8 +310,7 @@ class Study:
         Args:
             say: Called with a line where they have to be timed again.
         """
-        is_cost = self.config.objective.cost == "latency"
-        return latency_table(self.config, say=say) if is_cost else None
+        return searched_latency(self.config, say=say)
 
     def _latency_of(self, candidate: Candidate) -> float:
         """Relative to sharing every channel, by the table of this study."""

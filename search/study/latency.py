@@ -45,6 +45,14 @@ def latency_table(
     return table
 
 
+def searched_latency(
+    config: StudyConfig, run: Run = run_here, say: Say = print, check: Check = accept
+) -> LatencyTable | None:
+    """The same where latency is what the study makes small; None elsewhere."""
+    is_cost = config.objective.cost == "latency"
+    return latency_table(config, run, say, check) if is_cost else None
+
+
 def kept_latency(study: Path) -> LatencyTable | None:
     """The table that a study keeps, the newest if it has several; None without one.
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from search.candidates import Candidate, coordinates, front, knee, scored
+from search.candidates import Candidate, front, picks_of, scored
 from search.config import COSTS
 from search.study.shelf import StudyError
 
@@ -34,10 +34,7 @@ def pick_candidate(
     if which in ("knee", "best"):
         if limited:
             found = _within(limit, found, folder, latency)
-        if which == "best":
-            return front(found)[-1]
-        cost_N, quality_N = coordinates(found).T
-        return found[knee(quality_N, cost_N)]
+        return picks_of(found)[which]
     for candidate in candidates:
         if name in (candidate.id, candidate.label):
             if candidate.failed:

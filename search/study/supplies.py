@@ -8,7 +8,7 @@ from search.strategies import TaskKnowledge
 from search.study.basis import Check, accept, program_basis
 from search.study.features import feature_cache
 from search.study.foundation import Foundation, Run, build_foundation, task_knowledge
-from search.study.latency import latency_table
+from search.study.latency import searched_latency
 from search.study.shelf import Say
 from trainers.data import Task
 from trainers.export import LatencyTable
@@ -46,11 +46,8 @@ def supplies_by_seed(
     Returns:
         By seed; one and the same for all seeds where they share a foundation, or none has any.
     """
-    latency = None
-    if config.evaluator == "simulated":
-        check(program_basis(config))
-    if config.objective.cost == "latency":
-        latency = latency_table(config, run, say, check)
+    check(program_basis(config))
+    latency = searched_latency(config, run, say, check)
     if config.evaluator == "simulated":
         supplies = Supplies(knowledge=config.simulated.knowledge, latency=latency)
         return dict.fromkeys(config.seeds, supplies)

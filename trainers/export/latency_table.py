@@ -229,16 +229,11 @@ def _layers(backbone: Backbone, images: Tensor) -> dict[str, tuple[tuple[float, 
 @functools.lru_cache(maxsize=1024)
 def _divided(backbone: Backbone, layer: str) -> tuple[Owner | None, Owner | None]:
     """The units of a layer's outputs and of its inputs, where masks divide them."""
-    names = {group.name for group in backbone.groups}
-    masked = {
-        unit
-        for each in backbone.division.groups
-        if each.group.name in names
-        for unit in range(each.units.start, each.units.stop)
-    }
+    nothing = {group.name: np.zeros(group.width, dtype=np.bool_) for group in backbone.groups}
+    left_U = backbone.division.kept(nothing)
     axes = backbone.division.axes.get(f"{layer}.weight", {})
     outs, ins = (
-        axes[dim] if dim in axes and not masked.isdisjoint(axes[dim].tolist()) else None
+        axes[dim] if dim in axes and not used_by(axes[dim], left_U).all() else None
         for dim in (0, 1)
     )
     return outs, ins
@@ -281,16 +276,14 @@ def _run(network: nn.Module, images: Tensor) -> Callable[[], object]:
 
 def _drawn(backbone: Backbone, rng: np.random.Generator) -> NDArray[np.bool_]:
     """(N, units): networks of all uses, each group more or less of it; the first is whole."""
-    names = {group.name for group in backbone.groups}
-    kept_NU = np.ones((FITTED + HELD_OUT, backbone.division.units), dtype=np.bool_)
-    uses = rng.permuted(np.linspace(0.03, 1.0, len(kept_NU) - 1))
-    for kept, use in zip(kept_NU[1:], uses, strict=True):
-        for each in backbone.division.groups:
-            if each.group.name in names:
-                own = min(1.0, use * rng.uniform(0.5, 1.5))
-                chosen = rng.permutation(each.group.width)
-                kept[each.units] = chosen < _part(each.group.width, own)
-    return kept_NU
+    found = [np.ones(backbone.division.units, dtype=np.bool_)]
+    for use in rng.permuted(np.linspace(0.03, 1.0, FITTED + HELD_OUT - 1)):
+        shares = {g: min(1.0, use * rng.uniform(0.5, 1.5)) for g in backbone.groups}
+        forward = {
+            g.name: rng.permutation(g.width) < _part(g.width, own) for g, own in shares.items()
+        }
+        found.append(backbone.division.kept(forward))
+    return np.stack(found)
 
 
 def _at(shares_N: FloatArray, values: FloatArray) -> FloatArray:

@@ -14,10 +14,9 @@ from search.candidates import (
     SCORED_AS,
     Candidate,
     Matrix,
-    coordinates,
     front,
     history,
-    knee,
+    picks_of,
     scored,
     study_hypervolume,
 )
@@ -49,10 +48,7 @@ def page_data(shown: Shown) -> dict[str, Any]:
     candidates = shown.candidates
     found = scored(candidates)
     members = front(candidates)
-    picks = {}
-    if found:
-        cost_N, quality_N = coordinates(found).T
-        picks = {"knee": found[knee(quality_N, cost_N)].id, "best": members[-1].id}
+    picks = {name: candidate.id for name, candidate in picks_of(found).items()}
     networks = list(dict.fromkeys(
         str(name)
         for c in candidates
